@@ -1,0 +1,123 @@
+# HTC++ with a small SwinV2 on the small data set of tools/make_mini_coco.py: what `make demo` runs. The parts are those
+# of the full configs, with fewer channels, proposals and samples; trained from scratch on a CPU in minutes.
+_base_ = ['./_base_/models/htc-pp_swinv2_fpn.py', './_base_/default_runtime.py']
+
+classes = ('disc', 'triangle', 'star', 'bar')
+norm_cfg = dict(type='SyncBN', requires_grad=True)  # plain BN where there is one process
+channels = 64
+
+model = dict(
+    backbone=dict(
+        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]), window_size=8, drop_path_rate=0.),
+    neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels),
+    rpn_head=dict(in_channels=channels, feat_channels=channels),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels),
+        bbox_head=[
+            dict(
+                type='Shared4Conv1FCBBoxHead',
+                in_channels=channels,
+                conv_out_channels=channels,
+                fc_out_channels=256,
+                roi_feat_size=7,
+                num_classes=len(classes),
+                norm_cfg=norm_cfg,
+                reg_class_agnostic=True,
+                reg_decoded_bbox=True,
+                bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
+                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+                loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
+            for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
+        ],
+        mask_roi_extractor=dict(out_channels=channels),
+        mask_head=[
+            dict(
+                type='HTCMaskHead',
+                with_conv_res=with_conv_res,
+                num_convs=2,
+                in_channels=channels,
+                conv_out_channels=channels,
+                num_classes=len(classes),
+                loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))
+            for with_conv_res in (False, True, True)
+        ]),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=500, max_per_img=200),
+        rcnn=[
+            dict(
+                assigner=dict(
+                    type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, ignore_iof_thr=-1),
+                sampler=dict(
+                    type='RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+                mask_size=28,
+                pos_weight=-1,
+                debug=False) for iou in (0.5, 0.6, 0.7)
+        ]),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)))
+
+data_root = 'data/mini_coco/'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='RandomResize', scale=(208, 176), ratio_range=(0.8, 1.25), keep_ratio=True),
+    dict(type='RandomCrop', crop_type='absolute', crop_size=(192, 192), recompute_bbox=True,
+         allow_negative_crop=True),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2)),
+    dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+    dict(type='PackDetInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(208, 176), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+]
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=classes),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32),
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    persistent_workers=False,
+    drop_last=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root=data_root,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='val/'),
+        metainfo=dict(classes=classes),
+        test_mode=True,
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
+test_evaluator = val_evaluator
+
+max_iters = 500
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10 * max_iters)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50, end=max_iters)
+]
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='mmswinv2.SwinOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    clip_grad=dict(max_norm=10.))
+default_hooks = dict(
+    logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
+log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)

@@ -1,0 +1,184 @@
+"""Scaled cosine window attention: backends as functions of whole maps, and the module with its weights.
+
+Legend: B images, H W tokens, C channels, nH heads, d = C/nH, window (Wh, Ww), N = Wh*Ww tokens per window,
+nW windows per image.
+
+A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, dropout) -> out`` with
+
+* ``qkv``: queries, keys and values as projected, shape (B, H, W, 3C), the last axis being (3, nH, d);
+* ``table``: the bias table of that window, shape (nH, 2Wh-1, 2Ww-1);
+* ``logit_scale``: log of the scale, shape (nH, 1, 1), clamped by the backend to log 100;
+* ``window``, ``shift``: (h, w) in tokens, fitted to the map: no window is larger than the map;
+* ``padding``: what a padding token holds, shape (3C,), or None to mask padding tokens;
+* ``dropout``: rate on the attention probabilities;
+
+and returns (B, H, W, C). Padding, shift and partition are the backend's own matter. Backends differ in speed and
+memory, never in meaning: each is tested equal to ``reference`` in output and in every gradient.
+
+Source:
+    arXiv:2111.09883, sections 3.2 and 3.3; microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``,
+    ``WindowAttention``.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import Pair, check_rate
+from .position_bias import POSITION_BIASES, ContinuousBias, bias_from_table, crop_table
+from .windows import AxisWindows, window_kinds, window_partition, window_reverse
+
+MAX_LOGIT_SCALE = math.log(100)  # a temperature of at least 0.01
+
+
+def cosine_normalize(x: Tensor) -> Tensor:
+    """Divides each row by its length, in float32 or better; a row of zeros gives zeros with a zero gradient.
+
+    ``F.normalize`` divides by ``max(|x|, eps)``, which is not this function for short rows and has a gradient of
+    1/eps at zero: padded keys are exactly zero, and in half precision that becomes NaN.
+
+    Args:
+        x: Shape (..., d), any floating dtype.
+
+    Returns:
+        Shape (..., d), float32 (float64 for float64).
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    # lengths are taken of rows scaled to a largest entry of 1, so that no square under- or overflows
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    zero = largest == 0
+    x = x / largest.masked_fill(zero, 1)
+    squared = x.square().sum(-1, keepdim=True)
+    return x * squared.masked_fill(zero, 1).rsqrt().masked_fill(zero, 0)
+
+
+def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window: Pair, shift: Pair,
+                        padding: Tensor | None, dropout: float) -> Tensor:
+    """The formula, window kind by window kind; see the head of this module for arguments and result.
+
+    Logits, softmax and the sum over values are computed in float32 (float64 for float64) whatever the dtype of
+    ``qkv``, also under autocast.
+    """
+    b, h, w, c3 = qkv.shape
+    rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
+    num_heads = logit_scale.shape[0]
+    dtype = torch.promote_types(qkv.dtype, torch.float32)
+    with torch.autocast(qkv.device.type, enabled=False):
+        bias = bias_from_table(table, window).to(dtype)  # (nH, N, N)
+        scale = logit_scale.to(dtype).clamp(max=MAX_LOGIT_SCALE).exp()  # (nH, 1, 1)
+        windows = window_partition(qkv, rows, cols, value=padding)  # (B, nWh, nWw, N, 3C)
+        n = windows.shape[3]
+        windows = windows.view(b, rows.count, cols.count, n, 3, num_heads, c3 // 3 // num_heads)
+        q, k, v = windows.permute(4, 0, 1, 2, 5, 3, 6)  # each (B, nWh, nWw, nH, N, d)
+        q, k, v = cosine_normalize(q), cosine_normalize(k), v.to(dtype)
+        out = torch.empty_like(v)
+        for kind in window_kinds(rows, cols, mask_padding=padding is None):
+            at = (slice(None), kind.rows, kind.cols)
+            logits = q[at] @ k[at].transpose(-2, -1) * scale + bias  # (B, ., ., nH, N, N)
+            allowed = kind.allowed(qkv.device)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed, -math.inf)
+            out[at] = F.dropout(logits.softmax(-1), dropout) @ v[at]
+        out = out.permute(0, 1, 2, 4, 3, 5).reshape(b, rows.count, cols.count, n, c3 // 3)
+        return window_reverse(out, rows, cols).to(qkv.dtype)
+
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {'reference': reference_attention}
+
+
+def get_backend(name: str) -> Callable[..., Tensor]:
+    """Looks a backend up.
+
+    Args:
+        name: A key of ``BACKENDS``, or ``'auto'`` for the fastest one there is.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if name == 'auto':
+        return reference_attention
+    if name not in BACKENDS:
+        raise ValueError(f'attn_backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
+    return BACKENDS[name]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head scaled cosine attention within windows, with a relative position bias.
+
+    Args:
+        dim: C.
+        num_heads: nH, a divisor of C.
+        window_size: (Wh, Ww) in tokens, each >= 2.
+        pretrained_window: (h, w) in tokens, each >= 2: the normaliser of the coordinates of a continuous bias.
+        position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'``.
+        qkv_bias: Whether queries and values have a bias (keys have none).
+        attn_drop_rate: Dropout of attention probabilities, in [0, 1).
+        drop_rate: Dropout after the projection, in [0, 1).
+        attn_backend: A key of ``BACKENDS``, or ``'auto'``.
+        mask_padding: Whether padding tokens are masked. Otherwise they take part as tokens of zeros, as in the
+            authors' dense code.
+
+    Raises:
+        ValueError: if ``position_bias`` or ``attn_backend`` is unknown or a rate out of range.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, window_size: Pair, pretrained_window: Pair,
+                 position_bias: str = 'log_cpb', qkv_bias: bool = True, attn_drop_rate: float = 0.,
+                 drop_rate: float = 0., attn_backend: str = 'auto', mask_padding: bool = True) -> None:
+        super().__init__()
+        if position_bias not in POSITION_BIASES:
+            raise ValueError(f'position_bias must be one of {", ".join(POSITION_BIASES)}, got {position_bias!r}')
+        self.window_size = window_size
+        self.pretrained_window = pretrained_window
+        self.position_bias = position_bias
+        self.attn_drop_rate = check_rate('attn_drop_rate', attn_drop_rate)
+        self.backend = get_backend(attn_backend)
+        self.mask_padding = mask_padding
+
+        self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
+        if position_bias == 'parameterized':
+            offsets = (2 * window_size[0] - 1) * (2 * window_size[1] - 1)
+            self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
+        else:
+            self.cpb_mlp = ContinuousBias(num_heads, log_spaced=position_bias == 'log_cpb')
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+
+    def bias_table(self, window: Pair) -> Tensor:
+        """The bias table of a window no larger than ``window_size``: (nH, 2Wh-1, 2Ww-1)."""
+        if self.position_bias != 'parameterized':
+            return self.cpb_mlp(window, self.pretrained_window)
+        height, width = self.window_size
+        table = self.relative_position_bias_table.t().view(-1, 2 * height - 1, 2 * width - 1)
+        return crop_table(table, window)
+
+    def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
+        """Attends within windows.
+
+        Args:
+            x: Map, shape (B, H, W, C).
+            shifted: Whether windows are shifted by half their size (where the map holds more than one).
+
+        Returns:
+            Shape (B, H, W, C).
+        """
+        axes = [AxisWindows.fit(length, size, size // 2 if shifted else 0)
+                for length, size in zip(x.shape[1:3], self.window_size)]
+        window, shift = tuple(axis.window for axis in axes), tuple(axis.shift for axis in axes)
+        bias = None
+        if self.q_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
+        padding = None
+        if not self.mask_padding:  # what the projection makes of a token of zeros
+            padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
+        x = self.backend(
+            F.linear(x, self.qkv.weight, bias), self.bias_table(window), self.logit_scale,
+            window=window, shift=shift, padding=padding, dropout=self.attn_drop_rate if self.training else 0.)
+        return self.proj_drop(self.proj(x))

@@ -1,0 +1,67 @@
+"""Checks of what a user passes in: each returns the value in one form or says what was wrong with it."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+
+Pair = tuple[int, int]
+
+
+def is_int(value: object) -> bool:
+    """Whether ``value`` is an integer and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def to_pair(name: str, value: int | Sequence[int], *, minimum: int, unit: str) -> Pair:
+    """Turns an int or (h, w) into (h, w).
+
+    Raises:
+        ValueError: if ``value`` is neither, or one of the two is below ``minimum``.
+    """
+    pair = (value, value) if is_int(value) else value
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or not all(is_int(v) for v in pair):
+        raise ValueError(f'{name} must be an integer or (h, w) in {unit}, got {value!r}')
+    if min(pair) < minimum:
+        raise ValueError(f'{name} must be >= {minimum} {unit}, got {value!r}')
+    return int(pair[0]), int(pair[1])
+
+
+def to_pairs(name: str, value: int | Sequence, num_stages: int, *, minimum: int, unit: str) -> tuple[Pair, ...]:
+    """Turns an int or one entry per stage, each an int or (h, w), into (h, w) per stage.
+
+    Raises:
+        ValueError: if the number of entries is not ``num_stages`` or an entry is out of range.
+    """
+    if is_int(value):
+        return (to_pair(name, value, minimum=minimum, unit=unit),) * num_stages
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f'{name} must be an integer or a list with one entry per stage, got {value!r}')
+    if len(value) != num_stages:
+        raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
+    return tuple(to_pair(f'{name}[{i}]', v, minimum=minimum, unit=unit) for i, v in enumerate(value))
+
+
+def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:
+    """Turns a bool or one bool per stage into one bool per stage.
+
+    Raises:
+        ValueError: if ``value`` is neither, or the number of entries is not ``num_stages``.
+    """
+    if isinstance(value, bool):
+        return (value,) * num_stages
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, bool) for v in value):
+        raise ValueError(f'{name} must be a bool or a list of bools, one per stage, got {value!r}')
+    if len(value) != num_stages:
+        raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
+    return tuple(value)
+
+
+def check_rate(name: str, value: float) -> float:
+    """Returns a probability as it is.
+
+    Raises:
+        ValueError: if ``value`` is not in [0, 1).
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f'{name} must be a probability in [0, 1), got {value!r}')
+    return float(value)

@@ -1,0 +1,110 @@
+"""Layers around attention: patch embedding, patch merging, MLP, drop path, LayerNorm.
+
+Legend: B images, H W tokens, C channels. Maps are (B, H, W, C) throughout.
+
+Source:
+    microsoft/Swin-Transformer, ``models/swin_transformer_v2.py`` (names of weights, order of merging, the norm after
+    the reduction); padding of odd maps as in the dense code of Swin V1 and V2.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checks import check_rate
+
+PATCH_SIZE = 4  # pixels
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over C in the dtype of its weights: float32 under autocast, whatever the dtype of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (..., C)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a residual branch per image, and scales the kept ones by ``1 / (1 - rate)``.
+
+    Args:
+        rate: Probability of a drop, in [0, 1).
+    """
+
+    def __init__(self, rate: float = 0.) -> None:
+        super().__init__()
+        self.rate = check_rate('drop_path_rate', rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drops along the first axis of (B, ...)."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(x.shape[:1] + (1,) * (x.ndim - 1), device=x.device) >= self.rate
+        return torch.where(keep, x / (1 - self.rate), 0)
+
+    def extra_repr(self) -> str:
+        """The rate, for ``print(model)``."""
+        return f'rate={self.rate:.3g}'
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them.
+
+    Args:
+        dim: C.
+        hidden_dim: Channels between the two.
+        drop_rate: Dropout after each layer, in [0, 1).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0.) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., C) to (..., C)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class PatchEmbed(nn.Module):
+    """Embeds patches of 4 x 4 pixels; the image is padded with zeros at the bottom and right to whole patches.
+
+    Args:
+        in_channels: Channels of the image.
+        dim: C.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
+        self.norm = LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, h, w) pixels to (B, ceil(h/4), ceil(w/4), C) tokens."""
+        h, w = x.shape[-2:]
+        x = F.pad(x, (0, -w % PATCH_SIZE, 0, -h % PATCH_SIZE))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))  # (B, H, W, C)
+
+
+class PatchMerging(nn.Module):
+    """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right.
+
+    Args:
+        dim: C of the input.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.norm = LayerNorm(2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C)."""
+        b, h, w, c = x.shape
+        x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
+        x = x.view(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+        # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, H/2, W/2, 4C)
+        return self.norm(self.reduction(x))

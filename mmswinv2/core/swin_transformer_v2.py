@@ -1,0 +1,291 @@
+"""Swin Transformer V2 as a backbone for dense prediction: block, stage, backbone.
+
+Legend: B images, H W tokens, C channels, windows in tokens, stage strides s_i = 4, 8, 16, 32 pixels.
+
+Source:
+    arXiv:2111.09883; numbers and names of weights: microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``;
+    the extra norm and the norm of each output: SwinTransformer/MIM-Depth-Estimation,
+    ``models/swin_transformer_v2.py``.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, nn
+
+from .arch import get_arch
+from .attention import WindowAttention
+from .checks import Pair, check_rate, is_int, to_flags, to_pairs
+from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+
+MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
+
+
+class SwinBlock(nn.Module):
+    """A residual post-norm block: ``x + drop_path(norm(f(x)))`` for window attention, then for the MLP.
+
+    Args:
+        dim: C.
+        shifted: Whether the windows are shifted by half their size.
+        mlp_ratio: Hidden channels of the MLP as a multiple of C.
+        drop_rate: Dropout in the MLP and after the projection of attention, in [0, 1).
+        drop_path_rate: Probability to drop a branch, in [0, 1).
+        extra_norm: Whether a LayerNorm on the main branch ends the block.
+        attention: Further arguments of :class:`~mmswinv2.core.attention.WindowAttention`.
+    """
+
+    def __init__(self, dim: int, *, shifted: bool, mlp_ratio: float, drop_rate: float, drop_path_rate: float,
+                 extra_norm: bool, attention: Mapping) -> None:
+        super().__init__()
+        self.shifted = shifted
+        self.attn = WindowAttention(dim, drop_rate=drop_rate, **attention)
+        self.norm1 = LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate=drop_rate)
+        self.norm2 = LayerNorm(dim)
+        self.drop_path = DropPath(drop_path_rate)
+        self.norm3 = LayerNorm(dim) if extra_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, H, W, C) to (B, H, W, C)."""
+        x = x + self.drop_path(self.norm1(self.attn(x, shifted=self.shifted)))
+        x = x + self.drop_path(self.norm2(self.mlp(x)))
+        return x if self.norm3 is None else self.norm3(x)
+
+
+class SwinStage(nn.Module):
+    """Blocks at one resolution, and the patch merging that leads to the next.
+
+    Args:
+        blocks: The blocks.
+        downsample: Patch merging, or None for the last stage.
+        with_cp: Whether activations of each block are recomputed in the backward pass instead of kept.
+    """
+
+    def __init__(self, blocks: Sequence[SwinBlock], *, downsample: PatchMerging | None, with_cp: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, H, W, C) to (B, H, W, C), before the patch merging."""
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+class SwinTransformerV2(nn.Module):
+    """Swin Transformer V2 for images of any size from 32 px.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, ``'giant'`` (1.06B, SimMIM), ``'g'``
+            (3.0B, the paper's SwinV2-G), or a dict with ``embed_dims``, ``depths``, ``num_heads`` and optionally
+            ``extra_norm_every_n_blocks``; one to four stages.
+        window_size: In tokens, >= 2: an int, or one entry per stage, each an int or (h, w). Along an axis where the
+            map is no larger than the window, the map is one unshifted window.
+        pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
+            normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
+            same as ``window_size`` (training from scratch).
+        out_indices: Stages whose output is returned, increasing.
+        in_channels: Channels of the image.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of C.
+        qkv_bias: Whether queries and values have a bias (keys have none).
+        drop_rate: Dropout in MLPs and after attention, in [0, 1).
+        attn_drop_rate: Dropout of attention probabilities, in [0, 1).
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0 over the blocks.
+        frozen_stages: -1: nothing is frozen; 0: the patch embedding; i: that and the first i stages, with their
+            output norms. Frozen parts have no gradient and stay in evaluation mode.
+        norm_eval: Whether norms stay in evaluation mode (a LayerNorm is the same in both).
+        with_cp: Activation checkpointing, a bool or one per stage.
+        attn_backend: ``'auto'`` or a key of ``mmswinv2.core.attention.BACKENDS``.
+        mask_padding: Whether tokens that pad a map to whole windows are masked; False as in the authors' dense code.
+        position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'``.
+
+    Raises:
+        ValueError: if an argument is out of range, or a list does not have one entry per stage.
+
+    Source:
+        arXiv:2111.09883, section 3.
+    """
+
+    pretrained_window_key = 'pretrained_window_sizes'  # entry of the state dict: int64, shape (stages, 2)
+
+    def __init__(self, arch: str | Mapping = 'tiny', *, window_size: int | Sequence = 8,
+                 pretrained_window_sizes: int | Sequence | None = None, out_indices: Sequence[int] = (0, 1, 2, 3),
+                 in_channels: int = 3, mlp_ratio: float = 4., qkv_bias: bool = True, drop_rate: float = 0.,
+                 attn_drop_rate: float = 0., drop_path_rate: float = 0.2, frozen_stages: int = -1,
+                 norm_eval: bool = False, with_cp: bool | Sequence[bool] = False, attn_backend: str = 'auto',
+                 mask_padding: bool = True, position_bias: str = 'log_cpb') -> None:
+        super().__init__()
+        self.arch = get_arch(arch)
+        num_stages = len(self.arch.depths)
+        self.window_sizes = to_pairs('window_size', window_size, num_stages, minimum=2, unit='tokens')
+        self.pretrained_window_given = pretrained_window_sizes is not None
+        self.pretrained_window_sizes: tuple[Pair, ...] = self.window_sizes if pretrained_window_sizes is None else (
+            to_pairs('pretrained_window_sizes', pretrained_window_sizes, num_stages, minimum=2, unit='tokens'))
+        self.out_indices = _check_out_indices(out_indices, num_stages)
+        with_cp = to_flags('with_cp', with_cp, num_stages)
+        if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
+            raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
+        if not is_int(in_channels) or in_channels < 1:
+            raise ValueError(f'in_channels must be an integer >= 1, got {in_channels!r}')
+        if isinstance(mlp_ratio, bool) or not isinstance(mlp_ratio, (int, float)) or mlp_ratio <= 0:
+            raise ValueError(f'mlp_ratio must be a number > 0, got {mlp_ratio!r}')
+        check_rate('drop_path_rate', drop_path_rate)
+        self.in_channels = in_channels
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        self.patch_embed = PatchEmbed(in_channels, self.arch.embed_dims)
+        self.pos_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+        self.layers = nn.ModuleList()
+        every = self.arch.extra_norm_every_n_blocks
+        first = 0  # index of the stage's first block among all
+        last = max(sum(self.arch.depths) - 1, 1)
+        for i, (dim, depth) in enumerate(zip(self.arch.dims, self.arch.depths)):
+            attention = dict(
+                num_heads=self.arch.num_heads[i], window_size=self.window_sizes[i],
+                pretrained_window=self.pretrained_window_sizes[i], position_bias=position_bias, qkv_bias=qkv_bias,
+                attn_drop_rate=attn_drop_rate, attn_backend=attn_backend, mask_padding=mask_padding)
+            blocks = [
+                SwinBlock(dim, shifted=j % 2 == 1, mlp_ratio=mlp_ratio, drop_rate=drop_rate,
+                          drop_path_rate=drop_path_rate * (first + j) / last,
+                          extra_norm=every > 0 and (j + 1) % every == 0, attention=attention) for j in range(depth)
+            ]
+            downsample = PatchMerging(dim) if i + 1 < num_stages else None
+            self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=with_cp[i]))
+            first += depth
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', LayerNorm(self.arch.dims[i]))
+
+        self.apply(_init_linear)
+        for stage in self.layers:
+            for block in stage.blocks:  # residual post-norm starts as the identity
+                nn.init.zeros_(block.norm1.weight)
+                nn.init.zeros_(block.norm2.weight)
+        self._register_state_dict_hook(_save_pretrained_windows)
+        self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the feature maps of an image.
+
+        Args:
+            x: Pixels, shape (B, in_channels, h, w), h and w >= 32.
+
+        Returns:
+            One map per entry of ``out_indices``, shape (B, C_i, ceil(h/s_i), ceil(w/s_i)); float32 under autocast.
+
+        Raises:
+            ValueError: if the image is smaller than 32 px or has another number of channels.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'x must have the shape (B, {self.in_channels}, h, w), got {tuple(x.shape)}')
+        if min(x.shape[2:]) < MIN_IMAGE_SIZE:
+            raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[2]} x {x.shape[3]}')
+        x = self.pos_drop(self.patch_embed(x))  # (B, H, W, C)
+        outs = []
+        for i, stage in enumerate(self.layers[:max(self.out_indices) + 1]):
+            if i > 0:
+                x = self.layers[i - 1].downsample(x)
+            x = stage(x)
+            if i in self.out_indices:
+                out = getattr(self, f'norm{i}')(x)
+                outs.append(out.permute(0, 3, 1, 2).contiguous())  # (B, C_i, H_i, W_i)
+        return tuple(outs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The layer that a parameter belongs to, for layer-wise learning rates.
+
+        The patch embedding is layer 0, then each block and each patch merging is a layer. Output norms, like
+        everything outside the backbone, are of the last layer.
+
+        Args:
+            param_name: Name of the parameter.
+            prefix: What its name begins with in the whole model.
+
+        Returns:
+            (its layer, number of layers).
+
+        Raises:
+            ValueError: if no parameter of the backbone has that name.
+        """
+        starts = [1]  # first layer of each stage
+        for stage in self.layers:
+            starts.append(starts[-1] + len(stage.blocks) + (stage.downsample is not None))
+        name = param_name.removeprefix(prefix)
+        parts = name.split('.')
+        if name not in dict(self.named_parameters()) or not param_name.startswith(prefix):
+            raise ValueError(f'param_name must be a parameter of the backbone under {prefix!r}, got {param_name!r}')
+        depth = starts[-1]
+        if parts[0] == 'patch_embed':
+            depth = 0
+        elif parts[0] == 'layers':
+            stage = int(parts[1])
+            depth = starts[stage] + (int(parts[3]) if parts[2] == 'blocks' else len(self.layers[stage].blocks))
+        return depth, starts[-1] + 1
+
+    def train(self, mode: bool = True) -> SwinTransformerV2:
+        """Sets the mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        self._freeze()
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, LayerNorm):
+                    module.eval()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        frozen = [self.patch_embed, self.pos_drop, *self.layers[:self.frozen_stages]]
+        frozen += [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+        for module in frozen:
+            module.eval().requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
+        key = prefix + self.pretrained_window_key
+        saved = state_dict.pop(key, None)
+        if saved is not None:
+            self._check_pretrained_windows(saved.tolist())
+        elif not self.pretrained_window_given:
+            missing_keys.append(key)  # a checkpoint that does not know its window needs a config that does
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)
+
+    def _check_pretrained_windows(self, saved: list[list[int]]) -> None:
+        configured = [list(pair) for pair in self.pretrained_window_sizes]
+        if saved != configured:
+            raise ValueError(
+                f'pretrained_window_sizes must be what the checkpoint was pre-trained with, {_short(saved)}, '
+                f'got {_short(configured)}; set pretrained_window_sizes={_short(saved)} in the config of the backbone')
+
+
+def _short(pairs: list[list[int]]) -> list:
+    return [h if h == w else (h, w) for h, w in pairs]
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    ok = isinstance(out_indices, Sequence) and not isinstance(out_indices, str) and len(out_indices) > 0 and all(
+        is_int(i) and 0 <= i < num_stages for i in out_indices)
+    if not ok or any(a >= b for a, b in zip(out_indices, out_indices[1:])):
+        raise ValueError(f'out_indices must be increasing stage indices from 0 to {num_stages - 1}, '
+                         f'got {out_indices!r}')
+    return tuple(out_indices)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _save_pretrained_windows(module: SwinTransformerV2, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    windows = torch.tensor(module.pretrained_window_sizes, dtype=torch.int64, device='cpu')
+    state_dict[prefix + module.pretrained_window_key] = windows

@@ -1,0 +1,45 @@
+"""Reading the checkpoints that MMEngine's runner writes, with torch's safe loading left on.
+
+Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
+message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
+``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
+onedl-mmengine does this on its own, and is left alone.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..hosts import require
+
+require('mmengine', 'mmswinv2.engine')
+
+from mmengine.logging import HistoryBuffer  # noqa: E402
+from mmengine.runner import checkpoint as _mmengine_checkpoint  # noqa: E402
+
+
+def history_buffer_method(owner: type, name: str):
+    """Stands for ``getattr`` in a checkpoint: gives a statistics method of ``HistoryBuffer``, and nothing else.
+
+    Raises:
+        ValueError: if ``owner`` is not ``HistoryBuffer`` or ``name`` is not one of its public methods.
+    """
+    method = None
+    if owner is HistoryBuffer and isinstance(name, str) and not name.startswith('_'):
+        method = vars(HistoryBuffer).get(name)
+    if not callable(method):
+        raise ValueError(f'a checkpoint may name methods of HistoryBuffer only, got {owner!r}, {name!r}')
+    return method
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often."""
+    if hasattr(_mmengine_checkpoint, '_safe_torch_load') or not hasattr(torch.serialization, 'add_safe_globals'):
+        return
+    array = np.zeros(1)
+    reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
+    allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_buffer_method, 'builtins.getattr')]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 name them differently
+        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    allowed += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
+    torch.serialization.add_safe_globals(allowed)

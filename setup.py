@@ -1,0 +1,41 @@
+"""Packaging: ``pip install .[classic]`` or ``pip install .[onedl]``.
+
+The distribution is called ``mmswinv2-plugin`` and has no console script, because both versions of mim find a package
+by its distribution's file list and go wrong for a distribution whose name sorts before its module's.
+"""
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
+TEST = ['pytest', 'hypothesis', 'scikit-image', 'shapely']
+
+setup(
+    name='mmswinv2-plugin',
+    version=VERSION,
+    description='Swin Transformer V2 as a first-class backbone for MMDetection and MMSegmentation',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmswinv2', 'mmswinv2.*']),
+    python_requires='>=3.10',
+    install_requires=['torch>=2.1', 'numpy'],
+    extras_require={
+        # mmcv 2.1.0 must be built with --no-build-isolation where torch is installed: see README.md
+        'classic': [
+            'mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'openmim', 'setuptools<82',
+            'pycocotools', 'ftfy', 'regex'
+        ],
+        'onedl': [
+            'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim', 'pycocotools'
+        ],
+        'dev': [*TEST, 'ruff'],
+    },
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

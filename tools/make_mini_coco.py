@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Writes a small instance data set in COCO format, the same for the same arguments.
+
+Objects are discs, triangles, stars and bars, cut from photographs and pasted on other photographs; what is pasted
+later hides what was pasted before. Polygons are exact: those of the shapes, less what hides them, computed by
+geometry and not from pixels. The photographs are those that scikit-image ships; train and val share none.
+
+    python tools/make_mini_coco.py data/mini_coco
+    python tools/make_mini_coco.py data/mini_coco_1 --seed 1 --train 400 --val 80
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+try:
+    from shapely import Polygon
+    PHOTOGRAPHS = files('skimage.data')
+except ImportError as missing:
+    sys.exit(f"make_mini_coco: {missing}; install the extra: pip install 'mmswinv2-plugin[dev]'")
+
+CLASSES = ('disc', 'triangle', 'star', 'bar')
+SPLITS = dict(
+    train=('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png',
+           'brick.png', 'moon.png', 'cell.png'),
+    val=('chelsea.png', 'rocket.jpg', 'retina.jpg', 'gravel.png', 'grass.png', 'coins.png', 'clock_motion.png'))
+WIDTHS, HEIGHTS = (176, 224), (144, 192)  # pixels
+DIAMETERS = (22, 104)  # pixels
+MAX_OBJECTS = 6
+MIN_VISIBLE = .45  # of an object's area
+MIN_PART = 12.  # square pixels
+MIN_CONTRAST = 40.  # between the mean colours of an object and of what it is pasted on, of 255
+SUPERSAMPLING = 4
+
+
+def main() -> int:
+    """Reads the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('out', type=Path, help='folder to write; must be absent, empty or an earlier result')
+    parser.add_argument('--train', type=int, default=320, help='images to train on (default 320)')
+    parser.add_argument('--val', type=int, default=60, help='images to test on (default 60)')
+    parser.add_argument('--seed', type=int, default=0, help='another seed gives another data set (default 0)')
+    args = parser.parse_args()
+    for name in ('train', 'val'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be >= 1 images, got {getattr(args, name)}')
+    if args.seed < 0:
+        parser.error(f'--seed must be >= 0, got {args.seed}')
+    spec = dict(format=1, train=args.train, val=args.val, seed=args.seed)
+    marker = args.out / 'mini_coco.json'
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f'OUT must be a folder, got the file {args.out}')
+    if args.out.exists() and any(args.out.iterdir()):
+        if not marker.is_file():
+            parser.error(f'OUT must be absent, empty or an earlier result, but {args.out} holds something else')
+        if json.loads(marker.read_text()) == spec:
+            print(f'{args.out}: already there')
+            return 0
+    partial = args.out.with_name(args.out.name + '.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    for number, (split, count) in enumerate((('train', args.train), ('val', args.val))):
+        objects = write_split(partial, split, count, (args.seed, number))
+        print(f'{args.out / split}: {count} images, {objects} objects')
+    (partial / marker.name).write_text(json.dumps(spec))
+    if args.out.exists():
+        shutil.rmtree(args.out)
+    os.replace(partial, args.out)
+    return 0
+
+
+def write_split(out: Path, split: str, count: int, seed: tuple[int, int]) -> int:
+    """Writes the images and annotations of a split; returns the number of objects."""
+    photographs = [np.asarray(Image.open(PHOTOGRAPHS / name).convert('RGB')) for name in SPLITS[split]]
+    (out / split).mkdir(parents=True)
+    coco = dict(
+        info=dict(description=f'mini COCO, {split}, seed {seed[0]}'), licenses=[], images=[], annotations=[],
+        categories=[dict(id=i + 1, name=name, supercategory='shape') for i, name in enumerate(CLASSES)])
+    for i in range(count):
+        image, objects = make_image(photographs, np.random.default_rng((*seed, i)))
+        name = f'{i:06d}.png'
+        Image.fromarray(image).save(out / split / name)
+        coco['images'].append(dict(id=i + 1, file_name=name, width=image.shape[1], height=image.shape[0]))
+        for label, shape in objects:
+            x0, y0, x1, y1 = shape.bounds
+            coco['annotations'].append(dict(
+                id=len(coco['annotations']) + 1, image_id=i + 1, category_id=label + 1, iscrowd=0,
+                segmentation=[[round(v, 2) for point in part.exterior.coords[:-1] for v in point]
+                              for part in parts(shape)],
+                bbox=[round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)], area=round(shape.area, 2)))
+    (out / 'annotations').mkdir(exist_ok=True)
+    (out / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco))
+    return len(coco['annotations'])
+
+
+def make_image(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, list]:
+    """Makes an image and its objects as (class index, visible shape)."""
+    width, height = rng.integers(*WIDTHS, endpoint=True), rng.integers(*HEIGHTS, endpoint=True)
+    background = rng.integers(len(photographs))
+    image = crop(photographs[background], int(width), int(height), rng).astype(np.float64)
+    textures = [p for i, p in enumerate(photographs) if i != background]
+    objects: list = []
+    wanted = rng.integers(1, MAX_OBJECTS, endpoint=True)
+    for _ in range(20 * MAX_OBJECTS):
+        if len(objects) == wanted:
+            break
+        label = int(rng.integers(len(CLASSES)))
+        diameter = math.exp(rng.uniform(*np.log(DIAMETERS)))
+        shape = make_shape(CLASSES[label], diameter, rng)
+        x0, y0, x1, y1 = shape.bounds
+        if x1 - x0 > width - 2 or y1 - y0 > height - 2:
+            continue
+        shape = move(shape, rng.uniform(1 - x0, width - 1 - x1), rng.uniform(1 - y0, height - 1 - y1))
+        hidden = hide(objects, shape)
+        if hidden is None:
+            continue
+        alpha = rasterize(shape, int(width), int(height))
+        paste(image, alpha, textures, rng)
+        objects = [*hidden, (label, shape, shape.area)]
+    return image.round().astype(np.uint8), [(label, shape) for label, shape, _ in objects]
+
+
+def make_shape(name: str, diameter: float, rng: np.random.Generator) -> Polygon:
+    """A shape about the origin, turned at random; ``diameter`` in pixels."""
+    radius, turn = diameter / 2, rng.uniform(0, 2 * math.pi)
+    if name == 'disc':
+        angles, radii = np.linspace(0, 2 * math.pi, 32, endpoint=False), np.full(32, radius)
+    elif name == 'triangle':
+        angles, radii = np.linspace(0, 2 * math.pi, 3, endpoint=False), np.full(3, radius)
+    elif name == 'star':
+        angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
+        radii = np.where(np.arange(10) % 2, .42 * radius, radius)
+    else:
+        half = math.atan(rng.uniform(.25, .4))
+        angles, radii = np.array([half, math.pi - half, math.pi + half, -half]), np.full(4, radius)
+    points = np.stack([radii * np.cos(angles + turn), radii * np.sin(angles + turn)], 1)
+    return Polygon(points)
+
+
+def move(shape: Polygon, dx: float, dy: float) -> Polygon:
+    """A shape moved by (dx, dy) pixels, its corners at hundredths of a pixel."""
+    return Polygon([(round(x + dx, 2), round(y + dy, 2)) for x, y in shape.exterior.coords[:-1]])
+
+
+def parts(shape) -> list[Polygon]:
+    """The polygons of a polygon or of several."""
+    return list(getattr(shape, 'geoms', [shape]))
+
+
+def hide(objects: list, shape: Polygon) -> list | None:
+    """What is left to see of objects behind ``shape``; None where that is too little, has holes or is in shreds."""
+    visible = []
+    for label, before, area in objects:
+        after = before.difference(shape)
+        if after.area < MIN_VISIBLE * area or any(
+                not isinstance(p, Polygon) or p.interiors or p.area < MIN_PART for p in parts(after)):
+            return None
+        visible.append((label, after, area))
+    return visible
+
+
+def rasterize(shape: Polygon, width: int, height: int) -> np.ndarray:
+    """The coverage of each pixel, shape (height, width), in [0, 1]; pixel (x, y) is the square [x, x+1) x [y, y+1)."""
+    s = SUPERSAMPLING
+    canvas = Image.new('L', (width * s, height * s))
+    ImageDraw.Draw(canvas).polygon([(x * s - .5, y * s - .5) for x, y in shape.exterior.coords[:-1]], fill=1)
+    return np.asarray(canvas, dtype=np.float64).reshape(height, s, width, s).mean((1, 3))
+
+
+def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], rng: np.random.Generator) -> None:
+    """Fills the object with a piece of a photograph, in place: the first of several that stands out enough."""
+    rows, cols = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
+    image, alpha = image[box], alpha[box][..., None]
+    behind = (image * alpha).sum((0, 1)) / alpha.sum()
+    best, best_contrast = image, -1.
+    for _ in range(12):
+        texture = crop(textures[rng.integers(len(textures))], image.shape[1], image.shape[0], rng).astype(np.float64)
+        texture = np.clip(texture * rng.uniform(.7, 1.3, 3) + rng.uniform(-30, 30, 3), 0, 255)
+        front = (texture * alpha).sum((0, 1)) / alpha.sum()
+        contrast = float(np.abs(front - behind).max())
+        if contrast > best_contrast:
+            best, best_contrast = texture, contrast
+        if contrast >= MIN_CONTRAST:
+            break
+    image += alpha * (best - image)
+
+
+def crop(photograph: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
+    """A piece of a photograph at a random place and scale, maybe mirrored, shape (height, width, 3)."""
+    h, w = photograph.shape[:2]
+    most = min(w / width, h / height)
+    scale = rng.uniform(min(.6, most), min(most, 2.))  # photograph pixels per pixel
+    cw, ch = int(width * scale), int(height * scale)
+    x, y = rng.integers(w - cw, endpoint=True), rng.integers(h - ch, endpoint=True)
+    piece = Image.fromarray(photograph[y:y + ch, x:x + cw]).resize((width, height), Image.Resampling.BILINEAR)
+    piece = np.asarray(piece)
+    return piece[:, ::-1] if rng.random() < .5 else piece
+
+
+if __name__ == '__main__':
+    sys.exit(main())
