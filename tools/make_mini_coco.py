@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes a small instance data set in COCO format, the same for the same arguments.
 
-Objects are discs, triangles, stars and bars, cut from photographs and pasted on other photographs; what is pasted
-later hides what was pasted before. Polygons are exact: those of the shapes, less what hides them, computed by
-geometry and not from pixels. The photographs are those that scikit-image ships; train and val share none.
+Objects are discs, triangles, stars and bars, cut from photographs, tinted towards a colour that is typical of their
+class, turned a little and pasted on other photographs; what is pasted later hides what was pasted before. Polygons are
+exact: those of the shapes, less what hides them, computed by geometry and not from pixels. The photographs are those
+that scikit-image ships; train and val share none.
 
     python tools/make_mini_coco.py data/mini_coco
     python tools/make_mini_coco.py data/mini_coco_1 --seed 1 --train 400 --val 80
@@ -28,16 +29,18 @@ try:
 except ImportError as missing:
     sys.exit(f"make_mini_coco: {missing}; install the extra: pip install 'mmswinv2-plugin[dev]'")
 
-CLASSES = ('disc', 'triangle', 'star', 'bar')
+CLASSES = dict(disc=(215, 70, 60), triangle=(70, 175, 80), star=(235, 205, 70), bar=(80, 110, 220))  # typical colour
 SPLITS = dict(
     train=('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png',
            'brick.png', 'moon.png', 'cell.png'),
     val=('chelsea.png', 'rocket.jpg', 'retina.jpg', 'gravel.png', 'grass.png', 'coins.png', 'clock_motion.png'))
-WIDTHS, HEIGHTS = (176, 224), (144, 192)  # pixels
-DIAMETERS = (22, 104)  # pixels
-MAX_OBJECTS = 6
+WIDTHS, HEIGHTS = (144, 176), (112, 144)  # pixels
+DIAMETERS = (22, 96)  # pixels
+MAX_OBJECTS = 5
 MIN_VISIBLE = .45  # of an object's area
 MIN_PART = 12.  # square pixels
+MAX_TURN = 25  # degrees
+TINT = (.3, .7)  # how much of an object's colour is that of its class
 MIN_CONTRAST = 40.  # between the mean colours of an object and of what it is pasted on, of 255
 SUPERSAMPLING = 4
 
@@ -113,8 +116,9 @@ def make_image(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple
         if len(objects) == wanted:
             break
         label = int(rng.integers(len(CLASSES)))
+        name = list(CLASSES)[label]
         diameter = math.exp(rng.uniform(*np.log(DIAMETERS)))
-        shape = make_shape(CLASSES[label], diameter, rng)
+        shape = make_shape(name, diameter, rng)
         x0, y0, x1, y1 = shape.bounds
         if x1 - x0 > width - 2 or y1 - y0 > height - 2:
             continue
@@ -123,23 +127,23 @@ def make_image(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple
         if hidden is None:
             continue
         alpha = rasterize(shape, int(width), int(height))
-        paste(image, alpha, textures, rng)
+        paste(image, alpha, textures, np.array(CLASSES[name], dtype=np.float64), rng)
         objects = [*hidden, (label, shape, shape.area)]
     return image.round().astype(np.uint8), [(label, shape) for label, shape, _ in objects]
 
 
 def make_shape(name: str, diameter: float, rng: np.random.Generator) -> Polygon:
-    """A shape about the origin, turned at random; ``diameter`` in pixels."""
-    radius, turn = diameter / 2, rng.uniform(0, 2 * math.pi)
+    """A shape about the origin, upright but for a small turn; ``diameter`` in pixels."""
+    radius, turn = diameter / 2, math.radians(rng.uniform(-MAX_TURN, MAX_TURN))
     if name == 'disc':
         angles, radii = np.linspace(0, 2 * math.pi, 32, endpoint=False), np.full(32, radius)
     elif name == 'triangle':
-        angles, radii = np.linspace(0, 2 * math.pi, 3, endpoint=False), np.full(3, radius)
+        angles, radii = np.linspace(0, 2 * math.pi, 3, endpoint=False) - math.pi / 2, np.full(3, radius)
     elif name == 'star':
-        angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
+        angles = np.linspace(0, 2 * math.pi, 10, endpoint=False) - math.pi / 2
         radii = np.where(np.arange(10) % 2, .42 * radius, radius)
     else:
-        half = math.atan(rng.uniform(.25, .4))
+        half = math.atan(rng.uniform(.3, .5))
         angles, radii = np.array([half, math.pi - half, math.pi + half, -half]), np.full(4, radius)
     points = np.stack([radii * np.cos(angles + turn), radii * np.sin(angles + turn)], 1)
     return Polygon(points)
@@ -175,7 +179,8 @@ def rasterize(shape: Polygon, width: int, height: int) -> np.ndarray:
     return np.asarray(canvas, dtype=np.float64).reshape(height, s, width, s).mean((1, 3))
 
 
-def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], rng: np.random.Generator) -> None:
+def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], colour: np.ndarray,
+          rng: np.random.Generator) -> None:
     """Fills the object with a piece of a photograph, in place: the first of several that stands out enough."""
     rows, cols = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
@@ -184,7 +189,9 @@ def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], rng:
     best, best_contrast = image, -1.
     for _ in range(12):
         texture = crop(textures[rng.integers(len(textures))], image.shape[1], image.shape[0], rng).astype(np.float64)
-        texture = np.clip(texture * rng.uniform(.7, 1.3, 3) + rng.uniform(-30, 30, 3), 0, 255)
+        # the photograph's light and shade about the colour: its mean moves towards that of the class
+        mean = texture.mean((0, 1))
+        texture = np.clip(texture + rng.uniform(*TINT) * (colour + rng.uniform(-40, 40, 3) - mean), 0, 255)
         front = (texture * alpha).sum((0, 1)) / alpha.sum()
         contrast = float(np.abs(front - behind).max())
         if contrast > best_contrast:

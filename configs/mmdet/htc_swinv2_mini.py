@@ -3,7 +3,6 @@
 _base_ = ['./_base_/models/htc-pp_swinv2_fpn.py', './_base_/default_runtime.py']
 
 classes = ('disc', 'triangle', 'star', 'bar')
-norm_cfg = dict(type='SyncBN', requires_grad=True)  # plain BN where there is one process
 channels = 64
 
 model = dict(
@@ -12,24 +11,21 @@ model = dict(
     neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels),
     rpn_head=dict(in_channels=channels, feat_channels=channels),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels),
+        bbox_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[
             dict(
-                type='Shared4Conv1FCBBoxHead',
+                type='Shared2FCBBoxHead',
                 in_channels=channels,
-                conv_out_channels=channels,
                 fc_out_channels=256,
                 roi_feat_size=7,
                 num_classes=len(classes),
-                norm_cfg=norm_cfg,
-                reg_class_agnostic=True,
-                reg_decoded_bbox=True,
                 bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
+                reg_class_agnostic=True,
                 loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-                loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
+                loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
             for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
-        mask_roi_extractor=dict(out_channels=channels),
+        mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         mask_head=[
             dict(
                 type='HTCMaskHead',
@@ -48,27 +44,27 @@ model = dict(
                 assigner=dict(
                     type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, ignore_iof_thr=-1),
                 sampler=dict(
-                    type='RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+                    type='RandomSampler', num=48, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True),
                 mask_size=28,
                 pos_weight=-1,
                 debug=False) for iou in (0.5, 0.6, 0.7)
         ]),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)))
 
-data_root = 'data/mini_coco/'
+data_root = '{{$MMSWINV2_MINI_COCO:data/mini_coco/}}'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='RandomResize', scale=(208, 176), ratio_range=(0.8, 1.25), keep_ratio=True),
-    dict(type='RandomCrop', crop_type='absolute', crop_size=(192, 192), recompute_bbox=True,
+    dict(type='RandomResize', scale=(176, 144), ratio_range=(0.9, 1.1), keep_ratio=True),
+    dict(type='RandomCrop', crop_type='absolute', crop_size=(160, 160), recompute_bbox=True,
          allow_negative_crop=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2)),
-    dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
+    dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs')
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(208, 176), keep_ratio=True),
+    dict(type='Resize', scale=(176, 144), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
@@ -115,7 +111,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmswinv2.SwinOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.))
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))

@@ -1,20 +1,47 @@
 """The backbone as an MMEngine module: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..hosts import require
 
 require('mmengine', 'mmswinv2.models')
 
+import torch  # noqa: E402
+from mmengine import dist  # noqa: E402
 from mmengine.logging import print_log  # noqa: E402
 from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
-from mmengine.runner.checkpoint import CheckpointLoader  # noqa: E402
 
 from .. import core  # noqa: E402
 from ..core.checkpoint import load_backbone, read_backbone_state  # noqa: E402
 from ..registry import MODELS  # noqa: E402
+
+
+def read_file(name: str) -> Mapping:
+    """Reads a checkpoint without running code that it may hold; a URL is downloaded once and kept by torch.hub.
+
+    Args:
+        name: A file, or a URL that begins with http:// or https://.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no checkpoint, or holds objects other than weights.
+    """
+    try:
+        if name.startswith(('http://', 'https://')):
+            def load():
+                return torch.hub.load_state_dict_from_url(name, map_location='cpu', weights_only=True)
+            if dist.get_rank() == 0:
+                checkpoint = load()
+            dist.barrier()
+            return checkpoint if dist.get_rank() == 0 else load()
+        return torch.load(Path(name).expanduser(), map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as e:
+        raise ValueError(f'checkpoint must be a file of weights that torch.load reads with weights_only=True, '
+                         f'got {name}: {str(e).splitlines()[0] if str(e) else type(e).__name__}') from e
 
 
 @ROOT_MODELS.register_module()
@@ -36,9 +63,9 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
     def __init__(self, arch: str | Mapping = 'tiny', *, init_cfg: Mapping | None = None, **kwargs) -> None:
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
                                      or 'checkpoint' not in init_cfg
-                                     or set(init_cfg) - {'type', 'checkpoint', 'prefix', 'map_location'}):
-            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint=...) and may have prefix and "
-                             f'map_location, got {init_cfg!r}')
+                                     or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
+            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint=...) and may have prefix, "
+                             f'got {init_cfg!r}')
         super().__init__(arch, **kwargs)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
@@ -53,7 +80,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             return
         if self.init_cfg is not None:
             name = self.init_cfg['checkpoint']
-            checkpoint = CheckpointLoader.load_checkpoint(name, self.init_cfg.get('map_location', 'cpu'))
+            checkpoint = read_file(name)
             try:
                 loaded = load_backbone(self, read_backbone_state(
                     checkpoint, num_stages=len(self.layers), prefix=self.init_cfg.get('prefix')))

@@ -1,9 +1,7 @@
-# HTC++ with a SwinV2 backbone: Hybrid Task Cascade (arXiv:1901.07518, three stages, interleaved, mask information
-# flow), the mean of the three stages' masks at test, soft-NMS (arXiv:2103.14030, appendix A2.2).
-# Our choices, which the papers leave open: box heads with four convolutions, SyncBN and GIoU on decoded boxes, as in
-# the authors' published Cascade Mask R-CNN configs for Swin V1; no semantic branch (it needs the stuff maps).
+# HTC++ with a SwinV2 backbone: Hybrid Task Cascade (arXiv:1901.07518: three stages, interleaved, mask information flow)
+# with the mean of the three stages' masks at test and soft-NMS (HTC++: arXiv:2103.14030, appendix A2.2). Heads are
+# HTC's own; the semantic branch, which needs the stuff maps, is left out: our choice.
 num_classes = 80
-norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
     type='HybridTaskCascade',
@@ -42,18 +40,15 @@ model = dict(
             featmap_strides=[4, 8, 16, 32]),
         bbox_head=[
             dict(
-                type='Shared4Conv1FCBBoxHead',
+                type='Shared2FCBBoxHead',
                 in_channels=256,
-                conv_out_channels=256,
                 fc_out_channels=1024,
                 roi_feat_size=7,
                 num_classes=num_classes,
-                norm_cfg=norm_cfg,
-                reg_class_agnostic=True,
-                reg_decoded_bbox=True,
                 bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
+                reg_class_agnostic=True,
                 loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-                loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
+                loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
             for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
         mask_roi_extractor=dict(

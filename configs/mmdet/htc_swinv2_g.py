@@ -1,0 +1,20 @@
+# HTC++ with SwinV2-G (3.0B parameters) on COCO at 1536 px, window 32.
+_base_ = [
+    './_base_/models/htc-pp_swinv2_fpn.py', './_base_/datasets/coco_instance_lsj-1536.py',
+    './_base_/schedules/adamw_3x.py', './_base_/default_runtime.py'
+]
+
+# The weights of SwinV2-G were never released: name your own on the command line with
+# --cfg-options "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='FILE')"
+model = dict(
+    backbone=dict(
+        arch='g',
+        # the last stage at half the window, as in pre-training: its map is 1536 / 32 = 48 = 3 x 16 tokens
+        window_size=[32, 32, 32, 16],
+        pretrained_window_sizes=[12, 12, 12, 6],
+        with_cp=True,
+        init_cfg=None),
+    neck=dict(in_channels=[512, 1024, 2048, 4096]))
+# 45,000 iterations of 96 images at 6e-4 are 36.5 epochs of COCO (arXiv:2111.09883, appendix A2)
+optim_wrapper = dict(optimizer=dict(lr=6e-4))
+auto_scale_lr = dict(base_batch_size=96)

@@ -1,0 +1,111 @@
+"""Normalisation, bias tables and attention at their edges."""
+import math
+
+import pytest
+import torch
+
+from mmswinv2.core.attention import WindowAttention, cosine_normalize
+from mmswinv2.core.position_bias import ContinuousBias, bias_from_table, crop_table, relative_coordinates
+
+from conftest import randomize
+
+
+def test_normalize_of_zeros_is_zero_with_a_zero_gradient():
+    x = torch.zeros(3, 4, requires_grad=True)
+    y = cosine_normalize(x)
+    y.backward(torch.ones_like(y))
+    assert torch.equal(y, torch.zeros(3, 4)) and torch.equal(x.grad, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-8, 1., 1e30])
+def test_normalize_is_exact_at_any_length(scale, rng):
+    x = torch.randn(5, 8, generator=rng, dtype=torch.float64)
+    y = cosine_normalize((x * scale).float())
+    torch.testing.assert_close(y.double(), x / x.norm(dim=-1, keepdim=True), rtol=1e-6, atol=1e-6)
+
+
+def test_normalize_gradient(rng):
+    x = torch.randn(4, 6, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(cosine_normalize, x)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_normalize_computes_in_float32(dtype):
+    assert cosine_normalize(torch.ones(2, 4, dtype=dtype)).dtype == torch.float32
+
+
+def test_coordinates_are_those_of_the_release():
+    coords = relative_coordinates((3, 2), (4, 3), dtype=torch.float64)
+    assert coords.shape == (5, 3, 2)
+    expected = math.log2(1 + 8 * 2 / 3) / 3
+    assert coords[4, 0].tolist() == pytest.approx([expected, -math.log2(1 + 8 / 2) / 3])
+    assert coords[2, 1].tolist() == [0., 0.]
+    # within the window of pre-training the largest one is log2(9) / 3
+    assert relative_coordinates((8, 8), (8, 8)).max().item() == pytest.approx(math.log2(9) / 3)
+
+
+def test_the_normaliser_stays_when_the_window_grows():
+    small, large = (relative_coordinates((w, w), (12, 12)) for w in (12, 32))
+    torch.testing.assert_close(large[20:43, 20:43], small, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('log_spaced', [True, False])
+def test_the_bias_of_a_small_window_is_the_restriction_of_a_large_ones(log_spaced):
+    cpb = randomize(ContinuousBias(3, log_spaced=log_spaced).double())
+    large, small = cpb((7, 9), (6, 6)), cpb((4, 5), (6, 6))
+    torch.testing.assert_close(crop_table(large, (4, 5)), small, rtol=0, atol=1e-12)
+    pairs = bias_from_table(large, (7, 9)).view(3, 7, 9, 7, 9)[:, 1:5, 2:7, 1:5, 2:7].reshape(3, 20, 20)
+    torch.testing.assert_close(pairs, bias_from_table(small, (4, 5)), rtol=0, atol=1e-12)
+
+
+def test_bias_from_table_places_offsets():
+    h, w = 2, 3
+    table = torch.arange(float((2 * h - 1) * (2 * w - 1))).view(1, 2 * h - 1, 2 * w - 1)
+    bias = bias_from_table(table, (h, w))
+    for q in range(h * w):
+        for k in range(h * w):
+            dh, dw = q // w - k // w, q % w - k % w
+            assert bias[0, q, k] == table[0, dh + h - 1, dw + w - 1]
+
+
+def attention(**options):
+    return WindowAttention(8, num_heads=2, window_size=(4, 4), pretrained_window=(4, 4), **options)
+
+
+def test_masked_pairs_contribute_nothing_at_the_clamp(rng):
+    """-100 is not minus infinity when logits span 200."""
+    attn = randomize(attention().double())
+    with torch.no_grad():
+        attn.logit_scale.fill_(9.)
+    x = torch.randn(1, 8, 8, 8, generator=rng, dtype=torch.float64, requires_grad=True)
+    # shifted by 2: row 0 shares a window with row 7 after the roll, and a region with row 1 only
+    grad, = torch.autograd.grad(attn(x, shifted=True)[:, 0].sum(), x)
+    assert grad[:, 2:].abs().sum() == 0
+
+
+def test_padding_does_not_matter_when_it_is_masked(rng):
+    attn = randomize(attention().double())
+    other = randomize(attention(mask_padding=False).double())
+    exact, ragged = (torch.randn(1, h, 8, 8, generator=rng, dtype=torch.float64) for h in (8, 7))
+    torch.testing.assert_close(attn(exact, shifted=True), other(exact, shifted=True))
+    assert (attn(ragged, shifted=True) - other(ragged, shifted=True)).abs().max() > 1e-3
+
+
+def test_no_qkv_bias(rng):
+    attn = attention(qkv_bias=False, mask_padding=False)
+    assert not any(k.endswith(('q_bias', 'v_bias')) for k in attn.state_dict())
+    assert attn(torch.randn(1, 5, 6, 8, generator=rng)).isfinite().all()
+
+
+def test_attention_dropout_acts_in_training_only(rng):
+    attn = randomize(attention(attn_drop_rate=.5))
+    x = torch.randn(1, 8, 8, 8, generator=rng)
+    assert not torch.equal(attn.train()(x), attn(x))
+    assert torch.equal(attn.eval()(x), attn(x))
+
+
+def test_gradcheck_of_shifted_attention_on_a_ragged_map(rng):
+    attn = randomize(WindowAttention(4, num_heads=2, window_size=(3, 2), pretrained_window=(4, 3),
+                                     mask_padding=False).double())
+    x = torch.randn(1, 5, 3, 4, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: attn(t, shifted=True), x)

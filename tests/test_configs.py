@@ -1,0 +1,92 @@
+"""Every config parses; the full-size ones build on the meta device and have the published number of parameters."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from test_backbone import PARAMETERS
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in ('mmdet', 'mmseg') for p in (CONFIGS / host).glob('*.py'))
+FULL = dict(t='tiny', s='small', b='base', l='large', h='huge', g='g')
+
+
+def load(name):
+    from mmdet.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    return Config.fromfile(CONFIGS / name)
+
+
+def build(cfg):
+    from mmdet.registry import MODELS
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_parses_and_survives_a_round_trip(name, tmp_path):
+    cfg = load(name)
+    cfg.dump(tmp_path / 'a.py')
+    assert Config.fromfile(tmp_path / 'a.py').to_dict() == cfg.to_dict()
+    assert cfg.custom_imports.imports == ['mmswinv2']
+
+
+def test_there_is_an_entry_point_for_each_size():
+    assert {f'mmdet/htc_swinv2_{size}.py' for size in FULL} <= set(LEAVES)
+
+
+@pytest.mark.parametrize('size', FULL)
+def test_full_size_htc_builds_with_the_published_architecture(size):
+    cfg = load(f'mmdet/htc_swinv2_{size}.py')
+    model = build(cfg)
+    net = model.backbone
+    outputs = sum(p.numel() for n, p in net.named_parameters() if n.startswith(('norm0.', 'norm1.', 'norm2.')))
+    count = sum(p.numel() for p in net.parameters()) - outputs  # the table counts the last norm alone
+    assert count == pytest.approx(PARAMETERS[FULL[size]], rel=1e-5 if size in 'hg' else 1e-4)
+    assert net.window_sizes == ((32, 32),) * 3 + ((16, 16),)
+    assert all(stage.with_cp for stage in net.layers)
+    assert type(model).__name__ == 'HybridTaskCascade'
+    assert cfg.image_size == (1536, 1536)
+    assert [m.in_channels for m in (c.conv for c in model.neck.lateral_convs)] == list(net.arch.dims)
+
+
+def test_g_is_the_papers():
+    cfg = load('mmdet/htc_swinv2_g.py')
+    net = build(cfg).backbone
+    assert (net.arch.embed_dims, net.arch.depths, net.arch.num_heads) == (512, (2, 2, 42, 4), (16, 32, 64, 128))
+    assert sum('norm3.weight' in n for n, _ in net.named_parameters()) == 7 + 1  # of blocks, and of the last output
+    assert cfg.model.backbone.pretrained_window_sizes == [12, 12, 12, 6]
+    assert cfg.optim_wrapper.optimizer.lr == 6e-4
+
+
+def types(cfg):
+    """Every ``type`` in a config, by its path, with lists as one."""
+    found = {}
+
+    def walk(node, path):
+        if isinstance(node, dict):
+            for k, v in node.items():
+                if k == 'type':
+                    found[path] = v
+                else:
+                    walk(v, f'{path}.{k}')
+        elif isinstance(node, (list, tuple)):
+            for v in node:
+                walk(v, f'{path}[]')
+    walk(cfg, '')
+    return found
+
+
+def test_the_demo_has_the_parts_of_the_full_model():
+    mini, full = (types(load(f'mmdet/htc_swinv2_{size}.py').model.to_dict()) for size in ('mini', 't'))
+    full.pop('.backbone.init_cfg')
+    assert mini == full
+
+
+def test_windows_can_be_overridden_on_the_command_line():
+    cfg = load('mmdet/htc_swinv2_t.py')
+    cfg.merge_from_dict({'model.backbone.window_size': [48, 48, 48, 24]})
+    net = build(cfg).backbone
+    assert net.window_sizes == ((48, 48),) * 3 + ((24, 24),)
+    assert net.pretrained_window_sizes == ((16, 16),) * 3 + ((8, 8),)

@@ -1,0 +1,118 @@
+"""Parameter groups of the optimizer, and reading what MMEngine's runner writes."""
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+from mmswinv2.engine import checkpoint
+from mmswinv2.models import SwinTransformerV2
+
+from conftest import SMALL
+
+
+class Model(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.backbone = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), **options)
+        self.head = nn.Conv2d(16, 4, 1)
+
+
+def build(model, **paramwise):
+    wrapper = build_optim_wrapper(model, dict(
+        type='OptimWrapper', constructor='mmswinv2.SwinOptimWrapperConstructor', paramwise_cfg=paramwise,
+        optimizer=dict(type='AdamW', lr=1., weight_decay=.05)))
+    names = {p: n for n, p in model.named_parameters()}
+    return {names[p]: (g['lr'], g['weight_decay']) for g in wrapper.optimizer.param_groups for p in g['params']}
+
+
+@pytest.mark.parametrize('bias', ['log_cpb', 'parameterized'])
+def test_every_parameter_is_in_one_group_and_the_right_ones_decay(bias):
+    model = Model(position_bias=bias)
+    groups = build(model)
+    assert sorted(groups) == sorted(n for n, _ in model.named_parameters())
+    decayed = [n for n, (lr, decay) in groups.items() if decay]
+    assert decayed == [n for n, p in model.named_parameters() if n.endswith((
+        'qkv.weight', 'attn.proj.weight', 'fc1.weight', 'fc2.weight', 'reduction.weight', 'patch_embed.proj.weight',
+        'head.weight'))]
+    assert {lr for lr, _ in groups.values()} == {1.}
+
+
+def test_groups_are_few():
+    model = Model()
+    wrapper = build_optim_wrapper(model, dict(
+        type='OptimWrapper', constructor='SwinOptimWrapperConstructor', optimizer=dict(type='SGD', lr=1.)))
+    assert len(wrapper.optimizer.param_groups) == 1
+
+
+def test_learning_rates_fall_layer_by_layer():
+    groups = build(Model(), layer_decay_rate=.5, backbone_lr_mult=.1)
+    expected = {'backbone.patch_embed.proj.weight': .1 / 2**6, 'backbone.layers.0.blocks.0.mlp.fc1.bias': .1 / 2**5,
+                'backbone.layers.0.blocks.1.norm1.weight': .1 / 2**4,
+                'backbone.layers.0.downsample.reduction.weight': .1 / 2**3,
+                'backbone.layers.1.blocks.0.attn.logit_scale': .1 / 2**2,
+                'backbone.layers.1.blocks.1.attn.cpb_mlp.0.weight': .1 / 2, 'backbone.norm0.weight': .1,
+                'head.weight': 1.}
+    assert {n: groups[n][0] for n in expected} == pytest.approx(expected)
+
+
+def test_frozen_parameters_are_left_out():
+    assert not any(n.startswith(('backbone.patch_embed', 'backbone.layers.0', 'backbone.norm0'))
+                   for n in build(Model(frozen_stages=1)))
+
+
+@pytest.mark.parametrize('paramwise, message', [
+    (dict(custom_keys={}), r"paramwise_cfg must have no key but .*got \['custom_keys'\]"),
+    (dict(layer_decay_rate=0), r'paramwise_cfg.layer_decay_rate must be a number in \(0, 1\], got 0'),
+    (dict(backbone_lr_mult=True), r'paramwise_cfg.backbone_lr_mult must be a number in \(0, 1\], got True'),
+])
+def test_bad_paramwise_cfg_is_named(paramwise, message):
+    with pytest.raises(ValueError, match=message):
+        build(Model(), **paramwise)
+
+
+def test_layer_depth_of_a_foreign_name_is_an_error():
+    with pytest.raises(ValueError, match="param_name must be .*got 'backbone.stages.0.weight'"):
+        Model().backbone.get_layer_depth('backbone.stages.0.weight', prefix='backbone.')
+
+
+def test_checkpoints_of_the_runner_load_with_safe_loading(tmp_path):
+    hub = MessageHub.get_instance('test_checkpoints_of_the_runner')
+    for i in range(3):
+        hub.update_scalar('train/loss', 1. / (i + 1))
+        hub.update_scalar('train/count', np.float32(i))
+    hub.update_info('iter', 3)
+    torch.save(dict(state_dict=dict(w=torch.ones(2)), message_hub=hub.state_dict()), tmp_path / 'iter_3.pth')
+    loaded = torch.load(tmp_path / 'iter_3.pth')  # weights_only is the default
+    history = loaded['message_hub']['log_scalars']['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert history.mean() == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    assert history.statistics('current') == pytest.approx(1 / 3)
+
+
+def test_getattr_in_a_checkpoint_reaches_history_buffer_only(tmp_path):
+    assert checkpoint.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    for owner, name in ((HistoryBuffer, '__init__'), (HistoryBuffer, '_set_default_statistics'), (torch, 'load'),
+                        (HistoryBuffer, 'nothing'), (np, 'fromfile')):
+        with pytest.raises(ValueError, match='methods of HistoryBuffer only'):
+            checkpoint.history_buffer_method(owner, name)
+
+
+def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (getattr, (np.ndarray, 'tofile'))
+    torch.save(dict(evil=Evil()), tmp_path / 'a.pth')
+    with pytest.raises((pickle.UnpicklingError, ValueError)):
+        torch.load(tmp_path / 'a.pth')
+
+    class Worse:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'ran'), 'w'))
+    torch.save(dict(evil=Worse()), tmp_path / 'b.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'b.pth')
+    assert not (tmp_path / 'ran').exists()

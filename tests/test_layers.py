@@ -1,0 +1,51 @@
+"""Drop path, patch embedding and merging."""
+import pytest
+import torch
+
+from mmswinv2.core.layers import DropPath, PatchEmbed, PatchMerging
+from mmswinv2.core.swin_transformer_v2 import SwinTransformerV2
+
+
+def test_drop_path_scales_what_it_keeps():
+    torch.manual_seed(0)
+    y = DropPath(.25).train()(torch.ones(4000, 3))
+    assert y.unique().tolist() == pytest.approx([0., 4 / 3])
+    assert torch.equal(y[:, 0], y[:, 1])
+    assert y.mean().item() == pytest.approx(1., abs=.05)
+    assert torch.equal(DropPath(.25).eval()(torch.ones(5, 3)), torch.ones(5, 3))
+
+
+def test_a_dropped_image_is_exactly_the_shortcut(rng):
+    net = SwinTransformerV2(dict(embed_dims=8, depths=[2], num_heads=[2]), window_size=4, out_indices=(0,),
+                            drop_path_rate=.9)
+    block = net.layers[0].blocks[1].train()
+    with torch.no_grad():
+        for p in block.parameters():
+            p.fill_(.5)  # the norms have a bias, which must not be added either
+    x = torch.randn(64, 4, 4, 8, generator=rng)
+    torch.manual_seed(0)
+    same = (block(x) == x).flatten(1).all(1)
+    assert 40 < same.sum() < 64
+
+
+def test_drop_path_rates_grow_linearly():
+    net = SwinTransformerV2('tiny', drop_path_rate=.2)
+    rates = [b.drop_path.rate for s in net.layers for b in s.blocks]
+    assert rates == pytest.approx([.2 * i / 11 for i in range(12)])
+
+
+def test_patch_embed_pads_at_the_bottom_and_right(rng):
+    embed = PatchEmbed(3, 8).double()
+    x = torch.randn(1, 3, 33, 38, generator=rng, dtype=torch.float64)
+    padded = torch.zeros(1, 3, 36, 40, dtype=torch.float64)
+    padded[:, :, :33, :38] = x
+    torch.testing.assert_close(embed(x), embed(padded), rtol=0, atol=0)
+
+
+def test_patch_merging_order_and_padding(rng):
+    merge = PatchMerging(4).double()
+    x = torch.randn(2, 5, 7, 4, generator=rng, dtype=torch.float64)
+    padded = torch.zeros(2, 6, 8, 4, dtype=torch.float64)
+    padded[:, :5, :7] = x
+    four = torch.cat([padded[:, 0::2, 0::2], padded[:, 1::2, 0::2], padded[:, 0::2, 1::2], padded[:, 1::2, 1::2]], -1)
+    torch.testing.assert_close(merge(x), merge.norm(merge.reduction(four)), rtol=1e-12, atol=1e-12)

@@ -1,0 +1,224 @@
+"""The registered backbone: lookup, configs, pre-trained weights, the checkpoint's pre-training windows."""
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.registry import MODELS as ROOT
+from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, load_state_dict, save_checkpoint
+
+import mmswinv2.models
+from mmswinv2 import core
+from mmswinv2.models import SwinTransformerV2
+
+from conftest import SMALL, randomize
+
+CONFIG = dict(type='mmswinv2.SwinTransformerV2', arch=SMALL, window_size=4, out_indices=(0, 1))
+
+
+def test_found_with_and_without_prefix_from_every_scope():
+    from mmdet.registry import MODELS as DET
+    from mmseg.registry import MODELS as SEG
+    for registry in (ROOT, DET, SEG):
+        for name in ('mmswinv2.SwinTransformerV2', 'SwinTransformerV2'):
+            assert type(registry.build(dict(CONFIG, type=name))) is SwinTransformerV2
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_the_prefix_alone_imports_the_plugin(scope):
+    result = run_python(f'from {scope}.registry import MODELS\n'
+                        'net = MODELS.build(dict(type="mmswinv2.SwinTransformerV2", window_size=4))\n'
+                        'print(type(net).__module__)')
+    assert result.stdout.split() == ['mmswinv2.models.swin_transformer_v2'], result.stderr
+
+
+def test_a_child_registry_with_the_same_name_changes_nothing():
+    """mmpretrain has a SwinTransformerV2 of its own, in its own scope."""
+    result = run_python(
+        'from mmengine.registry import MODELS, Registry\n'
+        'child = Registry("model", parent=MODELS, scope="mmpretrain")\n'
+        '@child.register_module()\n'
+        'class SwinTransformerV2: pass\n'
+        'import mmswinv2\n'
+        'from mmdet.registry import MODELS as DET\n'
+        'print(DET.get("SwinTransformerV2").__module__, DET.get("mmswinv2.SwinTransformerV2").__module__,'
+        ' DET.get("mmpretrain.SwinTransformerV2").__module__)')
+    ours = 'mmswinv2.models.swin_transformer_v2'
+    assert result.stdout.splitlines()[-1].split() == [ours, ours, '__main__'], result.stderr
+
+
+def test_importing_the_plugin_does_not_import_mmdet():
+    result = run_python('import sys, mmswinv2; print("mmdet" in sys.modules, "mmseg" in sys.modules)')
+    assert result.stdout.split() == ['False', 'False'], result.stderr
+
+
+def test_core_and_a_clear_message_without_openmmlab():
+    block = ('import sys\n'
+             'class Block:\n'
+             '    def find_spec(self, name, path=None, target=None):\n'
+             '        if name.split(".")[0] in ("mmengine", "mmcv", "mmdet", "mmseg"):\n'
+             '            raise ModuleNotFoundError(name)\n'
+             'sys.meta_path.insert(0, Block())\n'
+             'import importlib.util\n'
+             'real = importlib.util.find_spec\n'
+             'hosts = ("mmengine", "mmdet", "mmseg")\n'
+             'importlib.util.find_spec = lambda n, p=None: None if n in hosts else real(n, p)\n')
+    result = run_python(block + 'import mmswinv2, mmswinv2.core\nprint(mmswinv2.core.SwinTransformerV2.__name__)')
+    assert result.stdout.split() == ['SwinTransformerV2'], result.stderr
+    result = run_python(block + 'import mmswinv2.models')
+    assert result.returncode and "needs mmengine" in result.stderr and 'mmswinv2-plugin[classic]' in result.stderr
+
+
+def test_a_typo_is_a_type_error():
+    with pytest.raises(TypeError, match='windw_size'):
+        ROOT.build(dict(CONFIG, windw_size=8))
+
+
+def test_is_the_core_with_the_same_names():
+    net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
+    assert list(net.state_dict()) == list(core.SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1)).state_dict())
+    assert net.window_sizes == ((4, 4), (4, 4)) and net.init_cfg is None and net.train() is net
+
+
+@pytest.mark.parametrize('init_cfg', [
+    dict(type='TruncNormal', layer='Linear'), dict(type='Pretrained'), 'weights.pth',
+    dict(type='Pretrained', checkpoint='a.pth', revise_keys=[])
+])
+def test_other_init_cfg_is_refused(init_cfg):
+    with pytest.raises(ValueError, match='init_cfg must be dict'):
+        SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), init_cfg=init_cfg)
+
+
+def source(**options):
+    return randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), **options))
+
+
+def target(path, prefix=None, **options):
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), **({} if prefix is None else dict(prefix=prefix)))
+    return SwinTransformerV2(SMALL, **dict(dict(window_size=4, out_indices=(0, 1)), **options), init_cfg=init_cfg)
+
+
+def classifier(net):
+    """The same weights as the Microsoft release saves a classifier."""
+    state = {k: v for k, v in net.state_dict().items() if not k.startswith(('norm', 'pretrained_window_sizes'))}
+    state['norm.weight'], state['norm.bias'] = net.norm1.weight, net.norm1.bias
+    state['head.weight'] = torch.zeros(10, 16)
+    for i in range(2):
+        for name in ('relative_coords_table', 'relative_position_index'):
+            state[f'layers.0.blocks.{i}.attn.{name}'] = torch.zeros(1)
+    state['layers.0.blocks.1.attn_mask'] = torch.zeros(1)
+    return state
+
+
+@pytest.mark.parametrize('layout', ['own', 'state_dict', 'detector', 'microsoft'])
+def test_pretrained_loads_each_layout(layout, tmp_path):
+    net = source()
+    own = net.state_dict()
+    contents, prefix = dict(
+        own=(own, None), state_dict=(dict(state_dict=own, meta=dict(epoch=1)), None),
+        detector=(dict(state_dict={f'backbone.{k}': v for k, v in own.items()} | {'neck.w': torch.zeros(1)}), None),
+        microsoft=(dict(model=classifier(net)), None))[layout]
+    torch.save(contents, tmp_path / 'a.pth')
+    loaded = target(tmp_path / 'a.pth', prefix, pretrained_window_sizes=4)
+    assert not torch.equal(loaded.layers[0].blocks[0].mlp.fc1.weight, net.layers[0].blocks[0].mlp.fc1.weight)
+    loaded.init_weights()
+    for k, v in loaded.state_dict().items():
+        fresh = layout == 'microsoft' and k.startswith('norm0')  # a classifier has no norm of the first output
+        torch.testing.assert_close(v, torch.full_like(v, float(k.endswith('weight'))) if fresh else own[k])
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s.pop('layers.0.blocks.0.attn.qkv.weight'), r'missing: 1 \(layers.0.blocks.0.attn.qkv.weight\)'),
+    (lambda s: s.update({'layers.0.blocks.0.attn.rpe': torch.zeros(1)}), 'not in the backbone: 1 '),
+    (lambda s: s.update({'patch_embed.norm.bias': torch.zeros(7)}), r'of another shape: 1 \(patch_embed.norm.bias'),
+    (lambda s: s.pop('pretrained_window_sizes'), 'set pretrained_window_sizes in the config'),
+    (lambda s: s.clear(), 'checkpoint must hold a state dict'),
+])
+def test_pretrained_weights_that_do_not_fit_are_an_error(change, message, tmp_path):
+    state = source().state_dict()
+    change(state)
+    torch.save(dict(state_dict=dict(state)), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=message):
+        target(tmp_path / 'a.pth').init_weights()
+
+
+def test_pretrained_with_a_wrong_prefix_or_file_is_an_error(tmp_path):
+    torch.save(source().state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match="prefix must be one .* got 'encoder.'"):
+        target(tmp_path / 'a.pth', 'encoder').init_weights()
+    (tmp_path / 'b.pth').write_bytes(b'not a checkpoint')
+    with pytest.raises(ValueError, match='weights_only=True, got .*b.pth'):
+        target(tmp_path / 'b.pth').init_weights()
+    with pytest.raises(FileNotFoundError):
+        target(tmp_path / 'c.pth').init_weights()
+
+
+def test_code_in_a_checkpoint_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'ran'), 'w'))
+    torch.save(dict(state_dict=source().state_dict(), evil=Evil()), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='weights_only=True'):
+        target(tmp_path / 'a.pth').init_weights()
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_init_weights_inside_a_detector_loads_once(tmp_path):
+    from mmengine.model import BaseModule
+
+    class Detector(BaseModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = target(tmp_path / 'a.pth')
+    net = source()
+    torch.save(net.state_dict(), tmp_path / 'a.pth')
+    detector = Detector()
+    detector.init_weights()
+    torch.testing.assert_close(detector.backbone.patch_embed.proj.weight, net.patch_embed.proj.weight)
+
+
+def test_the_checkpoint_says_its_pretraining_windows(tmp_path):
+    net = source(pretrained_window_sizes=[6, (3, 5)])
+    expected = torch.tensor([[6, 6], [3, 5]])
+    assert torch.equal(net.state_dict()['pretrained_window_sizes'], expected)
+    save_checkpoint(dict(state_dict=get_state_dict(net)), str(tmp_path / 'a.pth'))
+    other = SwinTransformerV2(SMALL, window_size=8, out_indices=(0, 1), pretrained_window_sizes=[6, (3, 5)])
+    load_checkpoint(other, str(tmp_path / 'a.pth'), strict=True)
+    torch.testing.assert_close(other.norm0.weight, net.norm0.weight)
+
+
+@pytest.mark.parametrize('load', [lambda net, s: net.load_state_dict(s),
+                                  lambda net, s: net.load_state_dict(s, strict=False), load_state_dict])
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_contradictory_windows_are_an_error_however_it_is_loaded(load, prefix):
+    state = {prefix + k: v for k, v in source(pretrained_window_sizes=[6, (3, 5)]).state_dict().items()}
+    net = source()
+    if prefix:
+        net = torch.nn.ModuleDict(dict(backbone=net))
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r'\[6, \(3, 5\)\], got \[4, 4\]; set pretrained_window_sizes=\[6, \(3, 5\)\]'):
+        load(net, state)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_checkpoint_without_windows_needs_a_config_that_says_them():
+    state = source().state_dict()
+    del state['pretrained_window_sizes']
+    source(pretrained_window_sizes=4).load_state_dict(state)
+    with pytest.raises(RuntimeError, match='pretrained_window_sizes'):
+        source().load_state_dict(state)
+
+
+def test_windows_survive_the_meta_device():
+    with torch.device('meta'):
+        net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
+    net.to_empty(device='cpu')
+    assert net.state_dict()['pretrained_window_sizes'].tolist() == [[4, 4], [4, 4]]
+
+
+def test_works_in_a_scope_of_its_own():
+    assert mmswinv2.models.SwinTransformerV2 is ROOT.get('mmswinv2.SwinTransformerV2')

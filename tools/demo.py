@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Trains HTC++ with a small SwinV2 on a small instance data set, tests it and draws what it sees: ``make demo``.
+
+It runs what a user would type: ``mim train mmdet CONFIG``, then ``mim test mmdet CONFIG --checkpoint FILE``.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
+PROGRESS = re.compile(r'Iter\((train|test)\) +(\[ *\d+/\d+\]).*?(eta: [\d:]+)(?:.* loss: ([\d.]+))?')
+BOUND = .70  # AP50 of boxes and of masks that a run is expected to reach
+SIZES = (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'), ('AP small', 'mAP_s'), ('AP medium', 'mAP_m'),
+         ('AP large', 'mAP_l'))
+
+
+def main() -> int:
+    """Runs the demo; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--seed', type=int, default=0, help='seed of the data set (default 0)')
+    parser.add_argument('--work-dir', type=Path, help='results (default work_dirs/demo, or demo_SEED)')
+    args = parser.parse_args()
+    start = time.time()
+    os.chdir(ROOT)
+    suffix = f'_{args.seed}' if args.seed else ''
+    data = Path(f'data/mini_coco{suffix}')
+    work_dir = args.work_dir or Path(f'work_dirs/demo{suffix}')
+    work_dir.mkdir(parents=True, exist_ok=True)
+    os.environ['MMSWINV2_MINI_COCO'] = f'{data}/'
+
+    try:
+        say(f'1 of 4: the data set, {data}')
+        run([sys.executable, 'tools/make_mini_coco.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
+        say(f'2 of 4: mim train mmdet {CONFIG}')
+        run(['mim', 'train', 'mmdet', CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)
+        checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+        say(f'3 of 4: mim test mmdet {CONFIG} --checkpoint {checkpoint.name}')
+        results = work_dir / 'results'
+        run(['mim', 'test', 'mmdet', CONFIG, '--checkpoint', str(checkpoint), '--work-dir', str(work_dir / 'test'),
+             '--cfg-options', f'test_evaluator.outfile_prefix={results}'], work_dir / 'test.log', progress=True)
+    except subprocess.CalledProcessError:
+        return 1
+    metrics = json.loads(max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime).read_text())
+    say('4 of 4: pictures of held-out images')
+    picture = work_dir / 'predictions.png'
+    draw(data, results, picture)
+
+    box, mask = ([metrics[f'coco/{kind}_{key}'] for _, key in SIZES] for kind in ('bbox', 'segm'))
+    print('\nCOCO metrics on held-out images\n')
+    print('        ' + ''.join(f'{name:>11}' for name, _ in SIZES))
+    for name, row in (('box', box), ('mask', mask)):
+        print(f'{name:8}' + ''.join(f'{value:11.3f}' for value in row))
+    print(f'\nground truth beside predictions: {picture}')
+    say(f'done in {time.time() - start:.0f} s')
+    if min(box[1], mask[1]) < BOUND:
+        print(f'demo: AP50 is below {BOUND}, which this demo is expected to reach', file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(command: list[str], log: Path, *, progress: bool = False) -> None:
+    """Runs a command with its output in a log; with ``progress``, shows its progress lines.
+
+    Raises:
+        CalledProcessError: if it fails; the end of its output has been printed then.
+    """
+    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+               PYTHONWARNINGS='ignore')
+    lines = []
+    with log.open('w') as out, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                                text=True) as process:
+        for line in process.stdout:
+            lines.append(line)
+            out.write(line)
+            found = PROGRESS.search(line)
+            if progress and found:
+                mode, step, eta, loss = found.groups()
+                print(f'   {mode} {step}  {eta}' + (f'  loss: {loss}' if loss else ''), flush=True)
+    if process.returncode:
+        print(''.join(lines[-30:]), file=sys.stderr)
+        print(f'demo: {" ".join(command)} failed with exit code {process.returncode}; its output is in {log}',
+              file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+
+
+def draw(data: Path, results: Path, picture: Path, *, images: int = 6, score: float = .5, scale: int = 2) -> None:
+    """Draws ground truth (left) beside predictions (right) for the images with most objects.
+
+    Args:
+        data: A data set of ``make_mini_coco.py``.
+        results: Prefix of mmdet's result files.
+        picture: PNG to write.
+        images: How many.
+        score: Least score of a prediction that is drawn.
+        scale: Picture pixels per pixel.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw
+    from pycocotools import mask as rle
+
+    coco = json.loads((data / 'annotations' / 'instances_val.json').read_text())
+    names = {c['id']: c['name'] for c in coco['categories']}
+    predictions = json.loads(Path(f'{results}.segm.json').read_text())
+    colours = [(255, 60, 60), (60, 220, 80), (250, 220, 40), (80, 130, 255)]
+    truth: dict = {}
+    for ann in coco['annotations']:
+        truth.setdefault(ann['image_id'], []).append(ann)
+    chosen = sorted(coco['images'], key=lambda i: -len(truth.get(i['id'], [])))[:images]
+    width, height = (max(i[k] for i in chosen) * scale for k in ('width', 'height'))
+    columns, caption = 2, 16
+    cell = (2 * width + 12, height + caption)
+    sheet = Image.new('RGB', (columns * cell[0], -(-len(chosen) // columns) * cell[1]), 'white')
+
+    def panel(info: dict, objects: list) -> Image.Image:
+        image = Image.open(data / 'val' / info['file_name']).resize((info['width'] * scale, info['height'] * scale))
+        pixels = np.asarray(image, dtype=np.float64).copy()
+        for mask, category, _ in objects:
+            mask = mask.repeat(scale, 0).repeat(scale, 1).astype(bool)
+            pixels[mask] = .55 * pixels[mask] + .45 * np.array(colours[(category - 1) % len(colours)])
+        image = Image.fromarray(pixels.astype(np.uint8))
+        pen = ImageDraw.Draw(image)
+        for mask, category, text in objects:
+            ys, xs = np.nonzero(mask)
+            if len(xs):
+                box = [xs.min() * scale, ys.min() * scale, (xs.max() + 1) * scale, (ys.max() + 1) * scale]
+                pen.rectangle([int(v) for v in box], outline=colours[(category - 1) % len(colours)], width=2)
+                pen.text((int(box[0]) + 3, int(box[1]) + 1), text, fill='white', stroke_width=1, stroke_fill='black')
+        return image
+
+    for n, info in enumerate(chosen):
+        size = (info['height'], info['width'])
+        annotated = [(rle.decode(rle.merge(rle.frPyObjects(a['segmentation'], *size))), a['category_id'],
+                      names[a['category_id']]) for a in truth.get(info['id'], [])]
+        predicted = [(rle.decode(p['segmentation']), p['category_id'], f'{names[p["category_id"]]} {p["score"]:.2f}')
+                     for p in predictions if p['image_id'] == info['id'] and p['score'] >= score]
+        x, y = (n % columns) * cell[0], (n // columns) * cell[1]
+        pen = ImageDraw.Draw(sheet)
+        for i, (title, objects) in enumerate((('ground truth', annotated), ('predictions', predicted))):
+            pen.text((x + i * (width + 4) + 2, y + 2), title, fill='black')
+            sheet.paste(panel(info, objects), (x + i * (width + 4), y + caption))
+    sheet.save(picture)
+
+
+def say(text: str) -> None:
+    """Prints a line at once."""
+    print(f'demo: {text}', flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
