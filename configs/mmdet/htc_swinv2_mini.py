@@ -3,11 +3,14 @@
 _base_ = ['./_base_/models/htc-pp_swinv2_fpn.py', './_base_/default_runtime.py']
 
 classes = ('disc', 'triangle', 'star', 'bar')
-channels = 64
+channels = 48
 
 model = dict(
     backbone=dict(
-        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]), window_size=8, drop_path_rate=0.),
+        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
+        window_size=8,
+        pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
+        drop_path_rate=0.),
     neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels),
     rpn_head=dict(in_channels=channels, feat_channels=channels),
     roi_head=dict(
@@ -44,7 +47,7 @@ model = dict(
                 assigner=dict(
                     type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, ignore_iof_thr=-1),
                 sampler=dict(
-                    type='RandomSampler', num=48, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True),
+                    type='RandomSampler', num=32, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True),
                 mask_size=28,
                 pos_weight=-1,
                 debug=False) for iou in (0.5, 0.6, 0.7)

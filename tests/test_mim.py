@@ -1,0 +1,60 @@
+"""`mim train`, `--resume` and `mim test` on the demo's config, cut to two steps, as a user types them."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
+SHORT = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'default_hooks.checkpoint.interval=2',
+         'default_hooks.logger.interval=1', 'model.backbone.arch.depths=[1,1,1,1]']
+
+
+def mim(*args, data):
+    """Runs mim in the project's folder; an installed plugin needs no PYTHONPATH."""
+    command = [Path(sys.executable).parent / 'mim', *map(str, args)]
+    env = dict(os.environ, MMSWINV2_MINI_COCO=f'{data}/', PATH=f'{command[0].parent}{os.pathsep}{os.environ["PATH"]}')
+    env.pop('PYTHONPATH', None)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('mim')
+    data, work_dir = folder / 'data', folder / 'work'
+    subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_coco.py', data, '--train', '4', '--val', '2'],
+                   check=True)
+    result = mim('train', 'mmdet', CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2',
+                 'param_scheduler.1.end=2', *SHORT, data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return data, work_dir
+
+
+def test_training_wrote_a_checkpoint_that_knows_its_windows(trained):
+    import torch
+
+    import mmswinv2.engine  # noqa: F401
+    state = torch.load(trained[1] / 'iter_2.pth')['state_dict']
+    assert state['backbone.pretrained_window_sizes'].tolist() == [[8, 8]] * 4
+
+
+def test_resume_goes_on_where_training_stopped(trained):
+    data, work_dir = trained
+    result = mim('train', 'mmdet', CONFIG, '--work-dir', work_dir, '--resume', '--cfg-options',
+                 'train_cfg.max_iters=4', 'param_scheduler.1.end=4', *SHORT, data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert 'resumed epoch: 0, iter: 2' in result.stdout + result.stderr
+    assert (work_dir / 'iter_4.pth').exists()
+
+
+def test_test_reads_it_with_another_window(trained):
+    data, work_dir = trained
+    result = mim('test', 'mmdet', CONFIG, '--checkpoint', work_dir / 'iter_2.pth', '--work-dir', work_dir / 'test',
+                 '--cfg-options', 'model.backbone.window_size=12', 'model.backbone.arch.depths=[1,1,1,1]', data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    report, = (work_dir / 'test').glob('*/*.json')
+    metrics = json.loads(report.read_text())
+    assert {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP', 'coco/segm_mAP_50'} <= set(metrics)
