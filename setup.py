@@ -4,13 +4,29 @@ The distribution is called ``mmswinv2-plugin`` and has no console script, becaus
 by its distribution's file list and go wrong for a distribution whose name sorts before its module's.
 """
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
 TEST = ['pytest', 'hypothesis', 'scikit-image', 'shapely']
+
+
+
+class BuildWithConfigs(build_py):
+    """Ships the configs inside the package, where mim looks for them; a checkout's own are used in place."""
+
+    def run(self) -> None:
+        """Builds the package and copies the configs into it."""
+        super().run()
+        if not getattr(self, 'editable_mode', False):
+            target = Path(self.build_lib) / 'mmswinv2' / '.mim' / 'configs'
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
+
 
 setup(
     name='mmswinv2-plugin',
@@ -19,6 +35,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    cmdclass=dict(build_py=BuildWithConfigs),
     packages=find_packages(include=['mmswinv2', 'mmswinv2.*']),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy'],

@@ -1,5 +1,9 @@
 """The set-up's messages and fingerprint, and the picture of the demo."""
 import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -77,3 +81,25 @@ def test_a_failing_command_says_where_its_output_is(tmp_path, capfd):
     with pytest.raises(demo.subprocess.CalledProcessError):
         demo.run(['sh', '-c', 'echo broken; exit 3'], tmp_path / 'a.log')
     assert 'broken' in capfd.readouterr().err and (tmp_path / 'a.log').read_text() == 'broken\n'
+
+
+def test_configs_are_found_by_name(capsys, monkeypatch):
+    from mmswinv2 import __main__ as cli
+    monkeypatch.setattr('sys.argv', ['mmswinv2', 'htc_swinv2_g'])
+    assert cli.main() == 0
+    assert Path(capsys.readouterr().out.strip()).parts[-3:] == ('configs', 'mmdet', 'htc_swinv2_g.py')
+    monkeypatch.setattr('sys.argv', ['mmswinv2', 'htc_swinv2_x'])
+    assert cli.main() == 2
+    assert "name must be one of htc_swinv2_b, " in capsys.readouterr().err
+
+
+def test_a_wheel_carries_the_configs(tmp_path):
+    """Without its dependencies, so that nothing is fetched."""
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path,
+                    setup_env.ROOT], check=True, capture_output=True)
+    wheel, = tmp_path.glob('*.whl')
+    assert wheel.name.startswith('mmswinv2_plugin-')  # sorts after mmswinv2/ in the wheel's record
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {'mmswinv2/.mim/configs/mmdet/htc_swinv2_g.py', 'mmswinv2/core/windows.py',
+            'mmswinv2/.mim/configs/mmdet/_base_/default_runtime.py'} <= names
+    assert not [n for n in names if n.startswith(('tests', 'tools', 'benchmarks'))]

@@ -143,7 +143,7 @@ def make_shape(name: str, diameter: float, rng: np.random.Generator) -> Polygon:
         angles = np.linspace(0, 2 * math.pi, 10, endpoint=False) - math.pi / 2
         radii = np.where(np.arange(10) % 2, .42 * radius, radius)
     else:
-        half = math.atan(rng.uniform(.3, .5))
+        half = math.atan(rng.uniform(.4, .6))
         angles, radii = np.array([half, math.pi - half, math.pi + half, -half]), np.full(4, radius)
     points = np.stack([radii * np.cos(angles + turn), radii * np.sin(angles + turn)], 1)
     return Polygon(points)

@@ -12,7 +12,10 @@ model = dict(
         pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
         drop_path_rate=0.),
     neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels),
-    rpn_head=dict(in_channels=channels, feat_channels=channels),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        anchor_generator=dict(scales=[4])),  # objects from 20 px: half of COCO's anchors
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[
