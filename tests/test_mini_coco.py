@@ -115,3 +115,15 @@ def test_again_is_quick_and_other_contents_are_not_overwritten(data, tmp_path):
 def test_bad_arguments_are_named(args, message, tmp_path):
     result = make(tmp_path / 'a', *args)
     assert result.returncode == 2 and message in result.stderr and not (tmp_path / 'a').exists()
+
+
+def test_paste_changes_the_object_and_nothing_else():
+    rng = np.random.default_rng(0)
+    shape = Polygon([(20, 10), (60, 10), (60, 40), (20, 40)])
+    alpha = make_mini_coco.rasterize(shape, 100, 80)
+    photograph = rng.integers(0, 255, (300, 300, 3)).astype(np.uint8)
+    image = np.zeros((80, 100, 3))
+    make_mini_coco.paste(image, alpha, [photograph], np.array([200., 90., 90.]), rng)
+    inside = alpha > 0
+    assert (image[inside].max(-1) > 0).mean() > .95 and image[~inside].max() == 0
+    assert image[inside][:, 0].std() > 5  # a photograph, not a plain colour

@@ -35,13 +35,13 @@ SPLITS = dict(
            'brick.png', 'moon.png', 'cell.png'),
     val=('chelsea.png', 'rocket.jpg', 'retina.jpg', 'gravel.png', 'grass.png', 'coins.png', 'clock_motion.png'))
 WIDTHS, HEIGHTS = (144, 176), (112, 144)  # pixels
-DIAMETERS = (22, 96)  # pixels
+DIAMETERS = (26, 72)  # pixels
 MAX_OBJECTS = 5
-MIN_VISIBLE = .45  # of an object's area
+MIN_VISIBLE = .5  # of an object's area
 MIN_PART = 12.  # square pixels
 MAX_TURN = 25  # degrees
-TINT = (.3, .7)  # how much of an object's colour is that of its class
-MIN_CONTRAST = 40.  # between the mean colours of an object and of what it is pasted on, of 255
+TINT = (.5, .85)  # how much of an object's colour is that of its class
+MIN_CONTRAST = 60.  # between the mean colours of an object and of what it is pasted on, of 255
 SUPERSAMPLING = 4
 
 
@@ -191,7 +191,7 @@ def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], colo
         texture = crop(textures[rng.integers(len(textures))], image.shape[1], image.shape[0], rng).astype(np.float64)
         # the photograph's light and shade about the colour: its mean moves towards that of the class
         mean = texture.mean((0, 1))
-        texture = np.clip(texture + rng.uniform(*TINT) * (colour + rng.uniform(-40, 40, 3) - mean), 0, 255)
+        texture = np.clip(texture + rng.uniform(*TINT) * (colour + rng.uniform(-30, 30, 3) - mean), 0, 255)
         front = (texture * alpha).sum((0, 1)) / alpha.sum()
         contrast = float(np.abs(front - behind).max())
         if contrast > best_contrast:

@@ -15,7 +15,7 @@ model = dict(
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
-        anchor_generator=dict(scales=[4])),  # objects from 20 px: half of COCO's anchors
+        anchor_generator=dict(scales=[6])),  # small images: anchors from 24 px instead of 32
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[

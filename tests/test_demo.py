@@ -1,0 +1,20 @@
+"""The demo from end to end, on three data sets: minutes each."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import demo
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_demo_reaches_its_bound(seed, tmp_path):
+    result = subprocess.run([sys.executable, demo.__file__, '--seed', str(seed), '--work-dir', str(tmp_path / 'work')],
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert Path(tmp_path / 'work' / 'predictions.png').stat().st_size > 10_000
+    rows = {line.split()[0]: [float(v) for v in line.split()[1:]] for line in result.stdout.splitlines()
+            if line.startswith(('box ', 'mask '))}
+    assert rows['box'][1] >= demo.BOUND and rows['mask'][1] >= demo.BOUND
