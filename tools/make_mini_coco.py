@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a small instance data set in COCO format, the same for the same arguments.
 
-Objects are discs, triangles, stars and bars, cut from photographs, tinted towards a colour that is typical of their
+Objects are discs, triangles, stars and squares, cut from photographs, tinted towards a colour that is typical of their
 class, turned a little and pasted on other photographs; what is pasted later hides what was pasted before. Polygons are
 exact: those of the shapes, less what hides them, computed by geometry and not from pixels. The photographs are those
 that scikit-image ships; train and val share none.
@@ -29,7 +29,7 @@ try:
 except ImportError as missing:
     sys.exit(f"make_mini_coco: {missing}; install the extra: pip install 'mmswinv2-plugin[dev]'")
 
-CLASSES = dict(disc=(215, 70, 60), triangle=(70, 175, 80), star=(235, 205, 70), bar=(80, 110, 220))  # typical colour
+CLASSES = dict(disc=(215, 70, 60), triangle=(70, 175, 80), star=(235, 205, 70), square=(80, 110, 220))  # typical colour
 SPLITS = dict(
     train=('astronaut.png', 'camera.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png', 'motorcycle_left.png',
            'brick.png', 'moon.png', 'cell.png'),
@@ -143,8 +143,7 @@ def make_shape(name: str, diameter: float, rng: np.random.Generator) -> Polygon:
         angles = np.linspace(0, 2 * math.pi, 10, endpoint=False) - math.pi / 2
         radii = np.where(np.arange(10) % 2, .42 * radius, radius)
     else:
-        half = math.atan(rng.uniform(.4, .6))
-        angles, radii = np.array([half, math.pi - half, math.pi + half, -half]), np.full(4, radius)
+        angles, radii = np.linspace(0, 2 * math.pi, 4, endpoint=False) + math.pi / 4, np.full(4, radius)
     points = np.stack([radii * np.cos(angles + turn), radii * np.sin(angles + turn)], 1)
     return Polygon(points)
 

@@ -2,7 +2,7 @@
 # of the full configs, with fewer channels, proposals and samples; trained from scratch on a CPU in minutes.
 _base_ = ['./_base_/models/htc-pp_swinv2_fpn.py', './_base_/default_runtime.py']
 
-classes = ('disc', 'triangle', 'star', 'bar')
+classes = ('disc', 'triangle', 'star', 'square')
 channels = 48
 
 model = dict(
@@ -106,7 +106,7 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator
 
-max_iters = 500
+max_iters = 300
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10 * max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
@@ -117,7 +117,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmswinv2.SwinOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.))
 default_hooks = dict(
     logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
