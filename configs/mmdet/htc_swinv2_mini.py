@@ -87,7 +87,7 @@ train_dataloader = dict(
         metainfo=dict(classes=classes),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline))
-val_dataloader = dict(
+test_dataloader = dict(
     batch_size=1,
     num_workers=0,
     persistent_workers=False,
@@ -101,14 +101,11 @@ val_dataloader = dict(
         metainfo=dict(classes=classes),
         test_mode=True,
         pipeline=test_pipeline))
-test_dataloader = val_dataloader
-val_evaluator = dict(
+test_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
-test_evaluator = val_evaluator
 
-max_iters = 300
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=10 * max_iters)
-val_cfg = dict(type='ValLoop')
+max_iters = 320
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)  # no validation: `mim test` follows
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
