@@ -37,7 +37,7 @@ def test_training_wrote_a_checkpoint_that_knows_its_windows(trained):
     import torch
 
     import mmswinv2.engine  # noqa: F401
-    state = torch.load(trained[1] / 'iter_2.pth')['state_dict']
+    state = torch.load((trained[1] / 'last_checkpoint').read_text())['state_dict']
     assert state['backbone.pretrained_window_sizes'].tolist() == [[8, 8]] * 4
 
 
@@ -52,7 +52,8 @@ def test_resume_goes_on_where_training_stopped(trained):
 
 def test_test_reads_it_with_another_window(trained):
     data, work_dir = trained
-    result = mim('test', 'mmdet', CONFIG, '--checkpoint', work_dir / 'iter_2.pth', '--work-dir', work_dir / 'test',
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    result = mim('test', 'mmdet', CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
                  '--cfg-options', 'model.backbone.window_size=12', 'model.backbone.arch.depths=[1,1,1,1]', data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     report, = (work_dir / 'test').glob('*/*.json')
