@@ -14,6 +14,7 @@ Source:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +106,8 @@ class WindowKind:
         return regions[:, None] == regions[None, :]
 
 
-def window_kinds(rows: AxisWindows, cols: AxisWindows, *, mask_padding: bool = True) -> list[WindowKind]:
+@lru_cache(maxsize=1024)
+def window_kinds(rows: AxisWindows, cols: AxisWindows, *, mask_padding: bool = True) -> tuple[WindowKind, ...]:
     """Groups the windows of a map by the mask they need: at most nine groups, whatever the size of the map.
 
     Args:
@@ -114,7 +116,7 @@ def window_kinds(rows: AxisWindows, cols: AxisWindows, *, mask_padding: bool = T
         mask_padding: Whether padding tokens are a region of their own (no other token attends to them).
 
     Returns:
-        Groups that together hold each window once.
+        Groups that together hold each window once; the same object for the same arguments.
     """
     kinds = []
     for row_slice, row_regions in rows.kinds(mask_padding):
@@ -122,7 +124,7 @@ def window_kinds(rows: AxisWindows, cols: AxisWindows, *, mask_padding: bool = T
             regions = tuple(
                 3 * PADDING if PADDING in (r, c) else 3 * r + c for r in row_regions for c in col_regions)
             kinds.append(WindowKind(row_slice, col_slice, regions if len(set(regions)) > 1 else None))
-    return kinds
+    return tuple(kinds)
 
 
 def window_partition(x: Tensor, rows: AxisWindows, cols: AxisWindows, *, value: Tensor | None = None) -> Tensor:
