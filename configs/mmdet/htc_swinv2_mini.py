@@ -104,7 +104,7 @@ test_dataloader = dict(
 test_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric=['bbox', 'segm'])
 
-max_iters = 320
+max_iters = 380
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)  # no validation: `mim test` follows
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
