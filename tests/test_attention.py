@@ -7,6 +7,7 @@ import torch
 from mmswinv2.core.attention import WindowAttention, cosine_normalize
 from mmswinv2.core.position_bias import ContinuousBias, bias_from_table, crop_table, relative_coordinates
 
+import reference
 from conftest import randomize
 
 
@@ -109,3 +110,16 @@ def test_gradcheck_of_shifted_attention_on_a_ragged_map(rng):
                                      mask_padding=False).double())
     x = torch.randn(1, 5, 3, 4, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: attn(t, shifted=True), x)
+
+
+def test_the_scale_is_clamped_at_100(rng):
+    """Also against the reference, which clamps on its own."""
+    attn = randomize(attention().double())
+    x = torch.randn(1, 7, 6, 8, generator=rng, dtype=torch.float64)
+    with torch.no_grad():
+        attn.logit_scale.copy_(torch.tensor([6., 1.]).view(2, 1, 1))  # one head beyond log 100, one below
+    out = attn(x, shifted=True)
+    expected = reference.attention(attn.state_dict(), '', x, 2, (4, 4), (4, 4), True)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    grad, = torch.autograd.grad(out.square().sum(), attn.logit_scale)
+    assert grad[0].item() == 0 and grad[1].item() != 0
