@@ -96,7 +96,7 @@ def test_checkpoints_of_the_runner_load_with_safe_loading(tmp_path):
 def test_getattr_in_a_checkpoint_reaches_history_buffer_only(tmp_path):
     assert checkpoint.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     for owner, name in ((HistoryBuffer, '__init__'), (HistoryBuffer, '_set_default_statistics'), (torch, 'load'),
-                        (HistoryBuffer, 'nothing'), (np, 'fromfile')):
+                        (HistoryBuffer, 'nothing'), (np, 'fromfile'), (np.ndarray, 'mean')):
         with pytest.raises(ValueError, match='methods of HistoryBuffer only'):
             checkpoint.history_buffer_method(owner, name)
 
