@@ -88,7 +88,7 @@ def test_pixels_match_polygons():
     assert alpha[3:5, 2:6].min() == 1 and alpha[:2].max() == 0 and alpha[:, 8:].max() == 0
 
 
-def test_photographs_are_disjoint_and_sizes_span_the_coco_ranges():
+def test_photographs_are_disjoint_and_sizes_span_small_and_medium():
     assert not set(make_mini_coco.SPLITS['train']) & set(make_mini_coco.SPLITS['val'])
     small, large = make_mini_coco.DIAMETERS
     assert small < 32 < 64 < large

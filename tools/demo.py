@@ -29,10 +29,11 @@ def main() -> int:
     parser.add_argument('--work-dir', type=Path, help='results (default work_dirs/demo, or demo_SEED)')
     args = parser.parse_args()
     start = time.time()
+    given = args.work_dir and args.work_dir.absolute()
     os.chdir(ROOT)
     suffix = f'_{args.seed}' if args.seed else ''
     data = Path(f'data/mini_coco{suffix}')
-    work_dir = args.work_dir or Path(f'work_dirs/demo{suffix}')
+    work_dir = given or Path(f'work_dirs/demo{suffix}')
     work_dir.mkdir(parents=True, exist_ok=True)
     os.environ['MMSWINV2_MINI_COCO'] = f'{data}/'
 

@@ -54,7 +54,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
     Args:
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'])``, or None for the
             initialisation of the release. Every weight of the backbone must be in the file and every weight of a
-            backbone in the file must be used.
+            backbone in the file must be used, but for norms of outputs, a classifier's head and derived buffers.
 
     Raises:
         ValueError: if ``init_cfg`` is of another type, or the file does not fit.
