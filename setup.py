@@ -12,8 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
-TEST = ['pytest', 'hypothesis', 'scikit-image', 'shapely']
-
+TEST = ['pytest', 'hypothesis', 'safetensors', 'scikit-image', 'shapely', 'transformers']
 
 
 class BuildWithConfigs(build_py):
@@ -48,6 +47,7 @@ setup(
         'onedl': [
             'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim', 'pycocotools'
         ],
+        'safetensors': ['safetensors'],
         'dev': [*TEST, 'ruff'],
     },
     classifiers=[
