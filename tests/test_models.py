@@ -1,4 +1,5 @@
 """The registered backbone: lookup, configs, pre-trained weights, the checkpoint's pre-training windows."""
+import copy
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ import mmswinv2.models
 from mmswinv2 import core
 from mmswinv2.models import SwinTransformerV2
 
+import peer_files
 from conftest import SMALL, randomize
+from test_checkpoint import PLAIN
 
 CONFIG = dict(type='mmswinv2.SwinTransformerV2', arch=SMALL, window_size=4, out_indices=(0, 1))
 
@@ -108,8 +111,7 @@ def classifier(net):
     state['norm.weight'], state['norm.bias'] = net.norm1.weight, net.norm1.bias
     state['head.weight'] = torch.zeros(10, 16)
     for i in range(2):
-        for name in ('relative_coords_table', 'relative_position_index'):
-            state[f'layers.0.blocks.{i}.attn.{name}'] = torch.zeros(1)
+        state[f'layers.0.blocks.{i}.attn.relative_position_index'] = torch.zeros(1)
     state['layers.0.blocks.1.attn_mask'] = torch.zeros(1)
     return state
 
@@ -133,7 +135,7 @@ def test_pretrained_loads_each_layout(layout, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda s: s.pop('layers.0.blocks.0.attn.qkv.weight'), r'missing: 1 \(layers.0.blocks.0.attn.qkv.weight\)'),
-    (lambda s: s.update({'layers.0.blocks.0.attn.rpe': torch.zeros(1)}), 'not in the backbone: 1 '),
+    (lambda s: s.update({'layers.0.blocks.0.attn.rpe': torch.zeros(1)}), 'layout of mmswinv2; not known: 1 '),
     (lambda s: s.update({'patch_embed.norm.bias': torch.zeros(7)}), r'of another shape: 1 \(patch_embed.norm.bias'),
     (lambda s: s.pop('pretrained_window_sizes'), 'set pretrained_window_sizes in the config'),
     (lambda s: s.clear(), 'checkpoint must hold a state dict'),
@@ -151,7 +153,7 @@ def test_pretrained_with_a_wrong_prefix_or_file_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="prefix must be one .* got 'encoder.'"):
         target(tmp_path / 'a.pth', 'encoder').init_weights()
     (tmp_path / 'b.pth').write_bytes(b'not a checkpoint')
-    with pytest.raises(ValueError, match='weights_only=True, got .*b.pth'):
+    with pytest.raises(ValueError, match=r'weights_only=True\), got .*b.pth'):
         target(tmp_path / 'b.pth').init_weights()
     with pytest.raises(FileNotFoundError):
         target(tmp_path / 'c.pth').init_weights()
@@ -222,3 +224,107 @@ def test_windows_survive_the_meta_device():
 
 def test_works_in_a_scope_of_its_own():
     assert mmswinv2.models.SwinTransformerV2 is ROOT.get('mmswinv2.SwinTransformerV2')
+
+
+class Detector(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.neck = torch.nn.Linear(2, 2)
+        self.backbone = SwinTransformerV2(PLAIN, **dict(dict(
+            window_size=4, out_indices=(0, 1, 2), pretrained_window_sizes=4), **options))
+
+
+LOAD_FROM = dict(
+    microsoft=peer_files.microsoft, simmim=peer_files.simmim, timm=peer_files.timm, torchvision=peer_files.torchvision,
+    transformers=peer_files.transformers, mmpretrain=peer_files.mmpretrain,
+    own=lambda state, depths: dict(state_dict=dict(state)),
+    detector=lambda state, depths: dict(state_dict={f'backbone.{k}': v for k, v in state.items()}, meta=dict(epoch=3)))
+
+
+@pytest.mark.parametrize('layout', sorted(LOAD_FROM))
+def test_load_from_takes_each_layout(layout, tmp_path):
+    """``load_from`` is ``mmengine.runner.load_checkpoint`` into the whole model."""
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(LOAD_FROM[layout](state, PLAIN['depths']), tmp_path / 'a.pth')
+    detector = Detector()
+    neck = detector.neck.weight.clone()
+    load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+    fresh = () if layout in ('own', 'detector') else ('norm0.', 'norm1.')
+    for k, v in detector.backbone.state_dict().items():
+        torch.testing.assert_close(v, torch.full_like(v, float(k.endswith('weight'))) if k.startswith(fresh) and fresh
+                                   else state[k])
+    assert torch.equal(detector.neck.weight, neck)
+
+
+def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+    state = randomize(Detector().backbone).state_dict()
+    file = {k: v.clone() for k, v in peer_files.transformers(state, PLAIN['depths']).items()}
+    save_file(file, tmp_path / 'a.safetensors')
+    lines = []
+    monkeypatch.setattr(mmswinv2.models.swin_transformer_v2, 'print_log', lambda text, logger: lines.append(text))
+    detector = Detector()
+    load_checkpoint(detector, str(tmp_path / 'a.safetensors'), map_location='cpu')
+    torch.testing.assert_close(detector.backbone.norm2.weight, state['norm2.weight'])
+    said, = lines
+    assert f'SwinTransformerV2 (backbone): loading {len(state) - 5} of {len(state)} entries in the layout of ' \
+        'transformers' in said
+    assert 'left as initialised: norm0.weight, norm0.bias, norm1.weight, norm1.bias' in said
+    assert 'outside of the backbone: 2' in said
+
+
+def resnet(state):
+    return {'backbone.conv1.weight': torch.zeros(1), 'neck.weight': torch.zeros(2, 2)}
+
+
+@pytest.mark.parametrize('change, message', [
+    (resnet, r'SwinTransformerV2 \(backbone\): .* no patch embedding among 1 names \(conv1.weight\)'),
+    (lambda s: {'fc.weight': torch.zeros(2, 2), 'fc.bias': torch.zeros(2)}, 'no patch embedding among 2 names'),
+    (lambda s: {f'backbone.{k}': v for k, v in s.items() if 'blocks.0' not in k}, 'missing: '),
+    (lambda s: {f'backbone.{k}': v for k, v in s.items() if k != 'layers.0.blocks.0.attn.v_bias'},
+     r'missing: 1 \(layers.0.blocks.0.attn.v_bias\)'),
+    (lambda s: {f'backbone.{k}x': v for k, v in s.items()}, 'no patch embedding'),
+    (lambda s: {**{f'backbone.{k}': v for k, v in s.items()}, 'backbone.gamma': torch.zeros(1)}, r'not known: 1 .gamma'),
+])
+def test_load_from_of_what_does_not_fit_is_an_error(change, message, tmp_path):
+    """mmengine itself would only log it and go on with random weights."""
+    torch.save(dict(state_dict=change(randomize(Detector().backbone).state_dict())), tmp_path / 'a.pth')
+    detector = Detector()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+
+
+def test_a_state_dict_of_other_parts_is_left_alone():
+    detector = Detector()
+    result = detector.load_state_dict({'neck.weight': torch.zeros(2, 2)}, strict=False)
+    assert 'backbone.norm0.weight' in result.missing_keys and not detector.neck.weight.any()
+
+
+def test_load_from_needs_the_windows_of_a_file_without_them(tmp_path):
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(peer_files.timm(state, PLAIN['depths']), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='set pretrained_window_sizes in the config'):
+        load_checkpoint(Detector(pretrained_window_sizes=None), str(tmp_path / 'a.pth'))
+    torch.save(peer_files.microsoft(state, PLAIN['depths'], [16, 16, 8], [12, 12, 6]), tmp_path / 'b.pth')
+    with pytest.raises(ValueError, match=r'pre-trained with, \[12, 12, 6\], got \[4, 4, 4\]'):
+        load_checkpoint(Detector(), str(tmp_path / 'b.pth'))
+
+
+def test_a_copied_detector_loads_too():
+    """Averaged models are deep copies."""
+    state = randomize(Detector().backbone).state_dict()
+    copied = copy.deepcopy(Detector())
+    load_state_dict(copied, peer_files.timm(state, PLAIN['depths']))
+    torch.testing.assert_close(copied.backbone.norm2.weight, state['norm2.weight'])
+
+
+@pytest.mark.parametrize('layout', sorted(set(LOAD_FROM) - {'own', 'detector'}))
+def test_pretrained_takes_each_public_layout(layout, tmp_path):
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(LOAD_FROM[layout](state, PLAIN['depths']), tmp_path / 'a.pth')
+    net = SwinTransformerV2(PLAIN, window_size=8, pretrained_window_sizes=4, out_indices=(2,),
+                            init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+    net.init_weights()
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())

@@ -1,110 +1,308 @@
-"""State dicts of checkpoints: from a file's contents to the backbone's own names, as pure functions.
+"""From what a checkpoint holds to the weights of a backbone in its own names, and into a backbone, strictly.
 
-The backbone's names are those of the Microsoft release, so that its classifiers load as they are: what they carry
-besides (derived buffers, the head) is dropped by name, and their last norm is the norm of the last output.
-
-Source:
-    microsoft/Swin-Transformer, ``utils.py``, ``load_pretrained`` (which keys are derived).
+Pure functions: nothing that is passed in is changed. Every name in a file is used, dropped by a named rule, or an
+error. See ``layouts.py`` for the rules and ``docs/checkpoints.md`` for their use.
 """
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
-DERIVED = re.compile(r'(^|\.)(relative_coords_table|relative_position_index|attn_mask)$')
-CLASSIFIER = re.compile(r'^head\.')
-OUTPUT_NORM = re.compile(r'^norm(\d)\.(weight|bias)$')
+from .arch import ARCHS, get_arch
+from .checks import Pair
+from .layouts import COORDS, LAYOUTS, OWN, detect_layout, find_prefix, first
+from .position_bias import POSITION_BIASES, relative_coordinates, table_window
+
+CONTAINERS = ('state_dict', 'model', 'module')
+OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
+WINDOWS_KEY = 'pretrained_window_sizes'
 
 
-def state_of(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The weights in what a file holds: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), or as they are.
+@dataclass(frozen=True)
+class BackboneState:
+    """The weights of a backbone, in its own names, and what the file says besides.
+
+    Args:
+        state: Names and tensors; with ``pretrained_window_sizes`` where the file says them.
+        source: The layout that they came in, a key of ``LAYOUTS``.
+        prefix: Where they were in the file.
+        dropped: Names in the file that were not used, by rule.
+        window_sizes: (h, w) in tokens per stage, where coordinates or tables in the file show it.
+        position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
+    """
+
+    state: dict[str, Tensor]
+    source: str
+    prefix: str
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    window_sizes: tuple[Pair, ...] | None = None
+    position_bias: str | None = None
+
+    @property
+    def pretrained_window_sizes(self) -> tuple[Pair, ...] | None:
+        """(h, w) in tokens per stage, or None where the file does not say."""
+        saved = self.state.get(WINDOWS_KEY)
+        return None if saved is None else tuple((int(h), int(w)) for h, w in saved.tolist())
+
+
+def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights in what a file holds: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), ``module``
+    (DeepSpeed), or as they are.
+
+    Returns:
+        (names and tensors, names of what the file holds beside them).
 
     Raises:
         ValueError: if there are none.
     """
-    state = checkpoint
-    for key in ('state_dict', 'model'):
+    state, beside = checkpoint, []
+    for key in CONTAINERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            state = checkpoint[key]
+            state, beside = checkpoint[key], [str(k) for k in checkpoint if k != key]
             break
     if not isinstance(state, Mapping) or not state or not all(
             isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise ValueError('checkpoint must hold a state dict of tensors, as it is or under state_dict or model')
-    return {k.removeprefix('module.'): v for k, v in state.items()}
+        raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
+                         f'{", ".join(CONTAINERS)}')
+    return {k.removeprefix('module.'): v for k, v in state.items()}, beside  # DistributedDataParallel's prefix
 
 
-def read_backbone_state(checkpoint: Mapping, *, num_stages: int = 4, prefix: str | None = None) -> dict[str, Tensor]:
-    """Reads the weights of a backbone in the backbone's own names.
+def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: str | None = None) -> BackboneState:
+    """Reads the weights of a backbone in any known layout.
 
     Args:
         checkpoint: What a file holds; it is not changed.
-        num_stages: Stages of the backbone: a classifier's ``norm`` becomes the norm of the last one.
-        prefix: Where the backbone is in the file, such as ``'backbone.'``. None: under ``backbone.`` if the file
-            has such names, else at the root.
+        source: A key of ``LAYOUTS``, or ``'auto'`` to tell it from the names.
+        prefix: Where the backbone is in the file, such as ``'backbone.'``. None: where its patch embedding is.
 
     Returns:
-        A new dict; the tensors are those of ``checkpoint``.
+        The weights; tensors are those of ``checkpoint`` or, where they had to be rearranged, new ones.
 
     Raises:
-        ValueError: if the file holds no weights, or none under ``prefix``.
+        ValueError: if the file holds no weights, none under ``prefix``, or names that no rule knows.
     """
-    state = state_of(checkpoint)
+    if source != 'auto' and source not in LAYOUTS:
+        raise ValueError(f'source must be one of auto, {", ".join(LAYOUTS)}, got {source!r}')
+    weights, beside = weights_of(checkpoint)
     if prefix is None:
-        prefix = 'backbone.' if any(k.startswith('backbone.') for k in state) else ''
+        prefix = find_prefix(weights)
     elif prefix and not prefix.endswith('.'):
         prefix += '.'
-    state = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
-    if not state:
+    inside = {k[len(prefix):]: v for k, v in weights.items() if k.startswith(prefix)}
+    if not inside:
         raise ValueError(f'prefix must be one that names in the checkpoint begin with, got {prefix!r}')
-    state = {k: v for k, v in state.items() if not DERIVED.search(k) and not CLASSIFIER.match(k)}
+    if source == 'auto':
+        source = detect_layout(inside, prefix)
+    layout = LAYOUTS[source]
+
+    dropped = {'outside of the backbone': [k for k in weights if not k.startswith(prefix)],
+               'beside the weights': beside}
+    state, coords = {}, {}
+    for name, value in inside.items():
+        renamed = name
+        for pattern, replacement in layout.renamed:
+            renamed = re.sub(pattern, replacement, renamed)
+        if COORDS.fullmatch(renamed):
+            coords[renamed] = value
+        for pattern, rule in layout.dropped:
+            if re.fullmatch(pattern, name):
+                dropped.setdefault(rule, []).append(prefix + name)
+                break
+        else:
+            if renamed in state:
+                raise ValueError(f'checkpoint must hold each weight once, got two for {renamed}')
+            state[renamed] = value
+    if layout.finish is not None:
+        state = layout.finish(state)
+    num_stages = 1 + max((int(k.split('.')[1]) for k in state if re.match(r'layers\.\d\.', k)), default=0)
     for part in ('weight', 'bias'):
-        if f'norm.{part}' in state:
+        if f'norm.{part}' in state:  # a classifier's last norm
             state[f'norm{num_stages - 1}.{part}'] = state.pop(f'norm.{part}')
-    return state
+    unknown = [k for k in state if not OWN.fullmatch(k)]
+    if unknown:
+        raise ValueError(f'checkpoint must hold weights of Swin Transformer V2 only, in the layout of {source}; '
+                         f'not known: {len(unknown)} ({first(unknown)})')
+
+    windows, pretrained, kind = _read_coordinates(coords, num_stages)
+    tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
+    if WINDOWS_KEY not in state and all(t is not None for t in tables):
+        windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
+    if pretrained is not None and WINDOWS_KEY not in state:
+        state[WINDOWS_KEY] = torch.tensor(pretrained, dtype=torch.int64)
+    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind)
 
 
-def load_backbone(net: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Loads weights into a backbone, strictly: only norms of outputs may be missing (they stay as constructed) or
-    unused.
+def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
+    """What the coordinates kept in a file say: windows, pre-training windows and kind of bias; None where unsaid."""
+    found: dict[int, tuple[Pair, Pair, str]] = {}
+    for name, table in coords.items():
+        stage = int(COORDS.fullmatch(name)[2])
+        if table.ndim != 4 or table.shape[0] != 1 or table.shape[3] != 2 or min(table.shape[1:3]) < 3:
+            raise ValueError(f'{name} must have the shape (1, 2h-1, 2w-1, 2), got {tuple(table.shape)}')
+        window = tuple((n + 1) // 2 for n in table.shape[1:3])
+        pretrained, kind = _solve_coordinates(name, table[0], window)
+        if found.setdefault(stage, (window, pretrained, kind)) != (window, pretrained, kind):
+            raise ValueError(f'{name} must be the same in all blocks of a stage')
+    if set(found) != set(range(num_stages)):
+        return None, None, None
+    windows, pretrained, kinds = zip(*(found[i] for i in range(num_stages)))
+    if len(set(kinds)) > 1:
+        raise ValueError(f'relative_coords_table must be of one kind in all stages, got {", ".join(kinds)}')
+    return windows, pretrained, kinds[0]
+
+
+def _solve_coordinates(name: str, table: Tensor, window: Pair) -> tuple[Pair, str]:
+    """The pre-training window that coordinates were normalised by, and whether they are log-spaced."""
+    corner = table[-1, -1].double().tolist()  # coordinates of the largest offset, (h, w)
+    # computed in float32 also where they were cast to float64 later
+    tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)
+    for kind in POSITION_BIASES[:2]:
+        largest = [(2**(3 * c) - 1) / 8 if kind == 'log_cpb' else c for c in corner]  # (W - 1) / (P - 1)
+        if min(largest) <= 0:
+            break
+        pretrained = tuple(1 + round((w - 1) / x) for w, x in zip(window, largest))
+        if min(pretrained) < 2:
+            continue
+        ours = relative_coordinates(window, pretrained, log_spaced=kind == 'log_cpb', dtype=torch.float64)
+        if torch.allclose(ours, table.double().cpu(), rtol=tolerance, atol=tolerance):
+            return pretrained, kind
+    raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
+
+
+def config_of(found: BackboneState) -> dict:
+    """The arguments of :class:`mmswinv2.core.SwinTransformerV2` that weights are for, as far as they show.
+
+    Returns:
+        ``arch`` (a name where it is a known one), ``out_indices``, and what is not the default; windows are included
+        where the weights say them.
+
+    Raises:
+        ValueError: if the weights are not those of one backbone.
+    """
+    state = found.state
+    depths: dict[int, int] = {}
+    for name in state:
+        match = re.match(r'layers\.(\d)\.blocks\.(\d+)\.', name)
+        if match:
+            depths[int(match[1])] = max(depths.get(int(match[1]), 0), int(match[2]) + 1)
+    num_stages = len(depths)
+    try:
+        if set(depths) != set(range(num_stages)) or not depths:
+            raise KeyError('layers.0.blocks')
+        proj = state['patch_embed.proj.weight']
+        num_heads = [state[f'layers.{i}.blocks.0.attn.logit_scale'].shape[0] for i in range(num_stages)]
+        fc1 = state['layers.0.blocks.0.mlp.fc1.weight']
+    except KeyError as e:
+        raise ValueError(f'checkpoint must hold each weight of the backbone; missing: {e.args[0]}') from e
+    extra = [int(k.split('.')[3]) + 1 for k in state if re.fullmatch(r'layers\.\d\.blocks\.\d+\.norm3\.weight', k)]
+    arch = dict(embed_dims=proj.shape[0], depths=[depths[i] for i in range(num_stages)], num_heads=num_heads,
+                **({'extra_norm_every_n_blocks': min(extra)} if extra else {}))
+    name = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
+    config = dict(arch=arch if name is None else name)
+    outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
+    config['out_indices'] = tuple(outputs) or (num_stages - 1,)
+    if 'layers.0.blocks.0.attn.relative_position_bias_table' in state:
+        config['position_bias'] = 'parameterized'
+        known = found.pretrained_window_sizes
+        config['window_size'] = [
+            table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
+                         [known[i]] if known else []) for i in range(num_stages)]
+    elif found.position_bias == 'linear_cpb':
+        config['position_bias'] = 'linear_cpb'
+    if found.pretrained_window_sizes is not None:
+        config['pretrained_window_sizes'] = [list(pair) for pair in found.pretrained_window_sizes]
+    if found.window_sizes is not None:
+        config['window_size'] = [list(pair) for pair in found.window_sizes]
+    if proj.shape[1] != 3:
+        config['in_channels'] = proj.shape[1]
+    if fc1.shape[0] != 4 * proj.shape[0]:
+        config['mlp_ratio'] = fc1.shape[0] / proj.shape[0]
+    if 'layers.0.blocks.0.attn.q_bias' not in state:
+        config['qkv_bias'] = False
+    merging = state.get('layers.0.downsample.norm.weight')
+    if merging is not None and merging.shape[0] == 4 * proj.shape[0]:
+        config['norm_placement'] = 'pre'
+    return config
+
+
+def check_complete(found: BackboneState) -> dict:
+    """Checks that weights are all those of one backbone, and returns its arguments (:func:`config_of`).
+
+    Raises:
+        ValueError: if a weight is missing, or one is too many or of another shape.
+    """
+    from .swin_transformer_v2 import SwinTransformerV2
+    config = config_of(found)
+    with torch.device('meta'):
+        net = SwinTransformerV2(**dict(dict(pretrained_window_sizes=8), **config))
+    fit_state(net, found)
+    return config
+
+
+def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], str]:
+    """Chooses what a backbone takes of weights that were read, strictly: only norms of outputs may be missing (they
+    stay as constructed) or unused.
 
     Args:
         net: A :class:`mmswinv2.core.SwinTransformerV2`.
-        state: Weights in its names.
+        found: The weights.
+
+    Returns:
+        (names and tensors to load, what they are in words).
+
+    Raises:
+        ValueError: if a weight is missing, is not the backbone's or has another shape, or if the kind of position
+            bias is contradictory or the pre-training windows are unknown.
+    """
+    state, own = found.state, net.state_dict()
+    kind = net.layers[0].blocks[0].attn.position_bias
+    if found.position_bias is not None and found.position_bias != kind:
+        raise ValueError(f'position_bias must be what the checkpoint was trained with, {found.position_bias!r}, '
+                         f'got {kind!r}')
+    missing = [k for k in own if k not in state and not OUTPUT_NORM.fullmatch(k)]
+    if WINDOWS_KEY in missing and net.pretrained_window_given:
+        missing.remove(WINDOWS_KEY)
+    unexpected = [k for k in state if k not in own and not OUTPUT_NORM.fullmatch(k)]
+    shapes = [f'{k} {tuple(own[k].shape)}, got {tuple(v.shape)}' for k, v in state.items()
+              if k in own and own[k].shape != v.shape and not _resizable(k, v, own[k])]
+    problems = [f'{what}: {len(keys)} ({first(keys)})' for what, keys in (
+        ('missing', missing), ('not in the backbone', unexpected), ('of another shape', shapes)) if keys]
+    if problems:
+        hint = ''
+        if WINDOWS_KEY in missing:
+            hint = ('; the file does not say which windows it was pre-trained with: '
+                    'set pretrained_window_sizes in the config of the backbone')
+        raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
+    taken = {k: v for k, v in state.items() if k in own}
+    text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}'
+    fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]
+    unused = [k for k in state if k not in own]
+    if fresh:
+        text += f'; not in the file and left as initialised: {first(fresh)}'
+    if unused:
+        text += f'; of outputs that are not used: {first(unused)}'
+    for rule, names in found.dropped.items():
+        text += f'; {rule}: {len(names)}'
+    return taken, text
+
+
+def _resizable(name: str, value: Tensor, own: Tensor) -> bool:
+    return name.endswith('.relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]
+
+
+def load_backbone(net: nn.Module, found: BackboneState) -> str:
+    """Loads weights that were read into a backbone; see :func:`fit_state`.
 
     Returns:
         What was loaded, in words.
 
     Raises:
-        ValueError: if a weight is missing, is not the backbone's or has another shape, or if the pre-training
-            windows are contradictory or unknown.
+        ValueError: as :func:`fit_state`, or if the pre-training windows are contradictory.
     """
-    own = net.state_dict()
-    missing = [k for k in own if k not in state and not OUTPUT_NORM.match(k)]
-    if net.pretrained_window_key in missing and net.pretrained_window_given:
-        missing.remove(net.pretrained_window_key)
-    unexpected = [k for k in state if k not in own and not OUTPUT_NORM.match(k)]
-    shapes = [f'{k} {tuple(own[k].shape)}, got {tuple(v.shape)}' for k, v in state.items()
-              if k in own and own[k].shape != v.shape]
-    problems = [f'{what}: {len(keys)} ({_first(keys)})' for what, keys in (
-        ('missing', missing), ('not in the backbone', unexpected), ('of another shape', shapes)) if keys]
-    if problems:
-        hint = ''
-        if net.pretrained_window_key in missing:
-            hint = ('; the file does not say which windows it was pre-trained with: '
-                    'set pretrained_window_sizes in the config of the backbone')
-        raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
-    result = net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
-    fresh = [k for k in result.missing_keys if OUTPUT_NORM.match(k)]
-    unused = [k for k in state if k not in own]
-    text = f'{sum(k in own for k in state)} entries'
-    if fresh:
-        text += f'; not in the file and left as initialised: {_first(fresh)}'
-    if unused:
-        text += f'; of outputs that are not used: {_first(unused)}'
+    taken, text = fit_state(net, found)
+    net.load_state_dict(taken, strict=False)
     return text
-
-
-def _first(keys: Sequence[str], count: int = 5) -> str:
-    return ', '.join(keys[:count]) + (', ...' if len(keys) > count else '')

@@ -93,12 +93,15 @@ class PatchMerging(nn.Module):
 
     Args:
         dim: C of the input.
+        norm_first: Whether the norm is taken of the 4C channels before the reduction, as in Swin V1, and not of the
+            2C channels after it.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, norm_first: bool = False) -> None:
         super().__init__()
+        self.norm_first = norm_first
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
-        self.norm = LayerNorm(2 * dim)
+        self.norm = LayerNorm(4 * dim if norm_first else 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C)."""
@@ -107,4 +110,4 @@ class PatchMerging(nn.Module):
         x = x.view(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
         x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, H/2, W/2, 4C)
-        return self.norm(self.reduction(x))
+        return self.reduction(self.norm(x)) if self.norm_first else self.norm(self.reduction(x))

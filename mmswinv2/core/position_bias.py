@@ -10,6 +10,9 @@ Source:
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isqrt
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -102,3 +105,44 @@ def crop_table(table: Tensor, window: Pair) -> Tensor:
     """
     top, left = ((n - (2 * w - 1)) // 2 for n, w in zip(table.shape[-2:], window))
     return table[:, top:top + 2 * window[0] - 1, left:left + 2 * window[1] - 1]
+
+
+def table_window(rows: int, known: Sequence[Pair] = ()) -> Pair:
+    """The window of a parameterised table, from its number of rows.
+
+    Args:
+        rows: Rows of the table.
+        known: Windows to try first, (h, w) in tokens; a table of none of them is that of a square window.
+
+    Raises:
+        ValueError: if the table is none of a known or a square window.
+    """
+    for h, w in known:
+        if rows == (2 * h - 1) * (2 * w - 1):
+            return h, w
+    side = isqrt(rows)
+    if side * side != rows or side % 2 == 0:
+        raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
+                         f'or one of {list(known)}, got {rows}')
+    return (side + 1) // 2, (side + 1) // 2
+
+
+def resize_table(table: Tensor, old: Pair, new: Pair) -> Tensor:
+    """Resizes a parameterised table to another window, bicubically, as the paper's baseline does.
+
+    Args:
+        table: Shape ((2h-1)(2w-1), nH), rows ordered by the offset along H, then W.
+        old: (h, w) in tokens.
+        new: (Wh, Ww) in tokens.
+
+    Returns:
+        Shape ((2Wh-1)(2Ww-1), nH), dtype of ``table``.
+
+    Source:
+        arXiv:2111.09883, section 3.3, table 1; microsoft/Swin-Transformer, ``utils.py``, ``load_pretrained``.
+    """
+    if old == new:
+        return table
+    (h, w), size = old, tuple(2 * n - 1 for n in new)
+    x = table.to(torch.promote_types(table.dtype, torch.float32)).t().view(1, -1, 2 * h - 1, 2 * w - 1)
+    return F.interpolate(x, size=size, mode='bicubic').flatten(2)[0].t().to(table.dtype).contiguous()

@@ -21,14 +21,16 @@ from .checks import Pair, check_rate, is_int, to_flags, to_pairs
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
+NORM_PLACEMENTS = ('res_post', 'pre')
 
 
 class SwinBlock(nn.Module):
-    """A residual post-norm block: ``x + drop_path(norm(f(x)))`` for window attention, then for the MLP.
+    """A block: ``x + drop_path(norm(f(x)))`` for window attention, then for the MLP.
 
     Args:
         dim: C.
         shifted: Whether the windows are shifted by half their size.
+        norm_first: ``x + drop_path(f(norm(x)))`` instead.
         mlp_ratio: Hidden channels of the MLP as a multiple of C.
         drop_rate: Dropout in the MLP and after the projection of attention, in [0, 1).
         drop_path_rate: Probability to drop a branch, in [0, 1).
@@ -36,10 +38,11 @@ class SwinBlock(nn.Module):
         attention: Further arguments of :class:`~mmswinv2.core.attention.WindowAttention`.
     """
 
-    def __init__(self, dim: int, *, shifted: bool, mlp_ratio: float, drop_rate: float, drop_path_rate: float,
-                 extra_norm: bool, attention: Mapping) -> None:
+    def __init__(self, dim: int, *, shifted: bool, norm_first: bool, mlp_ratio: float, drop_rate: float,
+                 drop_path_rate: float, extra_norm: bool, attention: Mapping) -> None:
         super().__init__()
         self.shifted = shifted
+        self.norm_first = norm_first
         self.attn = WindowAttention(dim, drop_rate=drop_rate, **attention)
         self.norm1 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate=drop_rate)
@@ -49,8 +52,12 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, H, W, C) to (B, H, W, C)."""
-        x = x + self.drop_path(self.norm1(self.attn(x, shifted=self.shifted)))
-        x = x + self.drop_path(self.norm2(self.mlp(x)))
+        if self.norm_first:
+            x = x + self.drop_path(self.attn(self.norm1(x), shifted=self.shifted))
+            x = x + self.drop_path(self.mlp(self.norm2(x)))
+        else:
+            x = x + self.drop_path(self.norm1(self.attn(x, shifted=self.shifted)))
+            x = x + self.drop_path(self.norm2(self.mlp(x)))
         return x if self.norm3 is None else self.norm3(x)
 
 
@@ -104,7 +111,10 @@ class SwinTransformerV2(nn.Module):
         with_cp: Activation checkpointing, a bool or one per stage.
         attn_backend: ``'auto'`` or a key of ``mmswinv2.core.attention.BACKENDS``.
         mask_padding: Whether tokens that pad a map to whole windows are masked; False as in the authors' dense code.
-        position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'``.
+        position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'`` (a table, resized on load when the
+            window is another one).
+        norm_placement: ``'res_post'``: residual post-norm; ``'pre'``: the arrangement of Swin V1, norms before
+            attention, MLP and the reduction of patch merging (for comparison; attention stays the cosine one).
 
     Raises:
         ValueError: if an argument is out of range, or a list does not have one entry per stage.
@@ -120,7 +130,8 @@ class SwinTransformerV2(nn.Module):
                  in_channels: int = 3, mlp_ratio: float = 4., qkv_bias: bool = True, drop_rate: float = 0.,
                  attn_drop_rate: float = 0., drop_path_rate: float = 0.2, frozen_stages: int = -1,
                  norm_eval: bool = False, with_cp: bool | Sequence[bool] = False, attn_backend: str = 'auto',
-                 mask_padding: bool = True, position_bias: str = 'log_cpb') -> None:
+                 mask_padding: bool = True, position_bias: str = 'log_cpb',
+                 norm_placement: str = 'res_post') -> None:
         super().__init__()
         self.arch = get_arch(arch)
         num_stages = len(self.arch.depths)
@@ -136,6 +147,9 @@ class SwinTransformerV2(nn.Module):
             raise ValueError(f'in_channels must be an integer >= 1, got {in_channels!r}')
         if isinstance(mlp_ratio, bool) or not isinstance(mlp_ratio, (int, float)) or mlp_ratio <= 0:
             raise ValueError(f'mlp_ratio must be a number > 0, got {mlp_ratio!r}')
+        if norm_placement not in NORM_PLACEMENTS:
+            raise ValueError(f'norm_placement must be one of {", ".join(NORM_PLACEMENTS)}, got {norm_placement!r}')
+        norm_first = norm_placement == 'pre'
         check_rate('drop_path_rate', drop_path_rate)
         self.in_channels = in_channels
         self.frozen_stages = frozen_stages
@@ -153,18 +167,18 @@ class SwinTransformerV2(nn.Module):
                 pretrained_window=self.pretrained_window_sizes[i], position_bias=position_bias, qkv_bias=qkv_bias,
                 attn_drop_rate=attn_drop_rate, attn_backend=attn_backend, mask_padding=mask_padding)
             blocks = [
-                SwinBlock(dim, shifted=j % 2 == 1, mlp_ratio=mlp_ratio, drop_rate=drop_rate,
+                SwinBlock(dim, shifted=j % 2 == 1, norm_first=norm_first, mlp_ratio=mlp_ratio, drop_rate=drop_rate,
                           drop_path_rate=drop_path_rate * (first + j) / last,
                           extra_norm=every > 0 and (j + 1) % every == 0, attention=attention) for j in range(depth)
             ]
-            downsample = PatchMerging(dim) if i + 1 < num_stages else None
+            downsample = PatchMerging(dim, norm_first=norm_first) if i + 1 < num_stages else None
             self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=with_cp[i]))
             first += depth
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm(self.arch.dims[i]))
 
         self.apply(_init_linear)
-        for stage in self.layers:
+        for stage in [] if norm_first else self.layers:
             for block in stage.blocks:  # residual post-norm starts as the identity
                 nn.init.zeros_(block.norm1.weight)
                 nn.init.zeros_(block.norm2.weight)

@@ -1,9 +1,9 @@
-"""Reading the checkpoints that MMEngine's runner writes, with torch's safe loading left on.
+"""Reading the checkpoints that MMEngine's runner writes, with torch's safe loading left on, and ``.safetensors``.
 
 Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
 message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
 ``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
-onedl-mmengine does this on its own, and is left alone.
+onedl-mmengine does this on its own, and is left alone. ``load_from='FILE.safetensors'`` is read by a loader of its own.
 """
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ..hosts import require
 require('mmengine', 'mmswinv2.engine')
 
 from mmengine.logging import HistoryBuffer  # noqa: E402
+from mmengine.runner import CheckpointLoader  # noqa: E402
 from mmengine.runner import checkpoint as _mmengine_checkpoint  # noqa: E402
+
+from ..core.files import read_file  # noqa: E402
 
 
 def history_buffer_method(owner: type, name: str):
@@ -43,3 +46,9 @@ def allow_mmengine_checkpoints() -> None:
         allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
     allowed += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
     torch.serialization.add_safe_globals(allowed)
+
+
+@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$', force=True)
+def load_from_safetensors(filename: str, map_location=None):
+    """Reads a local ``.safetensors`` file for ``load_from``; the weights are on the CPU until they are loaded."""
+    return read_file(filename)

@@ -1,7 +1,6 @@
 """The backbone as an MMEngine module: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from mmengine import dist  # noqa: E402
 from mmengine.logging import print_log  # noqa: E402
 from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
+from torch import nn  # noqa: E402
 
 from .. import core  # noqa: E402
-from ..core.checkpoint import load_backbone, read_backbone_state  # noqa: E402
+from ..core import files  # noqa: E402
+from ..core.checkpoint import fit_state, load_backbone, read_backbone_state  # noqa: E402
 from ..registry import MODELS  # noqa: E402
 
 
@@ -30,18 +31,14 @@ def read_file(name: str) -> Mapping:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no checkpoint, or holds objects other than weights.
     """
-    try:
-        if name.startswith(('http://', 'https://')):
-            def load():
-                return torch.hub.load_state_dict_from_url(name, map_location='cpu', weights_only=True)
-            if dist.get_rank() == 0:
-                checkpoint = load()
-            dist.barrier()
-            return checkpoint if dist.get_rank() == 0 else load()
-        return torch.load(Path(name).expanduser(), map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as e:
-        raise ValueError(f'checkpoint must be a file of weights that torch.load reads with weights_only=True, '
-                         f'got {name}: {str(e).splitlines()[0] if str(e) else type(e).__name__}') from e
+    if not name.startswith(('http://', 'https://')):
+        return files.read_file(name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
+    if dist.get_rank() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(name, str(path))
+    dist.barrier()
+    return files.read_file(path)
 
 
 @ROOT_MODELS.register_module()
@@ -53,8 +50,9 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
     Args:
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'])``, or None for the
-            initialisation of the release. Every weight of the backbone must be in the file and every weight of a
-            backbone in the file must be used, but for norms of outputs, a classifier's head and derived buffers.
+            initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). Every
+            weight of the backbone must be in it and every weight of a backbone in it must be used, but for norms of
+            outputs, a classifier's head and derived buffers.
 
     Raises:
         ValueError: if ``init_cfg`` is of another type, or the file does not fit.
@@ -82,9 +80,50 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             name = self.init_cfg['checkpoint']
             checkpoint = read_file(name)
             try:
-                loaded = load_backbone(self, read_backbone_state(
-                    checkpoint, num_stages=len(self.layers), prefix=self.init_cfg.get('prefix')))
+                loaded = load_backbone(self, read_backbone_state(checkpoint, prefix=self.init_cfg.get('prefix')))
             except ValueError as e:
                 raise ValueError(f'init_cfg: {name}: {e}') from e
             print_log(f'SwinTransformerV2: loaded {loaded} from {name}', logger='current')
         self._is_init = True
+
+
+def accept_known_layouts(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
+    """A pre-hook of ``load_state_dict`` of a model with this backbone: what ``load_from`` gives may be in any layout.
+
+    Weights of the backbone are put in its own names; a file of a backbone alone, in any container, is taken for
+    that. Where they do not fit there is an error: mmengine would only log it. A state dict of other parts of the
+    model, without any weight of a backbone, is left to the loader.
+
+    Raises:
+        ValueError: if the backbone's weights are not all there, are others, or nothing in the file is the model's.
+    """
+    for name, child in module.named_children():
+        if not isinstance(child, SwinTransformerV2):
+            continue
+        begin = f'{prefix}{name}.'
+        inside = {k[len(begin):]: v for k, v in state_dict.items() if k.startswith(begin)}
+        if not inside and prefix:
+            continue
+        try:
+            found = read_backbone_state(inside or dict(state_dict))
+            taken, text = fit_state(child, found)
+        except ValueError as e:
+            if not inside and not state_dict.keys().isdisjoint(module.state_dict()):
+                continue
+            raise ValueError(f'{type(child).__name__} ({begin[:-1]}): {e}') from e
+        if not taken.keys() <= inside.keys():
+            print_log(f'{type(child).__name__} ({begin[:-1]}): loading {text}', logger='current')
+            for key in list(state_dict):
+                if not inside or key.startswith(begin):
+                    del state_dict[key]
+            state_dict.update({begin + k: v for k, v in taken.items()})
+
+
+def _watch_registration(parent: nn.Module, name: str, child: nn.Module) -> None:
+    """Gives a module the pre-hook above when a backbone becomes its child."""
+    if isinstance(child, SwinTransformerV2):
+        # with a public name from torch 2.5 on
+        parent._register_load_state_dict_pre_hook(accept_known_layouts, with_module=True)
+
+
+torch.nn.modules.module.register_module_module_registration_hook(_watch_registration)

@@ -1,0 +1,99 @@
+"""Checkpoint files: read as weights only, written whole or not at all."""
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_NOT_WHOLE = 'checkpoint must be a whole file that torch.save wrote (read with weights_only=True), got {}'
+
+
+def read_file(path: str | os.PathLike) -> Mapping:
+    """Reads a checkpoint without running code that it may hold.
+
+    Args:
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is empty, truncated or no checkpoint, or holds objects other than weights.
+        ImportError: if safetensors is needed and not installed.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint must be a file, there is none at {path}')
+    if path.suffix == '.safetensors':
+        safetensors = _safetensors()
+        try:
+            return safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as e:
+            raise ValueError(f'checkpoint must be a whole safetensors file, got {path}: {_line(e)}') from e
+    try:
+        # tensors of a zip file stay on disk until they are used, so that large models need no second copy
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as e:
+        what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
+        if what is None:
+            raise ValueError(_NOT_WHOLE.format(path)) from e
+        raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
+                         f'{what[1] or what[2]}; code in a file is not run: save its weights alone') from e
+    except (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError, IndexError, UnicodeDecodeError) as e:
+        raise ValueError(f'{_NOT_WHOLE.format(path)} ({_line(e)})') from e
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
+    return checkpoint
+
+
+def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, container: str | None = None,
+               meta: Mapping[str, str] | None = None) -> None:
+    """Writes a checkpoint under another name first, so that ``path`` is the whole file or what it was.
+
+    Args:
+        path: Where to; ``.safetensors`` for that format, else for ``torch.load``.
+        weights: Names and tensors.
+        container: Key under which the weights are put, such as ``'state_dict'``; None: as they are. A safetensors
+            file always holds them as they are.
+        meta: What is said beside them: ``meta`` in a container, metadata of a safetensors file.
+
+    Raises:
+        ValueError: if the folder of ``path`` does not exist.
+        ImportError: if safetensors is needed and not installed.
+    """
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise ValueError(f'the output must be in a folder that exists, got {path}')
+    # a view would be saved with all that it is a view of, and safetensors refuses what shares memory
+    own = {k: v.detach() if v.untyped_storage().nbytes() == v.nbytes and v.is_contiguous() else
+           v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        if path.suffix == '.safetensors':
+            _safetensors().torch.save_file(own, part, metadata={'format': 'pt', **(meta or {})})
+        elif container is None:
+            torch.save(own, part)
+        else:
+            torch.save({container: own, 'meta': dict(meta or {})}, part)
+        with part.open('rb') as f:
+            os.fsync(f.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _safetensors():
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as e:
+        raise ImportError('safetensors is needed for .safetensors files: pip install safetensors') from e
+    return safetensors
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

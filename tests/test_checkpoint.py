@@ -1,0 +1,315 @@
+"""Layouts of other projects: read, compared by output, written again; what does not fit is refused."""
+import copy
+
+import pytest
+import torch
+
+from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core.checkpoint import check_complete, config_of, load_backbone, read_backbone_state
+from mmswinv2.core.export import to_layout
+from mmswinv2.core.files import read_file, write_file
+from mmswinv2.core.layouts import detect_layout
+
+import peer_files
+import reference
+from conftest import SMALL, randomize
+
+DEEP = dict(embed_dims=8, depths=[2, 1, 3], num_heads=[2, 4, 4], extra_norm_every_n_blocks=2)
+PLAIN = dict(embed_dims=8, depths=[2, 1, 2], num_heads=[2, 4, 4])
+FILES = {
+    'own': ('mmswinv2', DEEP, lambda s, d: dict(state_dict=dict(s), meta=dict(epoch=1))),
+    'own in a detector': ('mmswinv2', DEEP, lambda s, d: dict(state_dict={
+        **{f'backbone.{k}': v for k, v in s.items()}, 'neck.conv.weight': torch.zeros(1)})),
+    'microsoft': ('microsoft', PLAIN, peer_files.microsoft),
+    'microsoft with coordinates': ('microsoft', PLAIN, lambda s, d: peer_files.microsoft(s, d, [4] * 3, [4] * 3)),
+    'microsoft from DDP': ('microsoft', PLAIN, lambda s, d: dict(model={
+        f'module.{k}': v for k, v in peer_files.microsoft(s, d)['model'].items()})),
+    'simmim': ('simmim', DEEP, peer_files.simmim),
+    'simmim without encoder': ('simmim', DEEP, lambda s, d: peer_files.simmim(s, d, encoder=False)),
+    'timm': ('timm', PLAIN, peer_files.timm),
+    'timm in OpenMMLab': ('timm', PLAIN, lambda s, d: dict(state_dict={
+        f'backbone.timm_model.{k}': v for k, v in peer_files.timm(s, d).items()})),
+    'transformers': ('transformers', PLAIN, peer_files.transformers),
+    'transformers without prefix': ('transformers', PLAIN, lambda s, d: peer_files.transformers(s, d, prefix='')),
+    'torchvision': ('torchvision', PLAIN, lambda s, d: peer_files.torchvision(s, d, [4] * 3)),
+    'mmpretrain': ('mmpretrain', DEEP, peer_files.mmpretrain),
+}
+
+
+def backbone(arch, seed=0, **options):
+    options = dict(dict(window_size=4, pretrained_window_sizes=4, out_indices=(0, 1, 2)), **options)
+    return randomize(SwinTransformerV2(arch, **options).double().eval(), seed=seed)
+
+
+def expected(state, arch, x):
+    """The last map by the slow reference, from the weights before they were written to a file."""
+    n = len(arch['depths'])
+    return reference.backbone(state, x, depths=arch['depths'], num_heads=arch['num_heads'], windows=[(4, 4)] * n,
+                              pretrained=[(4, 4)] * n, out_indices=(n - 1,))[0]
+
+
+@pytest.mark.parametrize('file', sorted(FILES))
+def test_each_layout_gives_the_same_output(file, rng):
+    source, arch, write = FILES[file]
+    state = backbone(arch).state_dict()
+    contents = write(state, arch['depths'])
+    before = copy.deepcopy(contents)
+    found = read_backbone_state(contents)
+    assert found.source == source
+    other = backbone(arch, seed=1)
+    load_backbone(other, found)
+    x = torch.randn(1, 3, 52, 68, generator=rng, dtype=torch.float64)  # 13 x 17, 7 x 9, 4 x 5 tokens
+    torch.testing.assert_close(other(x)[-1], expected(state, arch, x), rtol=1e-10, atol=1e-10)
+    assert config_of(found)['arch'] == (arch if 'extra_norm_every_n_blocks' in arch else PLAIN)
+    assert_same(contents, before)
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for k in a:
+            assert_same(a[k], b[k])
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_shared_position_bias_of_simmim(rng):
+    """One MLP per stage in the file: each block gets a copy of it."""
+    net = backbone(DEEP)
+    for stage in net.layers:
+        for block in stage.blocks[1:]:
+            block.attn.cpb_mlp.load_state_dict(stage.blocks[0].attn.cpb_mlp.state_dict())
+    state = net.state_dict()
+    other = backbone(DEEP, seed=1)
+    load_backbone(other, read_backbone_state(peer_files.simmim(state, DEEP['depths'], shared=True)))
+    x = torch.randn(1, 3, 52, 68, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(other(x)[-1], expected(state, DEEP, x), rtol=1e-10, atol=1e-10)
+    mlps = [stage.blocks[j].attn.cpb_mlp[0].weight for stage in other.layers for j in range(len(stage.blocks))]
+    assert len({p.data_ptr() for p in mlps}) == len(mlps)
+
+
+def test_merging_order_of_unfold(rng):
+    """The hand-written file of mmpretrain is right: its weight applied to ``nn.Unfold`` is ours applied to a map."""
+    net = backbone(PLAIN)
+    merge = net.layers[0].downsample
+    x = torch.randn(1, 6, 4, 8, generator=rng, dtype=torch.float64)
+    unfolded = torch.nn.functional.unfold(x.permute(0, 3, 1, 2), 2, stride=2).transpose(1, 2)
+    theirs = merge.norm(unfolded @ peer_files.unfold_order(merge.reduction.weight).T)
+    torch.testing.assert_close(merge(x).flatten(1, 2), theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_unfold_order_of_norms_before_the_reduction(rng):
+    net = backbone(PLAIN, norm_placement='pre')
+    found = read_backbone_state(peer_files.mmpretrain(net.state_dict(), PLAIN['depths']))
+    other = backbone(PLAIN, seed=1, norm_placement='pre')
+    load_backbone(other, found)
+    x = torch.randn(1, 3, 40, 40, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(other(x)[-1], net(x)[-1], rtol=1e-12, atol=1e-12)
+    assert config_of(found)['norm_placement'] == 'pre'
+
+
+@pytest.mark.parametrize('window, pretrained', [([8, 8, 4], [8, 8, 4]), ([16, 16, 8], [12, 12, 6]),
+                                                ([24, 24, 12], [12, 12, 6])])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.float16])
+def test_coordinates_in_a_file_say_the_windows(window, pretrained, dtype):
+    state = backbone(PLAIN).state_dict()
+    contents = peer_files.microsoft(state, PLAIN['depths'], window, pretrained)
+    contents['model'] = {k: v.to(dtype) if v.is_floating_point() else v for k, v in contents['model'].items()}
+    found = read_backbone_state(contents)
+    assert found.window_sizes == tuple((w, w) for w in window)
+    assert found.pretrained_window_sizes == tuple((p, p) for p in pretrained)
+    assert found.position_bias == 'log_cpb'
+    config = check_complete(found)
+    assert config['window_size'] == [[w, w] for w in window]
+    net = SwinTransformerV2(**config)  # the printed arguments are the right ones
+    load_backbone(net, found)
+
+
+def test_coordinates_that_contradict_the_config_are_an_error():
+    contents = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'], [16, 16, 8], [12, 12, 6])
+    net = backbone(PLAIN, window_size=16, pretrained_window_sizes=[16, 16, 8])
+    with pytest.raises(ValueError, match=r'pre-trained with, \[12, 12, 6\], got \[16, 16, 8\]'):
+        load_backbone(net, read_backbone_state(contents))
+
+
+def test_linear_coordinates_are_told_from_log_spaced_ones():
+    contents = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'])
+    for i, j in peer_files.blocks(PLAIN['depths']):
+        contents['model'][f'layers.{i}.blocks.{j}.attn.relative_coords_table'] = peer_files.coordinates(16, 12, False)
+    found = read_backbone_state(contents)
+    assert found.position_bias == 'linear_cpb' and found.pretrained_window_sizes == ((12, 12),) * 3
+    with pytest.raises(ValueError, match="position_bias must be .* 'linear_cpb', got 'log_cpb'"):
+        load_backbone(backbone(PLAIN, pretrained_window_sizes=12), found)
+    load_backbone(backbone(PLAIN, pretrained_window_sizes=12, position_bias='linear_cpb'), found)
+    contents['model']['layers.0.blocks.0.attn.relative_coords_table'] = torch.ones(1, 7, 7, 2)
+    with pytest.raises(ValueError, match='must hold log-spaced or linear coordinates, got others'):
+        read_backbone_state(contents)
+
+
+@pytest.mark.parametrize('target', ['microsoft', 'timm', 'transformers'])
+def test_written_again_is_what_the_project_saves(target, rng):
+    state = backbone(PLAIN).state_dict()
+    out, dropped = to_layout(read_backbone_state(dict(state_dict=state)), target)
+    theirs = dict(microsoft=peer_files.microsoft, timm=peer_files.timm,
+                  transformers=lambda s, d: peer_files.transformers(s, d, prefix=''))[target](state, PLAIN['depths'])
+    theirs = theirs.get('model', theirs)
+    buffers = ('relative_position_index', 'relative_coords_table', 'attn_mask')
+    weights = {k: v for k, v in out.items() if not k.endswith(buffers)}
+    assert set(weights) == {k for k in theirs if not k.startswith(('head', 'classifier')) and not k.endswith(buffers)}
+    assert all(torch.equal(v, theirs[k]) for k, v in weights.items())
+    assert dropped == {'norms of earlier outputs': ['norm0.weight', 'norm0.bias', 'norm1.weight', 'norm1.bias']}
+    other = backbone(PLAIN, seed=1)
+    load_backbone(other, read_backbone_state(out))
+    x = torch.randn(1, 3, 52, 68, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(other(x)[-1], expected(state, PLAIN, x), rtol=1e-10, atol=1e-10)
+
+
+def test_buffers_for_microsoft():
+    """As the release computes them: maps of 16, 8 and 4 tokens, windows of 8, 8 and 4 pre-trained at 6, 6 and 3."""
+    state = backbone(PLAIN, pretrained_window_sizes=[6, 6, 3]).state_dict()
+    out, _ = to_layout(read_backbone_state(dict(state)), 'microsoft', window_size=8, image_size=64)
+    found = {k: v for k, v in out.items() if k.endswith('relative_coords_table')}
+    assert [tuple(found[f'layers.{i}.blocks.0.attn.relative_coords_table'].shape) for i in range(3)] == [
+        (1, 15, 15, 2), (1, 15, 15, 2), (1, 7, 7, 2)]
+    torch.testing.assert_close(out['layers.2.blocks.1.attn.relative_coords_table'], peer_files.coordinates(4, 3))
+    index = out['layers.2.blocks.0.attn.relative_position_index']
+    assert index.shape == (16, 16) and index.dtype == torch.int64
+    assert index[0, 0] == 24 and index[0, 1] == 23 and index[0, 4] == 17 and index[15, 0] == 48
+    assert [k for k in out if k.endswith('attn_mask')] == ['layers.0.blocks.1.attn_mask']  # later maps are one window
+    mask = out['layers.0.blocks.1.attn_mask']
+    assert mask.shape == (4, 64, 64) and mask.unique().tolist() == [-100., 0.]
+    assert not mask[0].any() and mask[1, 3, 4] == -100 and mask[1, 3, 2] == 0 and mask[3, 0, 63] == -100
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(arch=DEEP), 'no the extra norm of blocks'),
+    (dict(position_bias='parameterized'), "no position_bias='parameterized'"),
+    (dict(norm_placement='pre'), "no norm_placement='pre'"),
+    (dict(out_indices=(0, 1)), 'must hold norm2, which timm puts after the last stage'),
+])
+def test_what_another_project_cannot_compute_is_refused(options, message):
+    net = backbone(options.pop('arch', PLAIN), **options)
+    with pytest.raises(ValueError, match=message):
+        to_layout(read_backbone_state(net.state_dict()), 'timm')
+
+
+def rename(old, new):
+    return lambda s: {k.replace(old, new): v for k, v in s.items()}
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: {}, 'must hold a state dict of tensors'),
+    (lambda s: dict(s, epoch=1), 'must hold a state dict of tensors'),
+    (lambda s: {'conv1.weight': torch.zeros(1)}, 'no patch embedding among 1 names'),
+    (rename('layers', 'stages'), r'in a known layout \(mmswinv2, .*\), got'),
+    (rename('cpb_mlp', 'meta_mlp'), 'must not be of swinv2_cr'),
+    (lambda s: {k.replace('cpb_mlp.2.weight', 'relative_position_bias_table'): v for k, v in s.items()
+                if 'logit_scale' not in k}, 'got Swin V1'),
+    (lambda s: dict(s, absolute_pos_embed=torch.zeros(1)), r'not known: 1 \(absolute_pos_embed\)'),
+    (lambda s: {**s, **{f'ema.{k}': v for k, v in s.items()}}, r"which backbone .* one of \['', 'ema.'\]"),
+    (lambda s: {k: v for k, v in s.items() if k != 'layers.1.blocks.0.mlp.fc2.bias'},
+     r'missing: 1 \(layers.1.blocks.0.mlp.fc2.bias\)'),
+    (lambda s: {k: v for k, v in s.items() if not k.startswith('layers.1.blocks')}, r'missing: layers.0.blocks'),
+    (lambda s: {k: v for k, v in s.items() if 'blocks.0.attn.logit_scale' not in k}, 'missing: layers.0.blocks.0'),
+    (lambda s: {**s, 'layers.0.downsample.reduction.weight': torch.zeros(3, 4)},
+     r'of another shape: 1 \(layers.0.downsample.reduction.weight'),
+])
+def test_what_does_not_fit_is_an_error(change, message):
+    contents = change(peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'])['model'])
+    with pytest.raises(ValueError, match=message):
+        check_complete(read_backbone_state(contents))
+
+
+def test_query_key_value_of_other_shapes_are_an_error():
+    contents = peer_files.transformers(backbone(PLAIN).state_dict(), PLAIN['depths'])
+    del contents['swinv2.encoder.layers.0.blocks.0.attention.self.key.weight']
+    with pytest.raises(ValueError, match='query, key and value weights of one shape'):
+        read_backbone_state(contents)
+
+
+def test_the_layout_can_be_said():
+    contents = peer_files.timm(backbone(PLAIN).state_dict(), PLAIN['depths'])
+    assert read_backbone_state(contents, source='timm').source == 'timm'
+    with pytest.raises(ValueError, match='not known: .*layers.3.downsample|must hold each weight'):
+        check_complete(read_backbone_state(contents, source='microsoft'))
+    with pytest.raises(ValueError, match="source must be one of auto, mmswinv2, .*got 'jax'"):
+        read_backbone_state(contents, source='jax')
+
+
+def test_which_backbone_can_be_said():
+    state = backbone(SMALL, out_indices=(0, 1)).state_dict()
+    both = {**{f'student.{k}': v for k, v in state.items()}, **{f'teacher.{k}': v + 1 for k, v in state.items()}}
+    found = read_backbone_state(both, prefix='teacher')
+    assert found.prefix == 'teacher.' and torch.equal(found.state['norm0.bias'], state['norm0.bias'] + 1)
+    assert len(found.dropped['outside of the backbone']) == len(state)
+
+
+def test_names_decide_not_the_file(tmp_path):
+    state = backbone(PLAIN).state_dict()
+    write_file(tmp_path / 'microsoft_timm.pth', peer_files.transformers(state, PLAIN['depths']))
+    assert read_backbone_state(read_file(tmp_path / 'microsoft_timm.pth')).source == 'transformers'
+    assert detect_layout(peer_files.timm(state, PLAIN['depths'])) == 'timm'
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_a_parameterised_table_is_resized_on_load(prefix, rng):
+    """Bicubic, as the paper's baseline: against torch's own resize of the (2W-1) x (2W-1) image of each head."""
+    small = backbone(PLAIN, window_size=8, pretrained_window_sizes=None, position_bias='parameterized')
+    large = backbone(PLAIN, window_size=[16, 12, (6, 10)], pretrained_window_sizes=8, seed=1,
+                     position_bias='parameterized')
+    key = 'layers.{}.blocks.0.attn.relative_position_bias_table'
+    state = {prefix + k: v for k, v in small.state_dict().items()}
+    before = copy.deepcopy(state)
+    if prefix:  # through the reader
+        load_backbone(large, read_backbone_state(dict(state_dict=state)))
+    else:
+        large.load_state_dict(state)  # torch's own, strictly
+    assert_same(state, before)
+    for stage, size in enumerate([(31, 31), (23, 23), (11, 19)]):
+        old = small.state_dict()[key.format(stage)]
+        image = old.T.reshape(1, -1, 15, 15)
+        new = torch.nn.functional.interpolate(image, size=size, mode='bicubic')[0].flatten(1).T
+        torch.testing.assert_close(large.state_dict()[key.format(stage)], new, rtol=1e-12, atol=1e-12)
+    same = backbone(PLAIN, window_size=8, position_bias='parameterized', pretrained_window_sizes=8, seed=1)
+    load_backbone(same, read_backbone_state(small.state_dict()))
+    assert torch.equal(same.state_dict()[key.format(0)], small.state_dict()[key.format(0)])
+    # what was resized once says where it came from, and is of another window than that
+    again = backbone(PLAIN, window_size=[16, 12, (6, 10)], pretrained_window_sizes=8, position_bias='parameterized')
+    again.load_state_dict(large.state_dict())
+    assert torch.equal(again.state_dict()[key.format(2)], large.state_dict()[key.format(2)])
+
+
+def test_a_resized_table_keeps_its_shape(rng):
+    """A table that is a plane of its offsets stays that plane: nothing is transposed, mirrored or shifted."""
+    net = backbone(SMALL, window_size=8, out_indices=(0, 1), position_bias='parameterized', pretrained_window_sizes=8)
+    offsets = torch.arange(-7., 8, dtype=torch.float64)
+    plane = (offsets[:, None] + 100 * offsets[None, :]).flatten()[:, None].repeat(1, 2)
+    state = net.state_dict()
+    state['layers.0.blocks.0.attn.relative_position_bias_table'] = plane
+    large = backbone(SMALL, window_size=16, out_indices=(0, 1), position_bias='parameterized',
+                     pretrained_window_sizes=8)
+    large.load_state_dict(state)
+    table = large.layers[0].blocks[0].attn.relative_position_bias_table[:, 0].view(31, 31).detach()
+    offsets = torch.arange(-15., 16, dtype=torch.float64) * 15 / 31
+    plane = offsets[:, None] + 100 * offsets[None, :]
+    # to the ripple of torch's cubic kernel; a step of the plane is 48
+    torch.testing.assert_close(table[4:-4, 4:-4], plane[4:-4, 4:-4], rtol=0, atol=6)
+
+
+def test_a_table_of_an_unknown_window_is_an_error():
+    net = backbone(SMALL, window_size=8, out_indices=(0, 1), position_bias='parameterized')
+    state = net.state_dict()
+    state['layers.0.blocks.0.attn.relative_position_bias_table'] = torch.zeros(15 * 7, 2)
+    with pytest.raises(ValueError, match=r'relative_position_bias_table must have \(2h-1\)\(2w-1\) rows .* got 105'):
+        net.load_state_dict(state)
+
+
+def test_a_public_table_says_its_window():
+    net = backbone(PLAIN, window_size=[8, 6, 4], pretrained_window_sizes=None, position_bias='parameterized')
+    found = read_backbone_state(peer_files.microsoft(net.state_dict(), PLAIN['depths']))
+    assert found.pretrained_window_sizes == found.window_sizes == ((8, 8), (6, 6), (4, 4))
+    assert check_complete(found)['position_bias'] == 'parameterized'
+    with pytest.raises(ValueError, match=r'pre-trained with, \[8, 6, 4\], got \[16, 16, 16\]'):
+        load_backbone(backbone(PLAIN, window_size=16, pretrained_window_sizes=None, position_bias='parameterized'),
+                      found)

@@ -1,0 +1,186 @@
+"""The command line of tools/convert_checkpoint.py: files in, files out, one line and exit code 2 when it cannot."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
+from mmswinv2.core.files import read_file, write_file
+
+import convert_checkpoint
+import peer_files
+from test_checkpoint import PLAIN, backbone
+
+DEPTHS = PLAIN['depths']
+
+
+def run(capsys, *args):
+    code = convert_checkpoint.main([str(a) for a in args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def state():
+    return backbone(PLAIN, window_size=[16, 16, 8], pretrained_window_sizes=[12, 12, 6]).float().state_dict()
+
+
+def test_microsoft_to_ours_says_what_it_did(state, tmp_path, capsys):
+    src, dst = tmp_path / 'a.pth', tmp_path / 'b.pth'
+    torch.save(peer_files.microsoft(state, DEPTHS, [16, 16, 8], [12, 12, 6]), src)
+    before = src.read_bytes()
+    code, out, err = run(capsys, src, dst)
+    assert code == 0 and err == ''
+    lines = out.splitlines()
+    assert lines[0].startswith("source   microsoft, ") and "under ''" in lines[0]
+    assert 'dropped  derived buffers: 12 (layers.0.blocks.0.attn.relative_position_index, ...)' in lines
+    assert 'dropped  classification head: 2 (head.weight, ...)' in lines
+    assert 'dropped  beside the weights: 2 (max_accuracy, ...)' in lines
+    assert 'config   window_size=[16, 16, 8]' in lines
+    assert 'config   pretrained_window_sizes=[12, 12, 6]' in lines
+    assert "config   arch={'embed_dims': 8, 'depths': [2, 1, 2], 'num_heads': [2, 4, 4]}" in lines
+    assert src.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ['a.pth', 'b.pth']
+    net = backbone(PLAIN, seed=1, window_size=16, pretrained_window_sizes=[12, 12, 6]).float()
+    load_backbone(net, read_backbone_state(read_file(dst)))
+    torch.testing.assert_close(net.norm2.weight, state['norm2.weight'])
+
+
+@pytest.mark.parametrize('target', ['microsoft', 'timm', 'transformers'])
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+def test_there_and_back_again(target, suffix, state, tmp_path, capsys):
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}), tmp_path / 'det.pth')
+    there, back = tmp_path / f'there{suffix}', tmp_path / f'back{suffix}'
+    code, out, err = run(capsys, tmp_path / 'det.pth', there, '--to', target)
+    assert (code, err) == (0, '') and 'dropped  norms of earlier outputs: 4' in out
+    options = [] if target == 'microsoft' else ['--pretrained-window-sizes', 12, 12, 6]
+    assert run(capsys, there, back, *options)[0] == 0
+    again = read_backbone_state(read_file(back)).state
+    kept = {k: v for k, v in state.items() if k[:5] not in ('norm0', 'norm1')}
+    assert set(again) == set(kept) and all(torch.equal(v, kept[k]) for k, v in again.items())
+
+
+def test_windows_of_other_layouts_are_asked_for(state, tmp_path, capsys):
+    save_file(peer_files.timm({k: v.clone() for k, v in state.items()}, DEPTHS), tmp_path / 'a.safetensors')
+    code, out, _ = run(capsys, tmp_path / 'a.safetensors', tmp_path / 'b.pth')
+    assert code == 0 and 'SRC does not say them' in out
+    assert 'pretrained_window_sizes' not in read_file(tmp_path / 'b.pth')['state_dict']
+    code, _, _ = run(capsys, tmp_path / 'a.safetensors', tmp_path / 'c.pth', '--pretrained-window-sizes', 8)
+    assert code == 0
+    assert read_file(tmp_path / 'c.pth')['state_dict']['pretrained_window_sizes'].tolist() == [[8, 8]] * 3
+
+
+def test_safetensors_are_written_for_their_readers(state, tmp_path, capsys):
+    torch.save(dict(state), tmp_path / 'a.pth')
+    assert run(capsys, tmp_path / 'a.pth', tmp_path / 'b.safetensors')[0] == 0
+    loaded = load_file(tmp_path / 'b.safetensors')
+    assert all(torch.equal(v, loaded[k]) for k, v in state.items()) and set(loaded) == set(state)
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, 'w')
+
+
+def bad_files(folder, state):
+    whole = folder / 'whole.pth'
+    torch.save(dict(state_dict=dict(state)), whole)
+    contents = whole.read_bytes()
+    (folder / 'empty.pth').write_bytes(b'')
+    (folder / 'empty.safetensors').write_bytes(b'')
+    (folder / 'truncated.pth').write_bytes(contents[:len(contents) // 2])
+    (folder / 'foreign.pth').write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(range(200)))
+    (folder / 'text.pth').write_text('not a checkpoint\n')
+    (folder / 'text.safetensors').write_text('not a checkpoint\n')
+    save_file({k: v for k, v in state.items()}, folder / 'whole.safetensors')
+    (folder / 'cut.safetensors').write_bytes((folder / 'whole.safetensors').read_bytes()[:-100])
+    torch.save([1, 2], folder / 'list.pth')
+    torch.save(dict(model=dict(state), config=Evil(str(folder / 'ran'))), folder / 'code.pth')
+    torch.save({'fc.weight': torch.zeros(2, 2)}, folder / 'other.pth')
+    torch.save(dict(state_dict=dict(state), legacy=1), folder / 'old.pth', _use_new_zipfile_serialization=False)
+    (folder / 'old_cut.pth').write_bytes((folder / 'old.pth').read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize('name, message', [
+    ('missing.pth', 'must be a file, there is none at'),
+    ('empty.pth', 'must be a whole file that torch.save wrote'),
+    ('empty.safetensors', 'must be a whole safetensors file'),
+    ('truncated.pth', 'must be a whole file that torch.save wrote'),
+    ('old_cut.pth', 'must be a whole file that torch.save wrote'),
+    ('foreign.pth', 'must be a whole file that torch.save wrote'),
+    ('text.pth', 'must be a whole file that torch.save wrote'),
+    ('text.safetensors', 'must be a whole safetensors file'),
+    ('cut.safetensors', 'must be a whole safetensors file'),
+    ('list.pth', 'must hold a dict, got list'),
+    ('code.pth', 'with io.open; code in a file is not run'),
+    ('other.pth', 'no patch embedding among 1 names (fc.weight)'),
+])
+def test_a_bad_file_is_one_line_and_no_output(name, message, state, tmp_path, capsys):
+    bad_files(tmp_path, state)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    code, out, err = run(capsys, tmp_path / name, tmp_path / 'out.pth')
+    assert code == 2 and out == ''
+    assert err.count('\n') == 1 and err.startswith('convert_checkpoint: ') and message in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == names  # no output, no leftovers, no code run
+
+
+@pytest.mark.parametrize('args, message', [
+    (['--source', 'timm', '--prefix', 'backbone'], 'prefix must be one that names in the checkpoint begin with'),
+    (['--pretrained-window-sizes', '8'], r'must be what SRC says, [12, 12, 6], got [8, 8, 8]'),
+    (['--pretrained-window-sizes', '8', '8'], 'must have one entry per stage, 3 in all, got 2'),
+    (['--window-size', '8'], '--window-size must be given with --to microsoft only, got --to mmswinv2'),
+    (['--to', 'microsoft', '--image-size', '100'], 'image_size must be a multiple of 16 px for microsoft, got 100'),
+    (['--to', 'microsoft', '--image-size', '176', '--window-size', '8'], 'a map of 44 tokens and windows of 8'),
+])
+def test_options_that_do_not_fit(args, message, state, tmp_path, capsys):
+    torch.save(dict(state), tmp_path / 'a.pth')
+    code, out, err = run(capsys, tmp_path / 'a.pth', tmp_path / 'b.pth', *args)
+    assert code == 2 and message in err and err.count('\n') == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_the_input_is_not_overwritten(state, tmp_path, capsys):
+    torch.save(dict(state), tmp_path / 'a.pth')
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'a.pth')
+    before = (tmp_path / 'a.pth').read_bytes()
+    for dst in ('a.pth', 'link.pth'):
+        code, _, err = run(capsys, tmp_path / 'a.pth', tmp_path / dst)
+        assert code == 2 and 'DST must be another file than SRC' in err
+    assert (tmp_path / 'a.pth').read_bytes() == before
+    code, _, err = run(capsys, tmp_path / 'a.pth', tmp_path / 'no' / 'b.pth')
+    assert code == 2 and 'must be in a folder that exists' in err
+    code, _, err = run(capsys, tmp_path / 'a.pth', tmp_path)
+    assert code == 2 and 'DST must be a file' in err
+
+
+def test_a_failed_write_leaves_what_was_there(state, tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    path.write_bytes(b'old')
+
+    def fail(contents, file):
+        Path(file).write_bytes(b'half')
+        raise OSError('no space left on device')
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='no space left'):
+        write_file(path, dict(state))
+    assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['a.pth']
+
+
+def test_views_are_written_without_what_they_are_views_of(tmp_path):
+    write_file(tmp_path / 'a.pth', dict(a=torch.zeros(1000, 1000)[:2, :2]))
+    assert (tmp_path / 'a.pth').stat().st_size < 10000
+
+
+def test_as_a_command(state, tmp_path):
+    torch.save(dict(model={k: v for k, v in state.items()}), tmp_path / 'a.pth')
+    tool = Path(convert_checkpoint.__file__)
+    result = subprocess.run([sys.executable, tool, 'a.pth', 'b.pth', '--to', 'timm'], cwd=tmp_path,
+                            capture_output=True, text=True)
+    assert result.returncode == 0 and 'wrote    b.pth: timm, ' in result.stdout, result.stderr
+    result = subprocess.run([sys.executable, tool, 'c.pth', 'b.pth'], cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, '') and result.stderr.count('\n') == 1
