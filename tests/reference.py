@@ -1,9 +1,9 @@
 """A slow, plain Swin Transformer V2 in float64, written from the paper's formula and independent of the package.
 
-It knows no windows as tensors: every token of a map attends to every other one through one dense matrix, in which a
-pair is allowed when both tokens fall into the same cell of the shifted grid. Rolling, partition, cropping and the
-bookkeeping of masks, where implementations go wrong, do not occur. Padding tokens exist only with
-``mask_padding=False``. Weights come from a state dict with the names of the Microsoft release.
+It knows no windows as tensors: every token of a map belongs to one cell of the shifted grid, by its position alone, and
+attends to the tokens of its cell, one cell after the other. Rolling, partition, cropping and the bookkeeping of masks,
+where implementations go wrong, do not occur. Padding tokens exist only with ``mask_padding=False``. Weights come from a
+state dict with the names of the Microsoft release.
 """
 import math
 
@@ -18,16 +18,17 @@ def relative_coordinate(offset, pretrained, kind):
     return math.copysign(math.log2(1 + abs(8 * t)) / math.log2(8), t) if t else 0.
 
 
-def bias_at(state, prefix, dh, dw, pretrained, kind, window):
-    """Bias of each head at an offset of (dh, dw) tokens, shape (nH,)."""
+def bias_of_offsets(state, prefix, offsets, pretrained, kind, window):
+    """Bias of each head at offsets (dh, dw) of a query from a key in tokens, shape (len(offsets), nH)."""
     if kind == 'parameterized':
-        row = (dh + window[0] - 1) * (2 * window[1] - 1) + dw + window[1] - 1
-        return state[prefix + 'relative_position_bias_table'][row]
-    coords = torch.tensor([relative_coordinate(dh, pretrained[0], kind), relative_coordinate(dw, pretrained[1], kind)],
-                          dtype=torch.float64)
-    hidden = state[prefix + 'cpb_mlp.0.weight'] @ coords + state[prefix + 'cpb_mlp.0.bias']
+        rows = [(dh + window[0] - 1) * (2 * window[1] - 1) + dw + window[1] - 1 for dh, dw in offsets]
+        return state[prefix + 'relative_position_bias_table'][rows]
+    weight = state[prefix + 'cpb_mlp.0.weight']
+    coords = torch.tensor([[relative_coordinate(dh, pretrained[0], kind), relative_coordinate(dw, pretrained[1], kind)]
+                           for dh, dw in offsets], dtype=weight.dtype)
+    hidden = coords @ weight.T + state[prefix + 'cpb_mlp.0.bias']
     hidden = hidden * (hidden > 0)
-    return 16 / (1 + torch.exp(-(state[prefix + 'cpb_mlp.2.weight'] @ hidden)))
+    return 16 / (1 + torch.exp(-(hidden @ state[prefix + 'cpb_mlp.2.weight'].T)))
 
 
 def layer_norm(state, prefix, x):
@@ -49,7 +50,7 @@ def unit(x):
 
 
 def attention(state, prefix, x, num_heads, window, pretrained, shifted, kind='log_cpb', mask_padding=True):
-    """Window attention of a map (B, H, W, C) by one dense matrix over all tokens of the map."""
+    """Window attention of a map (B, H, W, C), cell by cell of the shifted grid."""
     b, h, w, c = x.shape
     sizes, shifts, extents = [], [], []
     for length, size in zip((h, w), window):
@@ -69,40 +70,47 @@ def attention(state, prefix, x, num_heads, window, pretrained, shifted, kind='lo
     if prefix + 'q_bias' in state:
         qkv = qkv + torch.cat([state[prefix + 'q_bias'], torch.zeros(c, dtype=x.dtype), state[prefix + 'v_bias']])
     q, k, v = (t.reshape(b, -1, num_heads, c // num_heads).transpose(1, 2) for t in qkv.split(c, -1))
-
-    tokens = [(i, j) for i in range(extents[0]) for j in range(extents[1])]
-    cells = [((i - shifts[0]) // sizes[0], (j - shifts[1]) // sizes[1]) for i, j in tokens]
-    offsets = {}
-    bias = torch.zeros(len(tokens), len(tokens), num_heads, dtype=x.dtype)
-    allowed = torch.zeros(len(tokens), len(tokens), dtype=torch.bool)
-    rows, cols, values = [], [], []
-    for m, (i, j) in enumerate(tokens):
-        for n, (p, r) in enumerate(tokens):
-            if cells[m] == cells[n]:
-                allowed[m, n] = True
-                offset = (i - p, j - r)
-                if offset not in offsets:
-                    offsets[offset] = bias_at(state, prefix, *offset, pretrained, kind, window)
-                rows.append(m)
-                cols.append(n)
-                values.append(offsets[offset])
-    bias = bias.index_put((torch.tensor(rows), torch.tensor(cols)), torch.stack(values)).permute(2, 0, 1)
     scale = torch.exp(torch.minimum(state[prefix + 'logit_scale'], torch.tensor(math.log(100.), dtype=x.dtype)))
-    logits = unit(q) @ unit(k).transpose(-2, -1) * scale + bias
-    logits = torch.where(allowed, logits, -math.inf)
-    exp = torch.exp(logits - logits.max(-1, keepdim=True).values.detach())
-    out = (exp / exp.sum(-1, keepdim=True)) @ v
+    q, k = unit(q) * scale, unit(k)
+
+    spread = [range(1 - size, size) for size in sizes]
+    offsets = [(dh, dw) for dh in spread[0] for dw in spread[1]]
+    bias = bias_of_offsets(state, prefix, offsets, pretrained, kind, window)  # (offsets, nH)
+    cells = {}
+    for i in range(extents[0]):
+        for j in range(extents[1]):
+            cells.setdefault(((i - shifts[0]) // sizes[0], (j - shifts[1]) // sizes[1]), []).append((i, j))
+    outs, order = [], []
+    for tokens in cells.values():
+        rows, cols = (torch.tensor(t) for t in zip(*tokens))
+        at = rows * extents[1] + cols
+        which = (rows[:, None] - rows + sizes[0] - 1) * len(spread[1]) + cols[:, None] - cols + sizes[1] - 1
+        logits = q[:, :, at] @ k[:, :, at].transpose(-2, -1) + bias[which].permute(2, 0, 1)
+        exp = torch.exp(logits - logits.max(-1, keepdim=True).values.detach())
+        outs.append((exp @ v[:, :, at]) / exp.sum(-1, keepdim=True))
+        order.append(at)
+    out = torch.cat(outs, 2)[:, :, torch.cat(order).argsort()]
     out = out.transpose(1, 2).reshape(b, *extents, c)[:, :h, :w]
     return out @ state[prefix + 'proj.weight'].T + state[prefix + 'proj.bias']
 
 
-def block(state, prefix, x, num_heads, window, pretrained, shifted, **options):
-    """One residual post-norm block."""
-    x = x + layer_norm(state, prefix + 'norm1.',
-                       attention(state, prefix + 'attn.', x, num_heads, window, pretrained, shifted, **options))
-    hidden = gelu(x @ state[prefix + 'mlp.fc1.weight'].T + state[prefix + 'mlp.fc1.bias'])
-    x = x + layer_norm(state, prefix + 'norm2.', hidden @ state[prefix + 'mlp.fc2.weight'].T +
-                       state[prefix + 'mlp.fc2.bias'])
+def mlp(state, prefix, x):
+    """Two linear layers with a GELU between them."""
+    hidden = gelu(x @ state[prefix + 'fc1.weight'].T + state[prefix + 'fc1.bias'])
+    return hidden @ state[prefix + 'fc2.weight'].T + state[prefix + 'fc2.bias']
+
+
+def block(state, prefix, x, num_heads, window, pretrained, shifted, placement='res_post', **options):
+    """One block: residual post-norm, or norms before attention and MLP."""
+    def attend(x):
+        return attention(state, prefix + 'attn.', x, num_heads, window, pretrained, shifted, **options)
+
+    if placement == 'pre':
+        x = x + attend(layer_norm(state, prefix + 'norm1.', x))
+        x = x + mlp(state, prefix + 'mlp.', layer_norm(state, prefix + 'norm2.', x))
+    else:
+        x = x + layer_norm(state, prefix + 'norm1.', attend(x))
+        x = x + layer_norm(state, prefix + 'norm2.', mlp(state, prefix + 'mlp.', x))
     return layer_norm(state, prefix + 'norm3.', x) if prefix + 'norm3.weight' in state else x
 
 
@@ -119,26 +127,30 @@ def patch_embed(state, x):
     return layer_norm(state, 'patch_embed.norm.', out)
 
 
-def merge(state, prefix, x):
-    """Patch merging, token by token."""
+def merge(state, prefix, x, placement='res_post'):
+    """Patch merging; the norm after the reduction, or before it."""
     b, h, w, c = x.shape
     rows, cols = math.ceil(h / 2), math.ceil(w / 2)
     padded = torch.zeros(b, rows * 2, cols * 2, c, dtype=x.dtype)
     padded[:, :h, :w] = x
     four = [padded[:, 0::2, 0::2], padded[:, 1::2, 0::2], padded[:, 0::2, 1::2], padded[:, 1::2, 1::2]]
-    return layer_norm(state, prefix + 'norm.', torch.cat(four, -1) @ state[prefix + 'reduction.weight'].T)
+    x, weight = torch.cat(four, -1), state[prefix + 'reduction.weight']
+    if placement == 'pre':
+        return layer_norm(state, prefix + 'norm.', x) @ weight.T
+    return layer_norm(state, prefix + 'norm.', x @ weight.T)
 
 
-def backbone(state, x, *, depths, num_heads, windows, pretrained, out_indices=(0, 1, 2, 3), **options):
+def backbone(state, x, *, depths, num_heads, windows, pretrained, out_indices=(0, 1, 2, 3), placement='res_post',
+             **options):
     """The feature maps of an image, each (B, C_i, H_i, W_i)."""
     x = patch_embed(state, x)
     outs = []
     for i, depth in enumerate(depths):
         for j in range(depth):
             x = block(state, f'layers.{i}.blocks.{j}.', x, num_heads[i], windows[i], pretrained[i], j % 2 == 1,
-                      **options)
+                      placement, **options)
         if i in out_indices:
             outs.append(layer_norm(state, f'norm{i}.', x).permute(0, 3, 1, 2))
         if i + 1 < len(depths):
-            x = merge(state, f'layers.{i}.downsample.', x)
+            x = merge(state, f'layers.{i}.downsample.', x, placement)
     return outs

@@ -59,6 +59,46 @@ def test_position_bias_equals_reference(kind, rng):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize('size, window', [((44, 36), 4), ((37, 61), (5, 3))])
+def test_norms_before_equal_reference(size, window, rng):
+    """``norm_placement='pre'``: the arrangement of Swin V1, with the extra norm and patch merging."""
+    arch = dict(SMALL, depths=[2, 3], extra_norm_every_n_blocks=3)
+    net = SwinTransformerV2(arch, window_size=[window, window], out_indices=(0, 1), norm_placement='pre',
+                            drop_path_rate=0.).double()
+    assert net.layers[0].downsample.norm.weight.shape == (32,)
+    randomize(net)
+    x = torch.randn(2, 3, *size, generator=rng, dtype=torch.float64)
+    ours, theirs = net(x), reference_of(net, x, placement='pre')
+    weights = [torch.randn(o.shape, generator=rng, dtype=o.dtype) for o in ours]
+    names, parameters = zip(*net.named_parameters())
+    grads = [torch.autograd.grad(sum((o * w).sum() for o, w in zip(outs, weights)), parameters)
+             for outs in (ours, theirs)]
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for name, a, b in zip(names, *grads):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f'{name}: {m}')
+
+
+def test_norms_before_start_at_one():
+    net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), norm_placement='pre')
+    assert all(p.eq(1).all() for n, p in net.named_parameters() if 'norm' in n and n.endswith('weight'))
+
+
+@pytest.mark.parametrize('placement', ['res_post', 'pre'])
+def test_gradcheck_of_a_block(placement, rng):
+    arch = dict(embed_dims=4, depths=[2], num_heads=[2], extra_norm_every_n_blocks=2)
+    net = randomize(SwinTransformerV2(arch, window_size=[(3, 2)], pretrained_window_sizes=[(4, 3)], out_indices=(0,),
+                                      norm_placement=placement, drop_path_rate=0.).double())
+    block = net.layers[0].blocks[1]  # shifted
+    names, parameters = zip(*((n, p.detach().clone().requires_grad_()) for n, p in block.named_parameters()
+                              if 'cpb_mlp' not in n))
+    x = torch.randn(1, 5, 3, 4, generator=rng, dtype=torch.float64, requires_grad=True)
+
+    def f(x, *values):
+        return torch.func.functional_call(block, dict(zip(names, values)), (x,))
+    assert torch.autograd.gradcheck(f, (x, *parameters), fast_mode=True)
+
+
 def test_extra_norm_equals_reference(rng):
     arch = dict(embed_dims=4, depths=[5, 3], num_heads=[1, 2], extra_norm_every_n_blocks=2)
     net = randomize(SwinTransformerV2(arch, window_size=4, out_indices=(1,)).double().eval())
@@ -139,13 +179,13 @@ def test_checkpointed_equals_plain_even_after_two_forwards(with_cp, rng):
     checkpointed = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), drop_path_rate=.5, with_cp=with_cp)
     checkpointed.double().load_state_dict(plain.state_dict())
     images = [torch.randn(2, 3, *s, generator=rng, dtype=torch.float64) for s in ((40, 36), (64, 52))]
-    grads = []
+    results = []
     for net in (plain, checkpointed):
         torch.manual_seed(3)
-        losses = [sum(o.square().sum() for o in net(x)) for x in images]
-        sum(losses).backward()
-        grads.append([p.grad for p in net.parameters()])
-    for a, b in zip(*grads):
+        outs = [o for x in images for o in net(x)]
+        sum(o.square().sum() for o in outs).backward()
+        results.append([*outs, *(p.grad for p in net.parameters())])
+    for a, b in zip(*results):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -198,10 +238,11 @@ def test_starts_as_the_identity_on_the_residual_stream(rng):
     torch.testing.assert_close(net.layers[0].blocks[0](x), x, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('mask_padding', [True, False])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_is_finite_with_padded_windows(dtype, rng):
+def test_autocast_is_finite_with_padded_windows(dtype, mask_padding, rng):
     """Padded keys are exactly zero: dividing them by an eps of 1e-12 makes gradients NaN in half precision."""
-    net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), mask_padding=False), std=.1)
+    net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), mask_padding=mask_padding), std=.1)
     with torch.no_grad():
         for stage in net.layers:
             for blk in stage.blocks:
@@ -253,6 +294,7 @@ def test_half_precision_weights(dtype, rng):
     (dict(out_indices=(1, 4)), r'out_indices must be increasing .*got \(1, 4\)'),
     (dict(out_indices=()), r'out_indices must be increasing .*got \(\)'),
     (dict(attn_backend='magic'), "attn_backend must be one of auto, reference.*got 'magic'"),
+    (dict(norm_placement='post'), "norm_placement must be one of res_post, pre, got 'post'"),
     (dict(position_bias='none'), "position_bias must be one of log_cpb.*got 'none'"),
     (dict(drop_path_rate=1.), r'drop_path_rate must be a probability in \[0, 1\), got 1.0'),
     (dict(drop_rate=-.1), r'drop_rate must be a probability in \[0, 1\), got -0.1'),

@@ -90,3 +90,33 @@ def test_windows_can_be_overridden_on_the_command_line():
     net = build(cfg).backbone
     assert net.window_sizes == ((48, 48),) * 3 + ((24, 24),)
     assert net.pretrained_window_sizes == ((16, 16),) * 3 + ((8, 8),)
+
+
+@pytest.mark.parametrize('option, windows', [
+    ('model.backbone.window_size=12', ((12, 12),) * 4),
+    ('model.backbone.window_size=[24,24,24,12]', ((24, 24),) * 3 + ((12, 12),)),
+    ('model.backbone.window_size=[(8,6),(8,6),7,(4,3)]', ((8, 6), (8, 6), (7, 7), (4, 3))),
+])
+def test_windows_can_be_set_on_the_command_line(option, windows, rng):
+    """As ``--cfg-options`` reads it, for training and for testing; coordinates keep the pre-training windows."""
+    from argparse import ArgumentParser
+
+    from mmdet.registry import MODELS
+    from mmengine.config import DictAction
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    cfg = load('mmdet/htc_swinv2_mini.py')
+    trained = MODELS.build(cfg.model.backbone)
+    cfg.merge_from_dict(parser.parse_args(['--cfg-options', option]).cfg_options)
+    net = MODELS.build(cfg.model.backbone)
+    assert net.window_sizes == windows
+    assert [b.attn.window_size for s in net.layers for b in s.blocks] == [
+        w for w, s in zip(windows, net.layers) for _ in s.blocks]
+    assert net.pretrained_window_sizes == trained.pretrained_window_sizes == ((8, 8),) * 4
+    assert {b.attn.pretrained_window for s in net.layers for b in s.blocks} == {(8, 8)}
+    net.load_state_dict(trained.state_dict())  # the same checkpoint
+    x = torch.randn(1, 3, 100, 132, generator=rng)
+    with torch.no_grad():
+        assert all(o.isfinite().all() for o in net.eval()(x))
+    sum(o.square().mean() for o in net.train()(x)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())

@@ -5,6 +5,8 @@ import torch
 from mmswinv2.core.layers import DropPath, PatchEmbed, PatchMerging
 from mmswinv2.core.swin_transformer_v2 import SwinTransformerV2
 
+from conftest import randomize
+
 
 def test_drop_path_scales_what_it_keeps():
     torch.manual_seed(0)
@@ -15,9 +17,10 @@ def test_drop_path_scales_what_it_keeps():
     assert torch.equal(DropPath(.25).eval()(torch.ones(5, 3)), torch.ones(5, 3))
 
 
-def test_a_dropped_image_is_exactly_the_shortcut(rng):
+@pytest.mark.parametrize('placement', ['res_post', 'pre'])
+def test_a_dropped_image_is_exactly_the_shortcut(placement, rng):
     net = SwinTransformerV2(dict(embed_dims=8, depths=[2], num_heads=[2]), window_size=4, out_indices=(0,),
-                            drop_path_rate=.9)
+                            drop_path_rate=.9, norm_placement=placement)
     block = net.layers[0].blocks[1].train()
     with torch.no_grad():
         for p in block.parameters():
@@ -26,6 +29,23 @@ def test_a_dropped_image_is_exactly_the_shortcut(rng):
     torch.manual_seed(0)
     same = (block(x) == x).flatten(1).all(1)
     assert 40 < same.sum() < 64
+
+
+def test_the_expected_block_is_the_block_without_drop_path(rng):
+    """Of the branch of attention, whose norm comes before the drop: kept ones are scaled, the mean is unbiased."""
+    arch = dict(embed_dims=8, depths=[2], num_heads=[2])
+    net = randomize(SwinTransformerV2(arch, window_size=4, out_indices=(0,), drop_path_rate=.5))
+    block = net.layers[0].blocks[1].train()
+    with torch.no_grad():
+        block.norm2.weight.zero_()  # the branch of the MLP gives its bias alone, dropped or not
+        block.norm2.bias.zero_()
+        x = torch.randn(1, 4, 4, 8, generator=rng)
+        branch = block.eval()(x) - x
+        out = block.train()(x.expand(4000, -1, -1, -1)) - x
+    kept = (out != 0).flatten(1).any(1)
+    assert kept.float().mean().item() == pytest.approx(.5, abs=.03)
+    torch.testing.assert_close(out[kept], (2 * branch).expand(int(kept.sum()), -1, -1, -1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out.mean(0, keepdim=True), branch, rtol=0, atol=.1)
 
 
 def test_drop_path_rates_grow_linearly():

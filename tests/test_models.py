@@ -328,3 +328,10 @@ def test_pretrained_takes_each_public_layout(layout, tmp_path):
                             init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
     net.init_weights()
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+
+
+def test_a_state_dict_holds_weights_and_windows_alone():
+    """No derived buffer is saved, or broadcast by DDP."""
+    net = SwinTransformerV2(dict(PLAIN, extra_norm_every_n_blocks=2), window_size=4, out_indices=(0, 1, 2))
+    assert set(net.state_dict()) == {n for n, _ in net.named_parameters()} | {'pretrained_window_sizes'}
+    assert list(net.buffers()) == []

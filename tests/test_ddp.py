@@ -1,0 +1,59 @@
+"""Two processes with gloo: frozen stages, checkpointing, images of another size in each step."""
+import socket
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from mmswinv2.core import SwinTransformerV2
+
+from conftest import SMALL, randomize
+
+SIZES = [(40, 36), (64, 52)]
+
+
+def build():
+    arch = dict(SMALL, depths=[2, 2])
+    return randomize(SwinTransformerV2(arch, window_size=4, out_indices=(0, 1), frozen_stages=1, with_cp=True,
+                                       drop_path_rate=0.).double())
+
+
+def loss_of(net, step, rank):
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    x = torch.randn(1, 3, *SIZES[step], generator=generator, dtype=torch.float64)
+    return sum(o.square().mean() for o in net(x))
+
+
+def train(rank, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    net = DistributedDataParallel(build()).train()  # built, then wrapped, then train(): as mmengine does
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=.01)
+    for step in range(2):
+        optimizer.zero_grad()
+        loss_of(net, step, rank).backward()
+        optimizer.step()
+    torch.save(dict(net.module.state_dict()), f'{folder}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    mp.spawn(train, args=(port, str(tmp_path)), nprocs=2)
+    net = build().train()
+    start = {k: v.clone() for k, v in net.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=.01)
+    for step in range(2):
+        optimizer.zero_grad()
+        ((loss_of(net, step, 0) + loss_of(net, step, 1)) / 2).backward()
+        optimizer.step()
+    frozen = ('patch_embed.', 'layers.0.', 'norm0.')
+    for rank in range(2):
+        state = torch.load(tmp_path / f'{rank}.pth')
+        for k, v in net.state_dict().items():
+            torch.testing.assert_close(state[k], v, rtol=1e-10, atol=1e-12)
+            moved = not torch.equal(state[k], start[k])
+            assert moved == (not k.startswith(frozen) and k != 'pretrained_window_sizes'), k
