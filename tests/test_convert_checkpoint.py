@@ -79,6 +79,15 @@ def test_safetensors_are_written_for_their_readers(state, tmp_path, capsys):
     assert all(torch.equal(v, loaded[k]) for k, v in state.items()) and set(loaded) == set(state)
 
 
+def test_a_shared_position_bias_is_written_for_each_block(state, tmp_path, capsys):
+    torch.save(peer_files.simmim(state, DEPTHS, shared=True), tmp_path / 'a.pth')
+    assert run(capsys, tmp_path / 'a.pth', tmp_path / 'b.safetensors')[0] == 0  # which refuses shared memory
+    loaded = load_file(tmp_path / 'b.safetensors')
+    for block in range(2):
+        torch.testing.assert_close(loaded[f'layers.0.blocks.{block}.attn.cpb_mlp.0.weight'],
+                                   state['layers.0.blocks.0.attn.cpb_mlp.0.weight'])
+
+
 class Evil:
     def __init__(self, path):
         self.path = path
