@@ -3,7 +3,7 @@
 Legend: B images, H W tokens, C channels, nH heads, d = C/nH, window (Wh, Ww), N = Wh*Ww tokens per window,
 nW windows per image.
 
-A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, dropout) -> out`` with
+A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, dropout, budget) -> out`` with
 
 * ``qkv``: queries, keys and values as projected, shape (B, H, W, 3C), the last axis being (3, nH, d);
 * ``table``: the bias table of that window, shape (nH, 2Wh-1, 2Ww-1);
@@ -11,9 +11,14 @@ A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, 
 * ``window``, ``shift``: (h, w) in tokens, fitted to the map: no window is larger than the map;
 * ``padding``: what a padding token holds, shape (3C,), or None to mask padding tokens;
 * ``dropout``: rate on the attention probabilities;
+* ``budget``: MiB that intermediate results may take, about;
 
 and returns (B, H, W, C). Padding, shift and partition are the backend's own matter. Backends differ in speed and
 memory, never in meaning: each is tested equal to ``reference`` in output and in every gradient.
+
+``reference``: the formula, with whole attention maps; gradients of any order. ``sequential``: cell by cell within the
+budget (``cell_attention.py``), forward and backward, also with dropout. ``sdpa``: the same with torch's fused kernel
+(``F.scaled_dot_product_attention``) in the forward pass where there is no dropout. ``auto`` is ``sdpa``.
 
 Source:
     arXiv:2111.09883, sections 3.2 and 3.3; microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``,
@@ -28,7 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import Pair, check_rate
+from .cell_attention import MAX_LOGIT_SCALE, MIB, cell_attention
+from .checks import Pair, check_rate, is_int
 from .position_bias import (
     POSITION_BIASES,
     ContinuousBias,
@@ -37,9 +43,7 @@ from .position_bias import (
     resize_table,
     table_window,
 )
-from .windows import AxisWindows, window_kinds, window_partition, window_reverse
-
-MAX_LOGIT_SCALE = math.log(100)  # a temperature of at least 0.01
+from .windows import AxisWindows, balanced_window, pad_map, window_kinds, window_partition, window_reverse
 
 
 def cosine_normalize(x: Tensor) -> Tensor:
@@ -64,11 +68,11 @@ def cosine_normalize(x: Tensor) -> Tensor:
 
 
 def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window: Pair, shift: Pair,
-                        padding: Tensor | None, dropout: float) -> Tensor:
+                        padding: Tensor | None, dropout: float, budget: int = 0) -> Tensor:
     """The formula, window kind by window kind; see the head of this module for arguments and result.
 
-    Logits, softmax and the sum over values are computed in float32 (float64 for float64) whatever the dtype of
-    ``qkv``, also under autocast.
+    Whole attention maps are built and ``budget`` is not kept. Logits, softmax and the sum over values are computed in
+    float32 (float64 for float64) whatever the dtype of ``qkv``, also under autocast.
     """
     b, h, w, c3 = qkv.shape
     rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
@@ -94,7 +98,41 @@ def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, wind
         return window_reverse(out, rows, cols).to(qkv.dtype)
 
 
-BACKENDS: dict[str, Callable[..., Tensor]] = {'reference': reference_attention}
+def cellwise_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window: Pair, shift: Pair,
+                       padding: Tensor | None, dropout: float, budget: int, fused: bool) -> Tensor:
+    """Attention cell by cell; see the head of this module for arguments and result.
+
+    Padding that is masked is not computed at all. Double backward is refused by torch: the gradient has no derivative.
+
+    Args:
+        fused: Whether torch's fused kernel computes the forward pass.
+    """
+    _, h, w, _ = qkv.shape
+    if padding is not None:
+        rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
+        qkv = pad_map(qkv, rows, cols, value=padding)
+    # on the CPU whatever the device, so that activation checkpointing restores it and nothing waits
+    seed = torch.randint(2**62, (1 if dropout else 0,), dtype=torch.int64, device='cpu')
+    out = cell_attention(qkv.contiguous(), table, logit_scale, seed, window, shift, dropout, budget * MIB, fused)
+    return out[:, :h, :w]
+
+
+def sequential_attention(*args, **kwargs) -> Tensor:
+    """Cell by cell in bounded memory, forward and backward."""
+    return cellwise_attention(*args, **kwargs, fused=False)
+
+
+def sdpa_attention(*args, **kwargs) -> Tensor:
+    """Cell by cell with torch's fused kernel in the forward pass."""
+    return cellwise_attention(*args, **kwargs, fused=True)
+
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {
+    'reference': reference_attention,
+    'sdpa': sdpa_attention,
+    'sequential': sequential_attention,
+}
+WINDOW_FITS = ('exact', 'balanced')
 
 
 def get_backend(name: str) -> Callable[..., Tensor]:
@@ -107,10 +145,33 @@ def get_backend(name: str) -> Callable[..., Tensor]:
         ValueError: if the name is unknown.
     """
     if name == 'auto':
-        return reference_attention
+        return sdpa_attention
     if name not in BACKENDS:
         raise ValueError(f'attn_backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
     return BACKENDS[name]
+
+
+class BiasCache:
+    """The bias tables of a module at test, one per window, for the weights that they were computed from.
+
+    A table is computed again when a weight was changed in place (training steps, ``load_state_dict``), is another
+    tensor (moves to another dtype or device), or the mode of the module was set (code that writes to ``.data``, as
+    averaged models are swapped in, cannot be seen otherwise).
+    """
+
+    def __init__(self) -> None:
+        self.tables: dict[Pair, tuple[tuple, Tensor]] = {}
+
+    def get(self, window: Pair, weights: list[nn.Parameter], compute: Callable[[], Tensor]) -> Tensor:
+        """The table of a window: the kept one while it is that of the weights, else a new one, which is kept."""
+        key = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
+        kept = self.tables.get(window)
+        if kept is None or kept[0] != key:
+            kept = self.tables[window] = key, compute()
+        return kept[1]
+
+    def __reduce__(self) -> tuple:
+        return BiasCache, ()
 
 
 class WindowAttention(nn.Module):
@@ -126,20 +187,30 @@ class WindowAttention(nn.Module):
         attn_drop_rate: Dropout of attention probabilities, in [0, 1).
         drop_rate: Dropout after the projection, in [0, 1).
         attn_backend: A key of ``BACKENDS``, or ``'auto'``.
+        attn_budget_mib: MiB that a backend's intermediate results may take, about, beside its input and output; None:
+            64 on a CPU, 512 elsewhere.
+        window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows.
         mask_padding: Whether padding tokens are masked. Otherwise they take part as tokens of zeros, as in the
             authors' dense code.
 
     Raises:
-        ValueError: if ``position_bias`` or ``attn_backend`` is unknown or a rate out of range.
+        ValueError: if ``position_bias``, ``attn_backend`` or ``window_fit`` is unknown, or a number out of range.
     """
 
     def __init__(self, dim: int, *, num_heads: int, window_size: Pair, pretrained_window: Pair,
                  position_bias: str = 'log_cpb', qkv_bias: bool = True, attn_drop_rate: float = 0.,
-                 drop_rate: float = 0., attn_backend: str = 'auto', mask_padding: bool = True) -> None:
+                 drop_rate: float = 0., attn_backend: str = 'auto', attn_budget_mib: int | None = None,
+                 window_fit: str = 'exact', mask_padding: bool = True) -> None:
         super().__init__()
         if position_bias not in POSITION_BIASES:
             raise ValueError(f'position_bias must be one of {", ".join(POSITION_BIASES)}, got {position_bias!r}')
+        if window_fit not in WINDOW_FITS:
+            raise ValueError(f'window_fit must be one of {", ".join(WINDOW_FITS)}, got {window_fit!r}')
+        if attn_budget_mib is not None and (not is_int(attn_budget_mib) or attn_budget_mib < 1):
+            raise ValueError(f'attn_budget_mib must be an integer >= 1 MiB or None, got {attn_budget_mib!r}')
         self.window_size = window_size
+        self.window_fit = window_fit
+        self.attn_budget_mib = attn_budget_mib
         self.pretrained_window = pretrained_window
         self.position_bias = position_bias
         self.attn_drop_rate = check_rate('attn_drop_rate', attn_drop_rate)
@@ -157,14 +228,23 @@ class WindowAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+        self.bias_cache = BiasCache()
 
     def bias_table(self, window: Pair) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2Wh-1, 2Ww-1)."""
         if self.position_bias != 'parameterized':
-            return self.cpb_mlp(window, self.pretrained_window)
+            if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+                return self.cpb_mlp(window, self.pretrained_window)
+            return self.bias_cache.get(window, list(self.cpb_mlp.parameters()),
+                                       lambda: self.cpb_mlp(window, self.pretrained_window))
         height, width = self.window_size
         table = self.relative_position_bias_table.t().view(-1, 2 * height - 1, 2 * width - 1)
         return crop_table(table, window)
+
+    def train(self, mode: bool = True) -> WindowAttention:
+        """Sets the mode; bias tables that were kept are forgotten."""
+        self.bias_cache = BiasCache()
+        return super().train(mode)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         key = prefix + 'relative_position_bias_table'
@@ -185,8 +265,11 @@ class WindowAttention(nn.Module):
         Returns:
             Shape (B, H, W, C).
         """
+        sizes = self.window_size
+        if self.window_fit == 'balanced':
+            sizes = tuple(balanced_window(*axis) for axis in zip(x.shape[1:3], sizes))
         axes = [AxisWindows.fit(length, size, size // 2 if shifted else 0)
-                for length, size in zip(x.shape[1:3], self.window_size)]
+                for length, size in zip(x.shape[1:3], sizes)]
         window, shift = tuple(axis.window for axis in axes), tuple(axis.shift for axis in axes)
         bias = None
         if self.q_bias is not None:
@@ -196,5 +279,6 @@ class WindowAttention(nn.Module):
             padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
         x = self.backend(
             F.linear(x, self.qkv.weight, bias), self.bias_table(window), self.logit_scale,
-            window=window, shift=shift, padding=padding, dropout=self.attn_drop_rate if self.training else 0.)
+            window=window, shift=shift, padding=padding, dropout=self.attn_drop_rate if self.training else 0.,
+            budget=self.attn_budget_mib or (64 if x.device.type == 'cpu' else 512))
         return self.proj_drop(self.proj(x))

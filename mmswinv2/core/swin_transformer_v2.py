@@ -110,6 +110,9 @@ class SwinTransformerV2(nn.Module):
         norm_eval: Whether norms stay in evaluation mode (a LayerNorm is the same in both).
         with_cp: Activation checkpointing, a bool or one per stage.
         attn_backend: ``'auto'`` or a key of ``mmswinv2.core.attention.BACKENDS``.
+        attn_budget_mib: MiB that intermediate results of attention may take, about; None: 64 on a CPU, 512 elsewhere.
+        window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows, so
+            that windows hold less padding; the bias of a continuous kind is that of the smaller window.
         mask_padding: Whether tokens that pad a map to whole windows are masked; False as in the authors' dense code.
         position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'`` (a table, resized on load when the
             window is another one).
@@ -130,8 +133,8 @@ class SwinTransformerV2(nn.Module):
                  in_channels: int = 3, mlp_ratio: float = 4., qkv_bias: bool = True, drop_rate: float = 0.,
                  attn_drop_rate: float = 0., drop_path_rate: float = 0.2, frozen_stages: int = -1,
                  norm_eval: bool = False, with_cp: bool | Sequence[bool] = False, attn_backend: str = 'auto',
-                 mask_padding: bool = True, position_bias: str = 'log_cpb',
-                 norm_placement: str = 'res_post') -> None:
+                 attn_budget_mib: int | None = None, window_fit: str = 'exact', mask_padding: bool = True,
+                 position_bias: str = 'log_cpb', norm_placement: str = 'res_post') -> None:
         super().__init__()
         self.arch = get_arch(arch)
         num_stages = len(self.arch.depths)
@@ -165,7 +168,8 @@ class SwinTransformerV2(nn.Module):
             attention = dict(
                 num_heads=self.arch.num_heads[i], window_size=self.window_sizes[i],
                 pretrained_window=self.pretrained_window_sizes[i], position_bias=position_bias, qkv_bias=qkv_bias,
-                attn_drop_rate=attn_drop_rate, attn_backend=attn_backend, mask_padding=mask_padding)
+                attn_drop_rate=attn_drop_rate, attn_backend=attn_backend,
+                attn_budget_mib=attn_budget_mib, window_fit=window_fit, mask_padding=mask_padding)
             blocks = [
                 SwinBlock(dim, shifted=j % 2 == 1, norm_first=norm_first, mlp_ratio=mlp_ratio, drop_rate=drop_rate,
                           drop_path_rate=drop_path_rate * (first + j) / last,

@@ -84,6 +84,11 @@ class AxisWindows:
         return groups
 
 
+def balanced_window(length: int, window: int) -> int:
+    """The smallest window that covers ``length`` tokens with as many windows as ``window`` does."""
+    return -(-length // -(-length // window))
+
+
 @dataclass(frozen=True)
 class WindowKind:
     """Windows of a map that share one mask.
@@ -127,6 +132,19 @@ def window_kinds(rows: AxisWindows, cols: AxisWindows, *, mask_padding: bool = T
     return tuple(kinds)
 
 
+def pad_map(x: Tensor, rows: AxisWindows, cols: AxisWindows, *, value: Tensor | None = None) -> Tensor:
+    """Pads a map (B, H, W, C) at the bottom and right to whole windows, with ``value`` (C,) or zeros."""
+    b, h, _, c = x.shape
+    pad_h, pad_w = rows.padded - rows.length, cols.padded - cols.length
+    if not (pad_h or pad_w):
+        return x
+    if value is None:
+        return F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
+    value = value.to(x.dtype)
+    x = torch.cat([x, value.expand(b, h, pad_w, c)], dim=2)
+    return torch.cat([x, value.expand(b, pad_h, cols.padded, c)], dim=1)
+
+
 def window_partition(x: Tensor, rows: AxisWindows, cols: AxisWindows, *, value: Tensor | None = None) -> Tensor:
     """Pads a map, shifts it and cuts it into windows.
 
@@ -141,14 +159,7 @@ def window_partition(x: Tensor, rows: AxisWindows, cols: AxisWindows, *, value: 
     """
     b, h, w, c = x.shape
     assert (h, w) == (rows.length, cols.length), 'the windows were laid over a map of another size'
-    pad_h, pad_w = rows.padded - h, cols.padded - w
-    if pad_h or pad_w:
-        if value is None:
-            x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))
-        else:
-            value = value.to(x.dtype)
-            x = torch.cat([x, value.expand(b, h, pad_w, c)], dim=2)
-            x = torch.cat([x, value.expand(b, pad_h, cols.padded, c)], dim=1)
+    x = pad_map(x, rows, cols, value=value)
     if rows.shift or cols.shift:
         x = torch.roll(x, (-rows.shift, -cols.shift), dims=(1, 2))
     x = x.view(b, rows.count, rows.window, cols.count, cols.window, c)
