@@ -6,7 +6,13 @@ import sys
 import pytest
 import torch
 from mmengine.registry import MODELS as ROOT
-from mmengine.runner.checkpoint import get_state_dict, load_checkpoint, load_state_dict, save_checkpoint
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    get_state_dict,
+    load_checkpoint,
+    load_state_dict,
+    save_checkpoint,
+)
 
 import mmswinv2.models
 from mmswinv2 import core
@@ -261,6 +267,9 @@ def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch):
     state = randomize(Detector().backbone).state_dict()
     file = {k: v.clone() for k, v in peer_files.transformers(state, PLAIN['depths']).items()}
     save_file(file, tmp_path / 'a.safetensors')
+    for name, loader in (('a.safetensors', 'load_from_safetensors'), ('https://x.org/a.safetensors', 'load_from_http'),
+                         ('a.pth', 'load_from_local')):
+        assert CheckpointLoader._get_checkpoint_loader(name).__name__ == loader
     lines = []
     monkeypatch.setattr(mmswinv2.models.swin_transformer_v2, 'print_log', lambda text, logger: lines.append(text))
     detector = Detector()

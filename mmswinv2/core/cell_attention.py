@@ -17,11 +17,12 @@ Source:
     arXiv:2111.09883, section 3.5 (sequential self-attention computation; what is iterated over is not said there);
     the rows of a softmax are exact, so that no running maximum is needed.
 """
-# no "from __future__ import annotations": torch.library reads the annotations of its operators
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import List, NamedTuple, Tuple, Union
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class Cells(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def axis_cells(length: int, window: int, shift: int) -> Tuple[Cells, ...]:
+def axis_cells(length: int, window: int, shift: int) -> tuple[Cells, ...]:
     """The cells along an axis: the first ends at the shift, the last at the end of the map.
 
     Args:
@@ -70,7 +71,7 @@ class Chunk(NamedTuple):
     images: slice
     rows: slice
     cols: slice
-    shape: Tuple[int, int, int, int, int]
+    shape: tuple[int, int, int, int, int]
 
     def of(self, x: Tensor, heads: slice) -> Tensor:
         """The chunk's part of a map (B, H, W, nH, d), as a view of shape (heads, b, nh, nw, h, w, d)."""
@@ -96,13 +97,13 @@ def _chunks(batch: int, rows: Cells, cols: Cells, limit: int) -> Iterator[Chunk]
 class Step(NamedTuple):
     """Work on cells of one size and some heads: its chunks, and the blocks of logits that each is taken in."""
 
-    window: Tuple[int, int]
+    window: tuple[int, int]
     heads: slice
-    chunks: List[Chunk]
-    blocks: List[Tuple[slice, slice]]  # (heads of the step, rows of queries)
+    chunks: list[Chunk]
+    blocks: list[tuple[slice, slice]]  # (heads of the step, rows of queries)
 
 
-def _plan(qkv: Tensor, num_heads: int, window: List[int], shift: List[int], budget: int, *,
+def _plan(qkv: Tensor, num_heads: int, window: list[int], shift: list[int], budget: int, *,
           cached: bool) -> Iterator[Step]:
     """Cuts attention of a map into steps, none of which needs more than about ``budget`` bytes.
 
@@ -138,7 +139,7 @@ def _contiguous(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x).view(heads, b * nh * nw, h * w, d)
 
 
-def _unit(x: Tensor, dtype: torch.dtype, scale: Union[Tensor, None]) -> Tuple[Tensor, Tensor]:
+def _unit(x: Tensor, dtype: torch.dtype, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     """Rows of length ``scale`` (heads, 1, 1), or 1, and the inverse of the length that they had; zeros stay zeros."""
     x = _contiguous(x, dtype)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -154,7 +155,7 @@ def _scale(logit_scale: Tensor, dtype: torch.dtype) -> Tensor:
     return logit_scale.to(dtype).clamp(max=MAX_LOGIT_SCALE).exp()  # (nH, 1, 1)
 
 
-def _bias(table: Tensor, window: Tuple[int, int], heads: slice, dtype: torch.dtype) -> Tensor:
+def _bias(table: Tensor, window: tuple[int, int], heads: slice, dtype: torch.dtype) -> Tensor:
     return bias_from_table(crop_table(table[heads].to(dtype), window), window)  # (heads, N, N)
 
 
@@ -169,7 +170,7 @@ def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
     return logits.softmax(-1)
 
 
-def _add_to_table(grad: Tensor, window: Tuple[int, int], heads: slice, grad_table: Tensor) -> None:
+def _add_to_table(grad: Tensor, window: tuple[int, int], heads: slice, grad_table: Tensor) -> None:
     """Adds up a gradient of a bias, (heads, N, N), over pairs of one offset, into that of the table.
 
     Sums along diagonals are sums of columns once each row is moved one further; so along H, then along W.
@@ -188,11 +189,11 @@ def _sum_diagonals(x: Tensor) -> Tensor:
     return x.unflatten(-1, (n, 2 * n - 1)).sum(-2)
 
 
-def _generator(seed: Tensor, device: torch.device) -> Union[torch.Generator, None]:
+def _generator(seed: Tensor, device: torch.device) -> torch.Generator | None:
     return torch.Generator(device).manual_seed(int(seed)) if seed.numel() else None
 
 
-def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor, window: List[int], shift: List[int],
+def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor, window: list[int], shift: list[int],
                    dropout: float, budget: int, fused: bool) -> Tensor:
     """Scaled cosine attention within the cells of a map.
 
@@ -242,8 +243,8 @@ def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor, window
 
 
 def attend_backward(grad_out: Tensor, out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor,
-                    window: List[int], shift: List[int], dropout: float, budget: int,
-                    fused: bool) -> Tuple[Tensor, Tensor, Tensor]:
+                    window: list[int], shift: list[int], dropout: float, budget: int,
+                    fused: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`attend` with respect to ``qkv``, ``table`` and ``logit_scale``; arguments as there."""
     num_heads = logit_scale.shape[0]
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
@@ -302,17 +303,26 @@ def _keep(p: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
     return torch.empty_like(p).bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
 
 
-# operators of torch: opaque to torch.compile, and without a derivative of the derivative
-cell_attention = torch.library.custom_op('mmswinv2::cell_attention', attend, mutates_args=())
-cell_attention_backward = torch.library.custom_op('mmswinv2::cell_attention_backward', attend_backward, mutates_args=())
+# operators of torch: opaque to torch.compile, and without a derivative of the derivative. They are defined by schema:
+# torch.library.custom_op imports the compiler at the first call, which takes a second and 100 MiB
+_SHARED = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor seed, int[] window, int[] shift, float dropout, ' \
+    'int budget, bool fused'
+_OPERATORS = dict(cell_attention=(attend, f'({_SHARED}) -> Tensor'),
+                  cell_attention_backward=(attend_backward, f'(Tensor grad_out, Tensor out, {_SHARED}) -> '
+                                                            '(Tensor, Tensor, Tensor)'))
+for _name, (_function, _schema) in _OPERATORS.items():
+    torch.library.define(f'mmswinv2::{_name}', _schema)
+    torch.library.impl(f'mmswinv2::{_name}', 'CompositeExplicitAutograd', _function)
+cell_attention = torch.ops.mmswinv2.cell_attention.default
+cell_attention_backward = torch.ops.mmswinv2.cell_attention_backward.default
 
 
-@cell_attention.register_fake
+@torch.library.register_fake('mmswinv2::cell_attention')
 def _(qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
     return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
-@cell_attention_backward.register_fake
+@torch.library.register_fake('mmswinv2::cell_attention_backward')
 def _(grad_out, out, qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
     return torch.empty_like(qkv), torch.empty_like(table), torch.empty_like(logit_scale)
 
@@ -326,4 +336,10 @@ def _backward(ctx, grad_out: Tensor):
     return *cell_attention_backward(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
-cell_attention.register_autograd(_backward, setup_context=_setup_context)
+def _refuse(ctx, *grads):
+    raise RuntimeError("attention must be differentiated once only, got a double backward: cell_attention_backward has "
+                       "no derivative; attn_backend='reference' has gradients of any order")
+
+
+torch.library.register_autograd('mmswinv2::cell_attention', _backward, setup_context=_setup_context)
+torch.library.register_autograd('mmswinv2::cell_attention_backward', _refuse)
