@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from mmswinv2.core.layers import DropPath, PatchEmbed, PatchMerging
+from mmswinv2.core import layers
+from mmswinv2.core.layers import DropPath, Mlp, PatchEmbed, PatchMerging
 from mmswinv2.core.swin_transformer_v2 import SwinTransformerV2
 
 from conftest import randomize
@@ -69,3 +70,19 @@ def test_patch_merging_order_and_padding(rng):
     padded[:, :5, :7] = x
     four = torch.cat([padded[:, 0::2, 0::2], padded[:, 1::2, 0::2], padded[:, 0::2, 1::2], padded[:, 1::2, 1::2]], -1)
     torch.testing.assert_close(merge(x), merge.norm(merge.reduction(four)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
+    mlp = Mlp(8, 32).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    x = torch.randn(2, 5, 7, 8, dtype=mlp.fc1.weight.dtype)
+    with torch.autocast('cpu', dtype, enabled=dtype == torch.bfloat16):
+        whole = mlp(x)
+        rows = []
+        mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+        monkeypatch.setattr(layers, 'HIDDEN_BYTES', {True: 9 * 32 * x.element_size()})
+        with torch.no_grad():
+            chunked = mlp(x)
+    assert rows == [9] * 7 + [7]
+    assert chunked.dtype == whole.dtype and chunked.shape == whole.shape
+    torch.testing.assert_close(chunked, whole)
