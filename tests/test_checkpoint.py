@@ -221,6 +221,19 @@ def test_what_does_not_fit_is_an_error(change, message):
         check_complete(read_backbone_state(contents))
 
 
+@pytest.mark.parametrize('name, value, message', [
+    ('layers.0.blocks.0.attn.logit_scale', torch.tensor(1.), r'floating-point numbers along 3 axes, got .* shape \(\)'),
+    ('patch_embed.proj.weight', torch.tensor(1.), 'numbers along 4 axes'),
+    ('layers.0.downsample.reduction.weight', torch.ones(5), 'numbers along 2 axes'),
+    ('layers.0.blocks.0.attn.qkv.weight', torch.ones(24, 8, dtype=torch.int64), 'floating-point .* got torch.int64'),
+    ('norm0.weight', torch.ones(8, 1), 'numbers along 1 axes'),
+    ('pretrained_window_sizes', torch.ones(3), r'integers, of shape \(stages, 2\), got torch.float32'),
+])
+def test_tensors_of_another_kind_are_an_error(name, value, message):
+    with pytest.raises(ValueError, match=f'^{name} must hold .*{message}'):
+        read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
+
+
 def test_query_key_value_of_other_shapes_are_an_error():
     contents = peer_files.transformers(backbone(PLAIN).state_dict(), PLAIN['depths'])
     del contents['swinv2.encoder.layers.0.blocks.0.attention.self.key.weight']

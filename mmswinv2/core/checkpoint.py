@@ -20,6 +20,9 @@ from .position_bias import POSITION_BIASES, relative_coordinates, table_window
 CONTAINERS = ('state_dict', 'model', 'module')
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
 WINDOWS_KEY = 'pretrained_window_sizes'
+RANKS = {'patch_embed.proj.weight': 4, 'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
+         'attn.proj.weight': 2, 'cpb_mlp.0.weight': 2, 'cpb_mlp.2.weight': 2, 'fc1.weight': 2, 'fc2.weight': 2,
+         'reduction.weight': 2}  # axes; others have one
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
         raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
                          f'{", ".join(CONTAINERS)}')
     return {k.removeprefix('module.'): v for k, v in state.items()}, beside  # DistributedDataParallel's prefix
+
+
+def _check_tensor(name: str, value: Tensor, right: bool, requirement: str) -> None:
+    if not right:
+        raise ValueError(f'{name} must hold {requirement}, got {value.dtype} of shape {tuple(value.shape)}')
 
 
 def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: str | None = None) -> BackboneState:
@@ -126,6 +134,14 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     if unknown:
         raise ValueError(f'checkpoint must hold weights of Swin Transformer V2 only, in the layout of {source}; '
                          f'not known: {len(unknown)} ({first(unknown)})')
+    for name, value in state.items():
+        if name == WINDOWS_KEY:
+            _check_tensor(name, value, value.ndim == 2 and value.shape[1] == 2 and not value.is_floating_point(),
+                          'integers, of shape (stages, 2)')
+        else:
+            ndim = next((n for end, n in RANKS.items() if name.endswith(end)), 1)
+            _check_tensor(name, value, value.ndim == ndim and value.is_floating_point(),
+                          f'floating-point numbers along {ndim} axes')
 
     windows, pretrained, kind = _read_coordinates(coords, num_stages)
     tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]

@@ -43,7 +43,10 @@ def read_file(path: str | os.PathLike) -> Mapping:
             raise ValueError(_NOT_WHOLE.format(path)) from e
         raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
                          f'{what[1] or what[2]}; code in a file is not run: save its weights alone') from e
-    except (EOFError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError, IndexError, UnicodeDecodeError) as e:
+    except PermissionError as e:
+        raise ValueError(f'checkpoint must be readable, got {path} ({e.strerror})') from e
+    except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError, IndexError,
+            UnicodeDecodeError) as e:
         raise ValueError(f'{_NOT_WHOLE.format(path)} ({_line(e)})') from e
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
