@@ -15,6 +15,7 @@ def test_demo_reaches_its_bound(seed, tmp_path):
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert Path(tmp_path / 'work' / 'predictions.png').stat().st_size > 10_000
-    rows = {line.split()[0]: [float(v) for v in line.split()[1:]] for line in result.stdout.splitlines()
-            if line.startswith(('box ', 'mask '))}
+    rows = {line[:10].strip(): [float(v) for v in line[10:].split()] for line in result.stdout.splitlines()
+            if line.startswith(('box', 'mask'))}
+    assert list(rows) == ['box', 'box, TTA', 'mask', 'mask, TTA']
     assert rows['box'][1] >= demo.BOUND and rows['mask'][1] >= demo.BOUND

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Trains HTC++ with a small SwinV2 on a small instance data set, tests it and draws what it sees: ``make demo``.
 
-It runs what a user would type: ``mim train mmdet CONFIG``, then ``mim test mmdet CONFIG --checkpoint FILE``.
+It runs what a user would type: ``mim train mmdet CONFIG``, then ``mim test mmdet CONFIG --checkpoint FILE``, then that
+with ``--tta``.
 """
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
 PROGRESS = re.compile(r'Iter\((train|test)\) +(\[ *\d+/\d+\]).*?(eta: [\d:]+)(?:.* loss: ([\d.]+))?')
+TESTS = dict(test=[], tta=['--tta'])  # folder and options of each
 BOUND = .70  # AP50 of boxes and of masks that a run is expected to reach
 SIZES = (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'), ('AP small', 'mAP_s'), ('AP medium', 'mAP_m'),
          ('AP large', 'mAP_l'))
@@ -38,30 +40,34 @@ def main() -> int:
     os.environ['MMSWINV2_MINI_COCO'] = f'{data}/'
 
     try:
-        say(f'1 of 4: the data set, {data}')
+        say(f'1 of 5: the data set, {data}')
         run([sys.executable, 'tools/make_mini_coco.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
-        say(f'2 of 4: mim train mmdet {CONFIG}')
+        say(f'2 of 5: mim train mmdet {CONFIG}')
         run(['mim', 'train', 'mmdet', CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)
         checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
-        say(f'3 of 4: mim test mmdet {CONFIG} --checkpoint {checkpoint.name}')
-        results = work_dir / 'results'
-        run(['mim', 'test', 'mmdet', CONFIG, '--checkpoint', str(checkpoint), '--work-dir', str(work_dir / 'test'),
-             '--cfg-options', f'test_evaluator.outfile_prefix={results}'], work_dir / 'test.log', progress=True)
+        rows = {}
+        for step, (name, options) in enumerate(TESTS.items(), 3):
+            say(f'{step} of 5: {" ".join(["mim test mmdet", CONFIG, "--checkpoint", checkpoint.name, *options])}')
+            folder = work_dir / name
+            results = folder / 'results'
+            run(['mim', 'test', 'mmdet', CONFIG, '--checkpoint', str(checkpoint), '--work-dir', str(folder), *options,
+                 '--cfg-options', f'test_evaluator.outfile_prefix={results}'], work_dir / f'{name}.log', progress=True)
+            metrics = json.loads(max(folder.glob('*/*.json'), key=os.path.getmtime).read_text())
+            for kind, text in (('bbox', 'box'), ('segm', 'mask')):
+                rows[f'{text}{", TTA" if options else ""}'] = [metrics[f'coco/{kind}_{key}'] for _, key in SIZES]
     except subprocess.CalledProcessError:
         return 1
-    metrics = json.loads(max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime).read_text())
-    say('4 of 4: pictures of held-out images')
+    say('5 of 5: pictures of held-out images')
     picture = work_dir / 'predictions.png'
     draw(data, results, picture)
 
-    box, mask = ([metrics[f'coco/{kind}_{key}'] for _, key in SIZES] for kind in ('bbox', 'segm'))
-    print('\nCOCO metrics on held-out images\n')
-    print('        ' + ''.join(f'{name:>11}' for name, _ in SIZES))
-    for name, row in (('box', box), ('mask', mask)):
-        print(f'{name:8}' + ''.join(f'{value:11.3f}' for value in row))
-    print(f'\nground truth beside predictions: {picture}')
+    print('\nCOCO metrics on held-out images; TTA: three scales and flips\n')
+    print(' ' * 10 + ''.join(f'{name:>11}' for name, _ in SIZES))
+    for name in sorted(rows):
+        print(f'{name:10}' + ''.join(f'{value:11.3f}' for value in rows[name]))
+    print(f'\nground truth beside predictions with TTA: {picture}')
     say(f'done in {time.time() - start:.0f} s')
-    if min(box[1], mask[1]) < BOUND:
+    if min(rows['box'][1], rows['mask'][1]) < BOUND:
         print(f'demo: AP50 is below {BOUND}, which this demo is expected to reach', file=sys.stderr)
         return 1
     return 0

@@ -1,11 +1,11 @@
 # HTC++ with SwinV2-H (C = 352) on COCO at 1536 px, window 32.
 _base_ = [
     './_base_/models/htc-pp_swinv2_fpn.py', './_base_/datasets/coco_instance_lsj-1536.py',
-    './_base_/schedules/adamw_3x.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'
 ]
 
-# The public SimMIM weights of SwinV2-H (192 px, window 12) have a layout of their own, which is not read yet: name
-# weights in the release's layout with --cfg-options "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='FILE')"
+# The public SimMIM weights of SwinV2-H (192 px, window 12) are read as they are: name the file with
+# --cfg-options "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='FILE')"
 model = dict(
     backbone=dict(
         arch='huge',
@@ -14,4 +14,7 @@ model = dict(
         pretrained_window_sizes=[12, 12, 12, 6],
         with_cp=True,
         init_cfg=None),
-    neck=dict(in_channels=[352, 704, 1408, 2816]))
+    neck=[
+        dict(type='mmswinv2.GlobalAttention', dim=2816),
+        dict(type='FPN', in_channels=[352, 704, 1408, 2816], out_channels=256, num_outs=5)
+    ])

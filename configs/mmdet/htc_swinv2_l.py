@@ -1,7 +1,7 @@
 # HTC++ with SwinV2-L (C = 192) on COCO at 1536 px, window 32.
 _base_ = [
     './_base_/models/htc-pp_swinv2_fpn.py', './_base_/datasets/coco_instance_lsj-1536.py',
-    './_base_/schedules/adamw_3x.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'
 ]
 
 # released weights, IN-22K at 192 px; their windows, the last stage's clamped to its map, normalise the log-CPB
@@ -15,4 +15,7 @@ model = dict(
         pretrained_window_sizes=[12, 12, 12, 6],
         with_cp=True,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[192, 384, 768, 1536]))
+    neck=[
+        dict(type='mmswinv2.GlobalAttention', dim=1536),
+        dict(type='FPN', in_channels=[192, 384, 768, 1536], out_channels=256, num_outs=5)
+    ])

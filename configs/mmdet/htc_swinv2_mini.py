@@ -11,7 +11,10 @@ model = dict(
         window_size=8,
         pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
         drop_path_rate=0.),
-    neck=dict(in_channels=[48, 96, 192, 384], out_channels=channels),
+    neck=[
+        dict(type='mmswinv2.GlobalAttention', dim=384, num_heads=16, drop_path_rate=0.),
+        dict(type='FPN', in_channels=[48, 96, 192, 384], out_channels=channels, num_outs=5)
+    ],
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
@@ -73,6 +76,23 @@ test_pipeline = [
     dict(type='Resize', scale=(176, 144), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+]
+tta_model = dict(type='mmswinv2.InstanceSegTTAModel')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=scale, keep_ratio=True) for scale in ((154, 126), (176, 144), (198, 162))],
+            [dict(type='RandomFlip', prob=0.), dict(type='RandomFlip', prob=1.)],
+            [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                               'flip_direction'))
+            ],
+        ])
 ]
 train_dataloader = dict(
     batch_size=2,

@@ -1,7 +1,7 @@
 # HTC++ with SwinV2-S (C = 96) on COCO at 1536 px, window 32.
 _base_ = [
     './_base_/models/htc-pp_swinv2_fpn.py', './_base_/datasets/coco_instance_lsj-1536.py',
-    './_base_/schedules/adamw_3x.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'
 ]
 
 # released weights, IN-1K at 256 px; their windows, the last stage's clamped to its map, normalise the log-CPB
@@ -15,4 +15,7 @@ model = dict(
         pretrained_window_sizes=[16, 16, 16, 8],
         with_cp=True,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+    neck=[
+        dict(type='mmswinv2.GlobalAttention', dim=768),
+        dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5)
+    ])

@@ -13,7 +13,7 @@ from mmengine import dist  # noqa: E402
 from mmengine.logging import print_log  # noqa: E402
 from mmengine.model import BaseModule  # noqa: E402
 from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
-from torch import nn  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 
 from .. import core  # noqa: E402
 from ..core import files  # noqa: E402
@@ -53,12 +53,18 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). Every
             weight of the backbone must be in it and every weight of a backbone in it must be used, but for norms of
             outputs, a classifier's head and derived buffers.
+        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone; weights, outputs and the
+            rest of the model keep theirs, so that boxes do not lose precision. float16 needs a loss scale, as
+            mmengine's ``AmpOptimWrapper`` has.
 
     Raises:
-        ValueError: if ``init_cfg`` is of another type, or the file does not fit.
+        ValueError: if ``init_cfg`` is of another type, the file does not fit, or ``autocast_dtype`` is another.
     """
 
-    def __init__(self, arch: str | Mapping = 'tiny', *, init_cfg: Mapping | None = None, **kwargs) -> None:
+    def __init__(self, arch: str | Mapping = 'tiny', *, init_cfg: Mapping | None = None,
+                 autocast_dtype: str | None = None, **kwargs) -> None:
+        if autocast_dtype not in (None, 'bfloat16', 'float16'):
+            raise ValueError(f'autocast_dtype must be None, bfloat16 or float16, got {autocast_dtype!r}')
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
                                      or 'checkpoint' not in init_cfg
                                      or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
@@ -67,6 +73,14 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         super().__init__(arch, **kwargs)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
+        self.autocast_dtype = None if autocast_dtype is None else getattr(torch, autocast_dtype)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Maps images (B, C, H, W) to a map (B, C_i, H_i, W_i) per output, in float32 under mixed precision."""
+        if self.autocast_dtype is None:
+            return super().forward(x)
+        with torch.autocast(x.device.type, dtype=self.autocast_dtype):
+            return super().forward(x)
 
     def init_weights(self) -> None:
         """Loads the weights of ``init_cfg``, strictly; without one the weights stay as constructed.

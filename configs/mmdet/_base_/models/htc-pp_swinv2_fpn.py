@@ -1,6 +1,6 @@
 # HTC++ with a SwinV2 backbone: Hybrid Task Cascade (arXiv:1901.07518: three stages, interleaved, mask information flow)
-# with the mean of the three stages' masks at test and soft-NMS (HTC++: arXiv:2103.14030, appendix A2.2). Heads are
-# HTC's own; the semantic branch, which needs the stuff maps, is left out: our choice.
+# with the mean of the three stages' masks at test, a layer of global attention on the last map and soft-NMS (HTC++:
+# arXiv:2103.14030, appendix A2.2). Heads are HTC's own: our choice. The semantic branch is in htc-pp-semantic.
 num_classes = 80
 
 model = dict(
@@ -17,7 +17,7 @@ model = dict(
         # arch, window_size, pretrained_window_sizes: in the leaf
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.2),
-    neck=dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5),
+    # neck: in the leaf, with its channels: a layer of global attention on the last map, then FPN
     rpn_head=dict(
         type='RPNHead',
         in_channels=256,

@@ -1,0 +1,5 @@
+# HTC++ with SwinV2-G on COCO, from the stage on Objects365 (htc_swinv2_g_objects365.py), as in the paper: box heads but
+# for their classes and everything below are loaded, the mask branch starts from random weights.
+_base_ = './htc_swinv2_g.py'
+
+load_from = 'work_dirs/htc_swinv2_g_objects365/iter_67500.pth'

@@ -1,0 +1,395 @@
+"""Test-time augmentation of detectors: against plain testing, against flips, against a mean taken by hand."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
+from test_configs import load
+
+from mmswinv2.detection import InstanceSegTTAModel, RLEMasks
+from mmswinv2.detection import tta as tta_module
+
+DETECTORS = ('htc', 'htc semantic', 'cascade', 'mask rcnn', 'mask rcnn, class-agnostic', 'cascade boxes', 'faster rcnn')
+SIZE = (93, 131)  # odd, (h, w)
+
+
+def config(name):
+    """A small detector's config, made of the parts of the demo's."""
+    cfg = load('mmdet/htc_swinv2_mini.py').model
+    cfg.backbone.update(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), window_size=4,
+                        pretrained_window_sizes=4)
+    cfg.neck[0].update(dim=64, num_heads=4)
+    cfg.neck[1].update(in_channels=[8, 16, 32, 64])
+    cfg.test_cfg.rpn.update(max_per_img=60)
+    cfg.test_cfg.rcnn.update(score_thr=.2, max_per_img=20)
+    head = cfg.roi_head
+    if name == 'htc semantic':
+        head.semantic_roi_extractor = dict(head.mask_roi_extractor, featmap_strides=[8])
+        head.semantic_head = dict(type='FusedSemanticHead', num_ins=5, fusion_level=1, num_convs=1, in_channels=48,
+                                  conv_out_channels=48, num_classes=5, seg_scale_factor=1 / 8,
+                                  loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=.2))
+    if name.startswith('htc'):
+        return cfg
+    for key in ('interleaved', 'mask_info_flow'):
+        head.pop(key)
+    cfg.type, head.type = 'CascadeRCNN', 'CascadeRoIHead'
+    for mask_head in head.mask_head:
+        mask_head.type = 'FCNMaskHead'
+        mask_head.pop('with_conv_res')
+    if name in ('cascade', 'cascade boxes'):
+        if name == 'cascade boxes':
+            head.pop('mask_head'), head.pop('mask_roi_extractor')
+        return cfg
+    cfg.type, head.type = 'MaskRCNN', 'StandardRoIHead'
+    for key in ('num_stages', 'stage_loss_weights'):
+        head.pop(key)
+    head.bbox_head, head.mask_head = head.bbox_head[0], head.mask_head[0]
+    head.bbox_head.reg_class_agnostic = False
+    cfg.train_cfg.rcnn = cfg.train_cfg.rcnn[0]
+    if name == 'mask rcnn, class-agnostic':
+        head.mask_head.class_agnostic = True
+    if name == 'faster rcnn':
+        cfg.type = 'FasterRCNN'
+        head.pop('mask_head'), head.pop('mask_roi_extractor')
+    return cfg
+
+
+def build(cfg, seed=0):
+    """A detector whose heads say something, though they were never trained."""
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(cfg).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.ndim > 1 and not name.startswith('backbone'):
+                p.normal_(0, 2 / p[0].numel()**.5)
+            if 'backbone' in name and '.norm' in name and name.endswith('weight'):
+                p.fill_(1)
+            if name.endswith(('fc_reg.weight', 'rpn_reg.weight', 'rpn_cls.weight', 'retina_reg.weight')):
+                p.mul_(.05)  # small offsets, and no ties among scores of 1
+            if name.endswith('fc_cls.weight'):
+                p.mul_(.2)
+    return model
+
+
+def wrap(model, **options):
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return InstanceSegTTAModel(module=model, **options)
+
+
+def image(seed=0, size=SIZE):
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, 255, (3, size[0] // 8 + 1, size[1] // 8 + 1), generator=generator, dtype=torch.uint8)
+    return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :size[0], :size[1]].contiguous()
+
+
+def view(img, scale=1., flip=None, ori=None):
+    """A view of an image as a pipeline makes it."""
+    h, w = ori or img.shape[1:]
+    new = (int(h * scale + .5), int(w * scale + .5))
+    if scale != 1:
+        img = torch.nn.functional.interpolate(img[None].float(), new, mode='bilinear')[0].round().to(torch.uint8)
+    if flip:
+        img = img.flip(tta_module.FLIPS[flip])
+    meta = dict(img_shape=new, ori_shape=(h, w), scale_factor=(new[1] / w, new[0] / h), flip=flip is not None,
+                flip_direction=flip, img_id=0)
+    return img, DetDataSample(metainfo=meta)
+
+
+def batch(views):
+    """One image's views as ``pseudo_collate`` makes them."""
+    return dict(inputs=[[v[0]] for v in views], data_samples=[[copy.deepcopy(v[1])] for v in views])
+
+
+def plain(model, img, sample):
+    with torch.no_grad():
+        return model.test_step(dict(inputs=[img], data_samples=[copy.deepcopy(sample)]))[0].pred_instances
+
+
+def assert_same(found, wanted, size=SIZE, atol=1e-5):
+    assert len(found) == len(wanted) > 0
+    torch.testing.assert_close(found.bboxes / max(size), wanted.bboxes / max(size), rtol=0, atol=atol)
+    torch.testing.assert_close(found.scores, wanted.scores, rtol=0, atol=atol)
+    assert torch.equal(found.labels, wanted.labels)
+    assert ('masks' in found) == ('masks' in wanted)
+    if 'masks' in wanted:
+        masks = wanted.masks.numpy()
+        assert masks.any() and not masks.all()
+        assert found.masks.numpy().shape == masks.shape == (len(found), *size)
+        # pixels at the threshold may fall on either side of it
+        assert (found.masks.astype(bool) != masks.astype(bool)).mean() < 1e-4
+
+
+@pytest.mark.parametrize('scale', [1., .77, 1.31])
+@pytest.mark.parametrize('name', DETECTORS)
+def test_one_view_is_plain_testing(name, scale):
+    model = build(config(name))
+    img, sample = view(image(), scale)
+    found, = wrap(model).test_step(batch([(img, sample)]))
+    assert_same(found.pred_instances, plain(model, img, sample))
+    assert found.ori_shape == SIZE
+
+
+def flipped(result, direction, size=SIZE):
+    """A result for the flipped image."""
+    from mmdet.structures.bbox import bbox_flip
+    out = InstanceData(bboxes=bbox_flip(result.bboxes, size, direction), scores=result.scores, labels=result.labels)
+    if 'masks' in result:
+        out.masks = torch.from_numpy(result.masks.numpy().copy()).flip(tta_module.FLIPS[direction])
+    return out
+
+
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
+def test_a_flipped_view_is_flipped_back(direction):
+    model = build(config('htc'))
+    found, = wrap(model).test_step(batch([view(image(), 1.2, direction)]))
+    img, sample = view(image(), 1.2, direction)
+    sample.set_metainfo(dict(flip=False, flip_direction=None))  # as if it were an image of its own
+    assert_same(found.pred_instances, flipped(plain(model, img, sample), direction))
+
+
+@pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
+def test_the_result_for_a_flipped_image_is_the_flipped_result(name):
+    model = wrap(build(config(name)))
+    img = image()
+    found, = model.test_step(batch([view(img), view(img, 1., 'horizontal')]))
+    mirrored = img.flip(-1)
+    other, = model.test_step(batch([view(mirrored), view(mirrored, 1., 'horizontal')]))
+    assert_same(other.pred_instances, flipped(found.pred_instances, 'horizontal'))
+
+
+@pytest.mark.parametrize('name', ['htc', 'cascade', 'mask rcnn'])
+def test_views_are_averaged_on_shared_proposals(name):
+    """By hand: each view's raw results for the same boxes, mapped to the original image, and their mean."""
+    model = build(config(name))
+    views = [view(image()), view(image(), 1.5, 'horizontal'), view(image(), .8)]
+    tta = wrap(model)
+    calls = {}
+    for method in ('_merge_proposals', '_average_boxes', '_average_masks'):
+        def record(*args, _method=method, _f=getattr(tta, method)):
+            calls[_method] = _f(*args)
+            return calls[_method]
+        setattr(tta, method, record)
+    found, = tta.test_step(batch(views))
+    proposals, (boxes, scores), masks = calls.values()
+    assert len(proposals) == 60
+    each_boxes, each_scores, each_masks = [], [], []
+    with torch.no_grad():
+        for img, sample in views:
+            data = model.data_preprocessor(dict(inputs=[img], data_samples=[sample]), False)
+            x = model.extract_feat(data['inputs'])
+            w = sample.img_shape[1]
+            sw, sh = sample.scale_factor
+
+            def there(b):
+                b = b * torch.tensor([sw, sh, sw, sh])
+                return torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
+
+            def back(b):
+                b = b.view(-1, 4)
+                b = torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
+                return b / torch.tensor([sw, sh, sw, sh])
+            kwargs = dict(semantic_feat=None) if name == 'htc' else {}
+            raw, = model.roi_head.predict_bbox(x, [sample.metainfo], [InstanceData(bboxes=there(proposals))],
+                                               rcnn_test_cfg=None, rescale=False, **kwargs)
+            each_boxes.append(back(raw.bboxes).view(len(proposals), -1))
+            each_scores.append(raw.scores)
+            pred = found.pred_instances
+            rois = torch.cat([torch.zeros(len(pred), 1), there(pred.bboxes)], 1)
+            if name == 'mask rcnn':
+                logits = [model.roi_head._mask_forward(x, rois)['mask_preds']]
+            else:
+                logits = [model.roi_head._mask_forward(i, x, rois)['mask_preds'] for i in range(3)]
+            mean = torch.stack([p.sigmoid() for p in logits]).mean(0)[range(len(pred)), pred.labels]
+            each_masks.append(mean.flip(-1) if sample.flip else mean)
+    torch.testing.assert_close(boxes, torch.stack(each_boxes).mean(0), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(scores, torch.stack(each_scores).mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(masks, torch.stack(each_masks).mean(0), rtol=1e-5, atol=1e-5)
+    assert (torch.stack(each_masks) - masks).abs().max() > .05  # views differ
+
+
+def test_where_features_are_kept_does_not_change_the_result(monkeypatch):
+    model = build(config('htc semantic'))
+    views = [view(image()), view(image(), 1.2, 'horizontal')]
+    runs = []
+    extract = model.extract_feat
+    monkeypatch.setattr(model, 'extract_feat', lambda x: runs.append(1) or extract(x))
+    results = {}
+    for features in tta_module.FEATURES:
+        results[features], = wrap(model, features=features).test_step(batch(views))
+    assert len(runs) == 2 + 2 + 6
+    for other in results.values():
+        assert_same(other.pred_instances, results['keep'].pred_instances, atol=0)
+
+
+def with_proposals(monkeypatch, model, choose):
+    predict = model.rpn_head.predict
+    count = []
+
+    def chosen(x, samples, rescale):
+        count.append(1)
+        found, = predict(x, samples, rescale=rescale)
+        return [found[:choose(len(count))]]
+    monkeypatch.setattr(model.rpn_head, 'predict', chosen)
+
+
+@pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
+def test_a_view_without_proposals(monkeypatch, name):
+    model = build(config(name))
+    with_proposals(monkeypatch, model, lambda i: 0 if i == 1 else 40)
+    found, = wrap(model).test_step(batch([view(image()), view(image(), .7)]))
+    assert len(found.pred_instances) > 0 and found.pred_instances.scores.isfinite().all()
+
+
+@pytest.mark.parametrize('views', [1, 2])
+@pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
+def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name, views):
+    model = build(config(name))
+    data = batch([view(image()), view(image(), .7, 'horizontal')][:views])
+    nothing, = wrap(model, tta_cfg=dict(score_thr=1.)).test_step(copy.deepcopy(data))
+    with_proposals(monkeypatch, model, lambda i: 0)
+    none, = wrap(model).test_step(data)
+    for result in (nothing.pred_instances, none.pred_instances):
+        assert result.bboxes.shape == (0, 4) and result.scores.shape == (0,) and result.labels.dtype == torch.int64
+        assert ('masks' in result) == (name != 'faster rcnn')
+        assert list(result.get('masks', [])) == []
+
+
+def test_more_than_a_thousand_proposals():
+    cfg = config('htc')
+    cfg.test_cfg.rpn = dict(nms_pre=2000, max_per_img=1500, nms=dict(type='nms', iou_threshold=.95), min_bbox_size=0)
+    model = build(cfg)
+    tta = wrap(model)
+    counts = []
+    average = tta._average_boxes
+    tta._average_boxes = lambda views, boxes, ranges: counts.append(len(boxes)) or average(views, boxes, ranges)
+    found, = tta.test_step(batch([view(image(size=(320, 448)), .8), view(image(size=(320, 448)), 1., 'horizontal')]))
+    assert counts[0] > 1000
+    assert len(found.pred_instances) == 20
+    assert found.pred_instances.masks.numpy().shape == (20, 320, 448)
+
+
+def test_several_images_at_once():
+    model = build(config('htc'))
+    tta = wrap(model)
+    images = [image(0), image(1, (70, 101))]
+    one_by_one = [tta.test_step(batch([view(i), view(i, 1.3, 'horizontal')]))[0] for i in images]
+    views = [[view(i) for i in images], [view(i, 1.3, 'horizontal') for i in images]]
+    together = tta.test_step(dict(inputs=[[v[0] for v in vs] for vs in views],
+                                  data_samples=[[v[1] for v in vs] for vs in views]))
+    for a, b, i in zip(together, one_by_one, images):
+        assert_same(a.pred_instances, b.pred_instances, tuple(i.shape[1:]), atol=0)
+
+
+def test_ranges_of_sizes_choose_views():
+    model = build(config('mask rcnn'))
+    views = [view(image()), view(image(), 1.5)]
+    tta = wrap(model, size_ranges=[(None, 30), (20, None)])
+    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 25, 25], [0, 0, 20, 80]])
+    used = tta._used(['a', 'b'], boxes, tta.size_ranges)
+    assert used.tolist() == [[True, True, False], [False, True, True]]
+    # everything is of the second view: the first gives proposals alone
+    asked = []
+    predict = model.roi_head.predict_bbox
+    model.roi_head.predict_bbox = lambda x, metas, *a, **k: asked.append(metas[0]['img_shape']) or predict(
+        x, metas, *a, **k)
+    found, = wrap(model, size_ranges=[(1e6, None), (0, None)]).test_step(batch(views))
+    assert len(found.pred_instances) > 0 and asked == [views[1][1].img_shape]
+    # a range per scale
+    flips = [view(image(), s, f) for s in (1., 1.5) for f in (None, 'horizontal')]
+    assert len(tta.test_step(batch(flips))[0].pred_instances) > 0
+    with pytest.raises(ValueError, match='size_ranges must be one per view where views of a scale do not follow'):
+        tta.test_step(batch([flips[0], flips[2], flips[1], flips[3]]))
+    with pytest.raises(ValueError, match='size_ranges must have a range for each view or scale, got 2 for 3 views'):
+        tta.test_step(batch(flips[:3]))
+
+
+def test_sizes_in_no_range_use_all_views():
+    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 25, 25], [0, 0, 100, 100]])
+    used = InstanceSegTTAModel._used(['a', 'b'], boxes, [(0., 20.), (50., float('inf'))])
+    assert used.tolist() == [[True, True, False], [False, True, True]]
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(features='disk'), "features must be one of keep, cpu, recompute, got 'disk'"),
+    (dict(tta_cfg=dict(iou=.5)), r"tta_cfg must have no key but score_thr, .*got \['iou'\]"),
+    (dict(size_ranges=[(1, 2, 3)]), r'size_ranges must be pairs .*got \(1, 2, 3\)'),
+    (dict(size_ranges=[(30, 20)]), r'0 <= least < limit, got \(30, 20\)'),
+])
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        wrap(build(config('faster rcnn')), **options)
+
+
+def test_views_must_say_where_they_come_from():
+    tta = wrap(build(config('htc')))
+
+    def attempt(**meta):
+        img, sample = view(image())
+        sample = DetDataSample(metainfo={k: v for k, v in {**sample.metainfo, **meta}.items() if v != 'none'})
+        tta.test_step(batch([(img, sample), view(image())]))
+    with pytest.raises(ValueError, match='tta_pipeline must resize, and list scale_factor'):
+        attempt(scale_factor='none')
+    with pytest.raises(ValueError, match="list flip_direction .*got flip_direction=None"):
+        attempt(flip=True)
+    with pytest.raises(ValueError, match=r'resize and flip alone .*should be \(186, 131\), got \(93, 131\)'):
+        attempt(scale_factor=(1., 2.))
+    img, sample = view(image())
+    without = DetDataSample(metainfo={k: v for k, v in sample.metainfo.items() if not k.startswith('flip')})
+    assert len(tta.test_step(batch([(img, without)]))) == 1
+    with pytest.raises(ValueError, match='list flip and flip_direction in the meta_keys'):
+        tta.test_step(batch([(img, without), (img.flip(-1), without)]))
+
+
+def test_heads_with_predictions_of_their_own_are_refused():
+    from mmdet.models.roi_heads import StandardRoIHead
+    model = build(config('mask rcnn'))
+
+    class Other(StandardRoIHead):
+        def predict_mask(self, *args, **kwargs):
+            pass
+    model.roi_head.__class__ = Other
+    with pytest.raises(ValueError, match='with the predict_mask of that class, got Other'):
+        wrap(model)
+
+
+def test_single_stage_detectors_fall_back_to_boxes():
+    from mmdet.models.test_time_augs import DetTTAModel
+    cfg = config('htc')
+    neck = dict(cfg.neck[1], start_level=1, add_extra_convs='on_output')
+    model = build(ConfigDict(
+        type='RetinaNet', data_preprocessor=cfg.data_preprocessor, backbone=cfg.backbone, neck=neck,
+        bbox_head=dict(type='RetinaHead', num_classes=4, in_channels=48, stacked_convs=1, feat_channels=48),
+        train_cfg=None, test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=.3, max_per_img=30,
+                                      nms=dict(type='nms', iou_threshold=.5))))
+    views = [view(image()), view(image(), 1.2, 'horizontal')]
+    found, = wrap(model).test_step(batch(views))
+    wanted, = DetTTAModel(ConfigDict(nms=dict(type='nms', iou_threshold=.5), max_per_img=30),
+                          module=model).test_step(batch(views))
+    assert_same(found.pred_instances, wanted.pred_instances, atol=0)
+    assert 'masks' not in found.pred_instances
+
+
+def test_encoded_masks_are_selected_drawn_and_decoded():
+    masks = np.zeros((3, 20, 30), dtype=np.uint8)
+    masks[0, 2:9, 3:8] = masks[1, 5:, 20:] = masks[2, 0, 0] = 1
+    rles = RLEMasks(coco_mask.encode(np.asfortranarray(m)) for m in masks)
+    boxes = torch.tensor([[3., 2, 8, 9], [20, 5, 30, 20], [0, 0, 1, 1]])
+    result = InstanceData(bboxes=boxes, scores=torch.tensor([.9, .1, .8]), labels=torch.zeros(3).long(), masks=rles)
+    kept = result[result.scores > .5]
+    assert np.array_equal(kept.masks.numpy(), masks[[0, 2]])
+    assert np.array_equal(kept.masks.astype(bool), masks[[0, 2]].astype(bool))
+    assert kept[kept.scores > 1].masks.numpy().shape[0] == 0
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = dict(classes=('a',), palette=[(255, 0, 0)])
+    sample = DetDataSample(pred_instances=result)
+    picture = np.zeros((20, 30, 3), dtype=np.uint8)
+    visualizer.add_datasample('x', picture, sample, draw_gt=False, pred_score_thr=.5)
+    assert visualizer.get_image().any()
