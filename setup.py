@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
-TEST = ['pytest', 'hypothesis', 'safetensors', 'scikit-image', 'shapely', 'transformers']
+TEST = ['pytest', 'hypothesis', 'instaboostfast', 'safetensors', 'scikit-image', 'shapely', 'transformers']
 
 
 class BuildWithConfigs(build_py):
@@ -25,6 +25,7 @@ class BuildWithConfigs(build_py):
             target = Path(self.build_lib) / 'mmswinv2' / '.mim' / 'configs'
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copy(ROOT / 'model-index.yml', target.parent)
 
 
 setup(
@@ -48,6 +49,7 @@ setup(
             'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim', 'pycocotools'
         ],
         'safetensors': ['safetensors'],
+        'instaboost': ['instaboostfast'],
         'dev': [*TEST, 'ruff'],
     },
     classifiers=[

@@ -32,6 +32,21 @@ def test_parses_and_survives_a_round_trip(name, tmp_path):
     assert cfg.custom_imports.imports == ['mmswinv2']
 
 
+def test_every_config_is_in_a_metafile_and_a_readme():
+    import yaml
+    index = yaml.safe_load((CONFIGS.parent / 'model-index.yml').read_text())['Import']
+    listed = []
+    for name in index:
+        metafile = yaml.safe_load((CONFIGS.parent / name).read_text())
+        collections = {c['Name']: c for c in metafile['Collections']}
+        assert all((CONFIGS.parent / c['README']).is_file() for c in collections.values())
+        for model in metafile['Models']:
+            assert model['In Collection'] in collections and model['Name'] == Path(model['Config']).stem
+            assert 'Results' not in model  # none of ours yet
+            listed.append(model['Config'].removeprefix('configs/'))
+    assert sorted(listed) == [name for name in LEAVES if not name.endswith('_mini.py')]
+
+
 def test_there_is_an_entry_point_for_each_size():
     assert {f'mmdet/htc_swinv2_{size}.py' for size in FULL} <= set(LEAVES)
 

@@ -1,0 +1,59 @@
+"""The layer of global attention: against the formula, maps that pass, checkpointing, errors."""
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from mmswinv2.models import GlobalAttention
+
+from conftest import randomize
+
+
+def reference(neck, x):
+    """Token by token, with whole attention maps."""
+    b, c, h, w = x.shape
+    y = x.permute(0, 2, 3, 1).reshape(b, h * w, c)
+    q, k, v = neck.qkv(neck.norm1(y)).chunk(3, -1)
+    heads = []
+    for i in range(neck.num_heads):
+        at = slice(i * c // neck.num_heads, (i + 1) * c // neck.num_heads)
+        weights = (q[..., at] @ k[..., at].transpose(1, 2) / (c // neck.num_heads)**.5).softmax(-1)
+        heads.append(weights @ v[..., at])
+    y = y + neck.proj(torch.cat(heads, -1))
+    y = y + neck.mlp.fc2(torch.nn.functional.gelu(neck.mlp.fc1(neck.norm2(y))))
+    return neck.norm3(y).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+@pytest.fixture
+def neck():
+    return randomize(GlobalAttention(12, 3).double()).eval()
+
+
+def test_equals_the_formula_and_passes_other_maps(neck, rng):
+    maps = (torch.randn(2, 4, 9, 7, generator=rng), torch.randn(2, 12, 5, 3, generator=rng, dtype=torch.float64))
+    out = neck(maps)
+    assert out[0] is maps[0] and out[1].shape == maps[1].shape
+    torch.testing.assert_close(out[1], reference(neck, maps[1]), rtol=1e-10, atol=1e-10)
+
+
+def test_checkpointed_equals_plain(neck, rng):
+    x = torch.randn(2, 12, 4, 4, generator=rng, dtype=torch.float64)
+    grads = []
+    for with_cp in (False, True):
+        neck.with_cp = with_cp
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(0)
+        neck.train()((leaf,))[0].square().sum().backward()
+        grads.append([leaf.grad, *(p.grad.clone() for p in neck.parameters())])
+        neck.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+def test_found_by_prefix():
+    neck = MODELS.build([dict(type='mmswinv2.GlobalAttention', dim=8, num_heads=2)])
+    assert isinstance(neck[0], GlobalAttention)
+
+
+@pytest.mark.parametrize('heads', [0, 5])
+def test_heads_must_divide_channels(heads):
+    with pytest.raises(ValueError, match=rf'num_heads must divide dim \(12\), got {heads}'):
+        GlobalAttention(12, heads)

@@ -1,0 +1,285 @@
+"""mmseg: every config with reduced widths, test-time augmentation against mmseg's, labels, sliding inference."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.structures import PixelData
+from mmseg.models.segmentors.seg_tta import SegTTAModel
+from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.structures import SegDataSample
+from test_configs import CONFIGS, LEAVES
+
+from mmswinv2.segmentation import StreamingSegTTAModel
+from mmswinv2.segmentation import tta as tta_module
+
+RECIPES = [name for name in LEAVES if name.startswith('mmseg/') and 'mini' not in name]
+
+
+def load(name):
+    from mmseg.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    return Config.fromfile(CONFIGS / name)
+
+
+def small_model(cfg, seed=0):
+    """The same types with few channels and blocks; windows stay."""
+    cfg.model.backbone.update(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), init_cfg=None)
+    cfg.model.decode_head.update(in_channels=[8, 16, 32, 64], channels=16)
+    if cfg.model.get('auxiliary_head'):
+        cfg.model.auxiliary_head.update(in_channels=32, channels=16)
+    cfg.model.data_preprocessor.size = (64, 96)
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
+
+
+def sample(labels=None, **meta):
+    result = SegDataSample(metainfo=dict(dict(ori_shape=(64, 96), img_shape=(64, 96), img_path='a.jpg'), **meta))
+    if labels is not None:
+        result.gt_sem_seg = PixelData(data=labels)
+    return result
+
+
+def batch(*labels, num_classes=150):
+    images = [torch.randint(0, 255, (3, *seg.shape[-2:]), dtype=torch.uint8) for seg in labels]
+    return dict(inputs=images, data_samples=[sample(seg) for seg in labels])
+
+
+def loss_of(model, data):
+    data = model.data_preprocessor(data, True)
+    total, logged = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    assert all(v.isfinite().all() for v in logged.values()), logged
+    return total, logged
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_builds_at_full_size(name):
+    cfg = load(name)
+    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert model.num_classes == 150
+    assert list(model.decode_head.in_channels) == list(model.backbone.arch.dims)
+    windows = cfg.model.backbone.window_size
+    assert windows[3] * 2 == windows[0] == windows[1] == windows[2]
+    assert cfg.model.data_preprocessor['size'] == cfg.crop_size
+    assert all(stage.with_cp for stage in model.backbone.layers) or not ('1536' in name or '_g' in name)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_one_training_and_one_test_step(name):
+    cfg = load(name)
+    decay = cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
+    lr = cfg.optim_wrapper.optimizer.lr
+    model = small_model(cfg).train()
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {round(g['lr'] / lr, 6) for g in optim.optimizer.param_groups}
+    # stages of one block and a merging each, the last without: 7 layers, the embedding and what is outside
+    assert rates == {round(decay**n, 6) for n in range(9)}
+    total, logged = loss_of(model, batch(*torch.randint(0, 150, (2, 1, 64, 96))))
+    assert {'decode.loss_ce', 'aux.loss_ce'} <= set(logged)
+    total.backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+    optim.step()
+    with torch.no_grad():
+        result, = model.eval().test_step(batch(torch.zeros(1, 64, 96, dtype=torch.int64)))
+    assert result.pred_sem_seg.data.shape == (1, 64, 96)
+    assert result.seg_logits.data.isfinite().all()
+
+
+def test_the_papers_settings():
+    rows = dict(l=(6e-5, 40000, 375, 64, .3, 40), g=(4e-5, 80000, 750, 32, .4, 40))
+    for size, (lr, iters, warm_up, batch_size, drop, window) in rows.items():
+        cfg = load(f'mmseg/upernet_swinv2_{size}.py')
+        assert (cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.max_iters, cfg.param_scheduler[0].end,
+                cfg.auto_scale_lr.base_batch_size, cfg.model.backbone.drop_path_rate,
+                cfg.model.backbone.window_size[0]) == (lr, iters, warm_up, batch_size, drop, window)
+        assert cfg.param_scheduler[1].type == 'PolyLR' and cfg.param_scheduler[1].power == 1
+        assert cfg.test_pipeline[1].scale == (2560, 640)
+    large = load('mmseg/upernet_swinv2_g_896-w56.py')
+    assert large.test_dataloader.dataset.pipeline[1].scale == (3584, 896)
+    assert large.model.backbone.window_size == [56, 56, 56, 28]
+    for window in (16, 20, 32):
+        for kind in ('log_cpb', 'linear_cpb', 'parameterized'):
+            cfg = load(f'mmseg/upernet_swinv2_t_512-w{window}_{kind.replace("_", "-")}.py')
+            assert cfg.model.backbone.position_bias == kind and cfg.model.backbone.window_size[0] == window
+            assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == .95
+    scales = [t['scale'] for t in load('mmseg/upernet_swinv2_l.py').tta_pipeline[1].transforms[0]]
+    assert scales == [(int(2560 * r), int(640 * r)) for r in (.5, .75, 1., 1.25, 1.5, 1.75)]
+
+
+def test_windows_of_table_4_load_one_checkpoint(rng):
+    trained, other = (small_model(load(f'mmseg/upernet_swinv2_g{suffix}.py')).eval() for suffix in ('', '_896-w56'))
+    other.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        assert other(torch.randn(1, 3, 224, 260, generator=rng))[0].isfinite().all()
+
+
+@pytest.mark.parametrize('labels', ['ignored', 'one class', 'one class and ignored'])
+def test_any_labels_train(labels):
+    """All ignored: the loss is finite, and no gradient is NaN."""
+    model = small_model(load('mmseg/upernet_swinv2_t.py')).train()
+    seg = torch.full((2, 1, 64, 96), 255 if 'ignored' in labels else 7)
+    if labels == 'one class and ignored':
+        seg[0] = 7
+    total, _ = loss_of(model, batch(*seg))
+    total.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    if labels == 'ignored':
+        assert total == 0
+
+
+def check(labels, **kwargs):
+    transform = TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=150, **kwargs))
+    return transform(dict(gt_seg_map=labels, seg_map_path='x.png', reduce_zero_label=True))
+
+
+def test_wrong_labels_are_an_error_that_names_the_file():
+    right = np.array([[0, 149], [255, 3]], dtype=np.uint8)
+    assert check(right)['gt_seg_map'] is right
+    with pytest.raises(ValueError, match=r'labels of x.png must be 0 to 149 or 255 \(ignored\).*got \[150, 254\]'):
+        check(np.array([[150, 254], [0, 255]], dtype=np.uint8))
+    with pytest.raises(ValueError, match=r'got \[255\]'):
+        check(right, ignore_index=0)
+    with pytest.raises(ValueError, match='num_classes must be >= 1, got 0'):
+        TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=0))
+
+
+def test_every_training_pipeline_checks_labels():
+    for name in RECIPES:
+        types = [t['type'] for t in load(name).train_dataloader.dataset.pipeline]
+        assert types[types.index('LoadAnnotations') + 1] == 'mmswinv2.CheckLabels', name
+
+
+def lively(cfg, seed=0):
+    """A segmenter that tells places apart, though it was never trained."""
+    model = small_model(cfg, seed).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if '.norm' in name and name.endswith('weight'):
+                p.fill_(1)
+            if 'conv_seg.weight' in name:
+                p.normal_(0, 1)
+    return model
+
+
+def view(img, size, flip=None, ori=(64, 96)):
+    img = torch.nn.functional.interpolate(img[None].float(), size, mode='bilinear')[0].round().to(torch.uint8)
+    if flip:
+        img = img.flip(tta_module.FLIPS[flip])
+    return img, sample(torch.zeros(1, *ori, dtype=torch.int64), ori_shape=ori, img_shape=size, flip=flip is not None,
+                       flip_direction=flip)
+
+
+def views_of(seed, views, ori=(64, 96)):
+    generator = torch.Generator().manual_seed(seed)
+    img = torch.randint(0, 255, (3, ori[0] // 8 + 1, ori[1] // 8 + 1), generator=generator, dtype=torch.uint8)
+    img = img.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :ori[0], :ori[1]]
+    return [view(img, size, flip, ori) for size, flip in views]
+
+
+def collate(*images):
+    return dict(inputs=[[i[n][0] for i in images] for n in range(len(images[0]))],
+                data_samples=[[copy.deepcopy(i[n][1]) for i in images] for n in range(len(images[0]))])
+
+
+VIEWS = [((64, 96), None), ((64, 96), 'horizontal'), ((97, 131), None), ((48, 75), 'vertical'), ((96, 144), None)]
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+@pytest.mark.parametrize('strip', [1, 64 * 2**20])
+def test_equals_mmsegs_augmentation(mode, strip, monkeypatch):
+    monkeypatch.setattr(tta_module, 'STRIP_BYTES', strip)
+    cfg = load('mmseg/upernet_swinv2_t.py')
+    if mode == 'slide':
+        cfg.model.test_cfg = dict(mode='slide', crop_size=(56, 72), stride=(37, 48))
+    model = lively(cfg)
+    data = collate(views_of(0, VIEWS), views_of(1, VIEWS))
+    wanted, seen = [], SegTTAModel(module=model)
+    softmax = torch.Tensor.softmax  # mmseg keeps no probabilities: they are added up again here
+    predictions = [seen.module.test_step(dict(inputs=i, data_samples=s)) for i, s in zip(
+        copy.deepcopy(data)['inputs'], copy.deepcopy(data)['data_samples'])]
+    for samples in zip(*predictions):
+        wanted.append(torch.stack([softmax(s.seg_logits.data, 0) for s in samples]).mean(0))
+    theirs = seen.test_step(copy.deepcopy(data))
+    found = StreamingSegTTAModel(module=model, keep_probabilities=True).test_step(copy.deepcopy(data))
+    assert len(found) == 2
+    for ours, probabilities, their in zip(found, wanted, theirs):
+        torch.testing.assert_close(ours.seg_logits.data, probabilities, rtol=0, atol=1e-6)
+        assert ours.pred_sem_seg.data.shape == (1, 64, 96)
+        two = probabilities.topk(2, 0).values
+        sure = two[0] - two[1] > 1e-5
+        assert sure.float().mean() > .99
+        assert torch.equal(ours.pred_sem_seg.data[0][sure], their.pred_sem_seg.data.squeeze(0)[sure])
+        assert len(ours.pred_sem_seg.data.unique()) > 3
+        assert 'gt_sem_seg' in ours and ours.img_path == 'a.jpg'
+    plain = StreamingSegTTAModel(module=model).test_step(data)[0]
+    assert 'seg_logits' not in plain and torch.equal(plain.pred_sem_seg.data, found[0].pred_sem_seg.data)
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+@pytest.mark.parametrize('size', [(11, 7), (23, 31), (1, 1), (40, 9), (12, 9)])
+def test_strips_are_an_interpolation(size, align_corners, monkeypatch, rng):
+    monkeypatch.setattr(tta_module, 'STRIP_BYTES', 5 * size[1] * 4 * 3)
+    x = torch.randn(5, 12, 9, generator=rng)
+    strips = list(tta_module.resized_strips(x, size, align_corners=align_corners))
+    assert max(s.shape[1] for _, s in strips) <= 3
+    wanted = torch.nn.functional.interpolate(x[None], size, mode='bilinear', align_corners=align_corners)[0]
+    torch.testing.assert_close(torch.cat([s for _, s in strips], 1), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_one_output_channel_is_plain_testing():
+    cfg = load('mmseg/upernet_swinv2_t.py')
+    cfg.model.decode_head.update(num_classes=2, out_channels=1, threshold=.4, loss_decode=dict(
+        type='CrossEntropyLoss', use_sigmoid=True))
+    cfg.model.auxiliary_head = None
+    model = lively(cfg)
+    one = views_of(0, VIEWS[:1])
+    found, = StreamingSegTTAModel(module=model).test_step(collate(one))
+    with torch.no_grad():
+        plain, = model.test_step(dict(inputs=[one[0][0]], data_samples=[one[0][1]]))
+    assert 0 < found.pred_sem_seg.data.float().mean() < 1
+    assert torch.equal(found.pred_sem_seg.data, plain.pred_sem_seg.data.long())
+
+
+def test_views_must_say_where_they_come_from():
+    model = StreamingSegTTAModel(module=lively(load('mmseg/upernet_swinv2_t.py')))
+    one = views_of(0, VIEWS[:2])
+    one[1][1].set_metainfo(dict(flip_direction=None))
+    with pytest.raises(ValueError, match='list flip_direction in the meta_keys of PackSegInputs'):
+        model.test_step(collate(one))
+    two = views_of(0, VIEWS[:2])
+    two[1][1].set_metainfo(dict(ori_shape=(64, 95)))
+    with pytest.raises(ValueError, match=r'ori_shape must be the same in all views, got \(64, 95\)'):
+        model.test_step(collate(two))
+
+
+@pytest.mark.parametrize('size', [(40, 50), (64, 64), (65, 129), (100, 33)])
+def test_sliding_over_any_size(size):
+    """Images smaller than the crop, equal to it, and of sizes that no stride divides."""
+    cfg = load('mmseg/upernet_swinv2_l_slide.py')
+    cfg.model.test_cfg.update(crop_size=(64, 64), stride=(43, 43))
+    model = lively(cfg)
+    with torch.no_grad():
+        result, = model.test_step(dict(
+            inputs=[torch.randint(0, 255, (3, *size), dtype=torch.uint8)],
+            data_samples=[sample(torch.zeros(1, *size, dtype=torch.int64), ori_shape=size, img_shape=size)]))
+    assert result.pred_sem_seg.data.shape == (1, *size) and result.seg_logits.data.isfinite().all()
+
+
+def test_a_job_of_one_host_does_not_import_the_other():
+    """mmseg itself imports mmdet where that is installed, so that only one way can be seen."""
+    import subprocess
+    import sys
+    code = ('import sys, mmswinv2\nfrom mmengine.registry import MODELS\n'
+            'hosts = lambda: print("mmdet" in sys.modules, "mmseg" in sys.modules)\n'
+            'MODELS.get("mmswinv2.SwinTransformerV2"); hosts()\nMODELS.get("mmswinv2.SingleRoIExtractor"); hosts()\n'
+            'MODELS.get("mmswinv2.StreamingSegTTAModel"); hosts()')
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert result.stdout.split() == ['False', 'False', 'True', 'False', 'True', 'True'], result.stderr
