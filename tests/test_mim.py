@@ -16,7 +16,8 @@ SHORT = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'default_hooks.
 def mim(*args, data):
     """Runs mim in the project's folder; an installed plugin needs no PYTHONPATH."""
     command = [Path(sys.executable).parent / 'mim', *map(str, args)]
-    env = dict(os.environ, MMSWINV2_MINI_COCO=f'{data}/', PATH=f'{command[0].parent}{os.pathsep}{os.environ["PATH"]}')
+    env = dict(os.environ, MMSWINV2_MINI_COCO=f'{data}/', MMSWINV2_MINI_ADE20K=f'{data}/',
+               PATH=f'{command[0].parent}{os.pathsep}{os.environ["PATH"]}')
     env.pop('PYTHONPATH', None)
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
@@ -59,3 +60,36 @@ def test_test_reads_it_with_another_window(trained):
     report, = (work_dir / 'test').glob('*/*.json')
     metrics = json.loads(report.read_text())
     assert {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP', 'coco/segm_mAP_50'} <= set(metrics)
+
+
+def test_test_time_augmentation_writes_masks(trained):
+    """``--tta`` as typed; results are boxes and run-length encoded masks of the original size."""
+    data, work_dir = trained
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    result = mim('test', 'mmdet', CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'tta', '--tta',
+                 '--cfg-options', 'model.backbone.arch.depths=[1,1,1,1]',
+                 f'test_evaluator.outfile_prefix={work_dir / "results"}', data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    masks = json.loads((work_dir / 'results.segm.json').read_text())
+    images = {i['id']: i for i in json.loads((data / 'annotations' / 'instances_val.json').read_text())['images']}
+    assert masks and all(m['segmentation']['size'] == [images[m['image_id']]['height'], images[m['image_id']]['width']]
+                         for m in masks)
+
+
+def test_segmentation_from_training_to_augmentation(tmp_path):
+    data, work_dir = tmp_path / 'data', tmp_path / 'work'
+    subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_ade20k.py', data, '--train', '4', '--val', '2'],
+                   check=True)
+    config = 'configs/mmseg/upernet_swinv2_mini.py'
+    small = 'model.backbone.arch.depths=[1,1,1,1]'
+    result = mim('train', 'mmseg', config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2', small,
+                 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'param_scheduler.1.end=2',
+                 'default_hooks.checkpoint.interval=2', data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    checkpoint = (work_dir / 'last_checkpoint').read_text()
+    for options in (['--tta', '--cfg-options', small], ['--cfg-options', small, 'model.backbone.window_size=12']):
+        result = mim('test', 'mmseg', config, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
+                     '--out', work_dir / 'out', *options, data=data)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        assert 'mIoU' in result.stdout + result.stderr
+    assert len(list((work_dir / 'out').glob('*.png'))) == 2

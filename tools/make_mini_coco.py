@@ -11,17 +11,16 @@ that scikit-image ships; train and val share none.
 """
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from mini_data import crop, write_data_set
 
 try:
     from shapely import Polygon
@@ -47,41 +46,11 @@ SUPERSAMPLING = 4
 
 def main() -> int:
     """Reads the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', type=Path, help='folder to write; must be absent, empty or an earlier result')
-    parser.add_argument('--train', type=int, default=320, help='images to train on (default 320)')
-    parser.add_argument('--val', type=int, default=60, help='images to test on (default 60)')
-    parser.add_argument('--seed', type=int, default=0, help='another seed gives another data set (default 0)')
-    args = parser.parse_args()
-    for name in ('train', 'val'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be >= 1 images, got {getattr(args, name)}')
-    if args.seed < 0:
-        parser.error(f'--seed must be >= 0, got {args.seed}')
-    spec = dict(format=1, train=args.train, val=args.val, seed=args.seed)
-    marker = args.out / 'mini_coco.json'
-    if args.out.exists() and not args.out.is_dir():
-        parser.error(f'OUT must be a folder, got the file {args.out}')
-    if args.out.exists() and any(args.out.iterdir()):
-        if not marker.is_file():
-            parser.error(f'OUT must be absent, empty or an earlier result, but {args.out} holds something else')
-        if json.loads(marker.read_text()) == spec:
-            print(f'{args.out}: already there')
-            return 0
-    partial = args.out.with_name(args.out.name + '.partial')
-    shutil.rmtree(partial, ignore_errors=True)
-    for number, (split, count) in enumerate((('train', args.train), ('val', args.val))):
-        objects = write_split(partial, split, count, (args.seed, number))
-        print(f'{args.out / split}: {count} images, {objects} objects')
-    (partial / marker.name).write_text(json.dumps(spec))
-    if args.out.exists():
-        shutil.rmtree(args.out)
-    os.replace(partial, args.out)
-    return 0
+    return write_data_set(__doc__, 'mini_coco', write_split, train=320, val=60)
 
 
-def write_split(out: Path, split: str, count: int, seed: tuple[int, int]) -> int:
-    """Writes the images and annotations of a split; returns the number of objects."""
+def write_split(out: Path, split: str, count: int, seed: tuple[int, int]) -> str:
+    """Writes the images and annotations of a split; returns how many objects there are."""
     photographs = [np.asarray(Image.open(PHOTOGRAPHS / name).convert('RGB')) for name in SPLITS[split]]
     (out / split).mkdir(parents=True)
     coco = dict(
@@ -101,7 +70,7 @@ def write_split(out: Path, split: str, count: int, seed: tuple[int, int]) -> int
                 bbox=[round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)], area=round(shape.area, 2)))
     (out / 'annotations').mkdir(exist_ok=True)
     (out / 'annotations' / f'instances_{split}.json').write_text(json.dumps(coco))
-    return len(coco['annotations'])
+    return f'{len(coco["annotations"])} objects'
 
 
 def make_image(photographs: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, list]:
@@ -198,18 +167,6 @@ def paste(image: np.ndarray, alpha: np.ndarray, textures: list[np.ndarray], colo
         if contrast >= MIN_CONTRAST:
             break
     image += alpha * (best - image)
-
-
-def crop(photograph: np.ndarray, width: int, height: int, rng: np.random.Generator) -> np.ndarray:
-    """A piece of a photograph at a random place and scale, maybe mirrored, shape (height, width, 3)."""
-    h, w = photograph.shape[:2]
-    most = min(w / width, h / height)
-    scale = rng.uniform(min(.6, most), min(most, 2.))  # photograph pixels per pixel
-    cw, ch = int(width * scale), int(height * scale)
-    x, y = rng.integers(w - cw, endpoint=True), rng.integers(h - ch, endpoint=True)
-    piece = Image.fromarray(photograph[y:y + ch, x:x + cw]).resize((width, height), Image.Resampling.BILINEAR)
-    piece = np.asarray(piece)
-    return piece[:, ::-1] if rng.random() < .5 else piece
 
 
 if __name__ == '__main__':

@@ -1,0 +1,86 @@
+# UperNet with a small SwinV2 on the small data set of tools/make_mini_ade20k.py: what `make demo-seg` runs. The parts
+# are those of the full configs, with fewer channels; trained from scratch on a CPU in minutes, with windows of 8.
+_base_ = ['./_base_/models/upernet_swinv2.py', './_base_/default_runtime.py']
+
+channels = 64
+crop_size = (128, 128)
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(
+        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
+        window_size=8,
+        pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
+        drop_path_rate=0.),
+    decode_head=dict(in_channels=[48, 96, 192, 384], channels=channels),
+    auxiliary_head=dict(in_channels=192, channels=channels))
+
+data_root = '{{$MMSWINV2_MINI_ADE20K:data/mini_ade20k/}}'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmswinv2.CheckLabels', num_classes=150),
+    dict(type='RandomResize', scale=(192, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(192, 160), keep_ratio=True),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs')
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(int(192 * ratio), int(160 * ratio)), keep_ratio=True)
+                for ratio in (0.75, 1.0, 1.25)
+            ],
+            [
+                dict(type='RandomFlip', prob=0., direction='horizontal'),
+                dict(type='RandomFlip', prob=1., direction='horizontal')
+            ],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ])
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        type='ADE20KDataset',
+        data_root=data_root,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        pipeline=train_pipeline))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='ADE20KDataset',
+        data_root=data_root,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        pipeline=test_pipeline))
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+
+max_iters = 300
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)  # no validation: `mim test` follows
+test_cfg = dict(type='TestLoop')
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type='PolyLR', eta_min=0., power=1.0, by_epoch=False, begin=30, end=max_iters)
+]
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='mmswinv2.SwinOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
+    clip_grad=dict(max_norm=10.))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=max_iters, max_keep_ckpts=1))
+randomness = dict(seed=0)

@@ -1,0 +1,81 @@
+"""The small segmentation data set: determinism, ADE20K's format and ids, disjoint sources, what it refuses."""
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.registry import DefaultScope
+from mmseg.datasets import ADE20KDataset
+from PIL import Image
+from test_mini_coco import digest
+
+import make_mini_ade20k
+from make_mini_ade20k import CLASSES, SHARE
+
+TOOL = Path(make_mini_ade20k.__file__)
+
+
+def make(out, *args):
+    return subprocess.run([sys.executable, str(TOOL), str(out), '--train', '12', '--val', '6', *args],
+                          capture_output=True, text=True)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp('mini') / 'ade'
+    result = make(out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_same_arguments_same_bytes_and_another_seed_another_set(data, tmp_path):
+    assert make(tmp_path / 'a').returncode == 0
+    assert digest(tmp_path / 'a') == digest(data)
+    assert make(tmp_path / 'b', '--seed', '1').returncode == 0
+    ours, other = digest(data), digest(tmp_path / 'b')
+    assert not [k for k in ours if ours[k] == other.get(k)]
+
+
+def test_ids_are_ade20ks():
+    names = [name.strip() for name in ADE20KDataset.METAINFO['classes']]
+    assert len(names) == 150
+    assert {name: label for name, (label, *_) in CLASSES.items()} == {name: names.index(name) + 1 for name in CLASSES}
+
+
+def test_is_read_as_ade20k(data):
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        for folder, count in (('training', 12), ('validation', 6)):
+            pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True),
+                        dict(type='mmswinv2.CheckLabels', num_classes=150)]
+            read = ADE20KDataset(data_root=str(data), pipeline=pipeline, data_prefix=dict(
+                img_path=f'images/{folder}', seg_map_path=f'annotations/{folder}'))
+            assert len(read) == count
+            seen = set()
+            for item in (read[i] for i in range(count)):
+                assert item['img'].shape[:2] == item['gt_seg_map'].shape
+                seen |= set(np.unique(item['gt_seg_map']).tolist())
+            labels = {label - 1 for label, *_ in CLASSES.values()}
+            assert seen <= labels | {255}
+            assert len(seen & labels) >= 5
+
+
+def test_train_and_val_share_no_pixel_of_a_photograph():
+    assert SHARE['train'][1] < SHARE['val'][0]
+
+
+def test_labels_follow_the_image(data):
+    for path in sorted((data / 'images' / 'training').glob('*.jpg')):
+        image = Image.open(path)
+        labels = Image.open(data / 'annotations' / 'training' / f'{path.stem}.png')
+        assert labels.mode == 'L' and labels.size == image.size
+        assert len(np.unique(labels)) >= 2
+
+
+def test_what_it_refuses(tmp_path):
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'precious.txt').write_text('x')
+    result = make(tmp_path / 'full')
+    assert result.returncode == 2 and 'absent, empty or an earlier result' in result.stderr
+    assert (tmp_path / 'full' / 'precious.txt').exists()
+    assert make(tmp_path / 'a', '--train', '0').returncode == 2
