@@ -1,7 +1,7 @@
 # Cascade Mask R-CNN with SwinV2-T, window 16, log_cpb: the ablation of Table 1 (51.1 box AP in the paper).
 _base_ = [
     './_base_/models/cascade-mask-rcnn_swinv2_fpn.py', './_base_/datasets/coco_instance_ms-480-800.py',
-    './_base_/schedules/adamw_1e-4_3x.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_1e-4_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'
 ]
 
 # released weights, IN-1K at 256 px, window 8
