@@ -234,6 +234,13 @@ def test_tensors_of_another_kind_are_an_error(name, value, message):
         read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
 
 
+def test_a_gap_among_blocks_is_an_error():
+    state = {k.replace('layers.2.blocks.1.', 'layers.2.blocks.99999.'): v
+             for k, v in backbone(PLAIN).state_dict().items()}
+    with pytest.raises(ValueError, match='must hold each weight of the backbone; missing: layers.2.blocks.1$'):
+        check_complete(read_backbone_state(state))
+
+
 def test_query_key_value_of_other_shapes_are_an_error():
     contents = peer_files.transformers(backbone(PLAIN).state_dict(), PLAIN['depths'])
     del contents['swinv2.encoder.layers.0.blocks.0.attention.self.key.weight']

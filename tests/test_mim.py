@@ -87,9 +87,8 @@ def test_segmentation_from_training_to_augmentation(tmp_path):
                  'default_hooks.checkpoint.interval=2', data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     checkpoint = (work_dir / 'last_checkpoint').read_text()
-    for options in (['--tta', '--cfg-options', small], ['--cfg-options', small, 'model.backbone.window_size=12']):
-        result = mim('test', 'mmseg', config, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
-                     '--out', work_dir / 'out', *options, data=data)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-        assert 'mIoU' in result.stdout + result.stderr
+    result = mim('test', 'mmseg', config, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test', '--tta',
+                 '--out', work_dir / 'out', '--cfg-options', small, 'model.backbone.window_size=12', data=data)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert 'mIoU' in result.stdout + result.stderr
     assert len(list((work_dir / 'out').glob('*.png'))) == 2

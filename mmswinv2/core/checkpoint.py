@@ -200,22 +200,26 @@ def config_of(found: BackboneState) -> dict:
         ValueError: if the weights are not those of one backbone.
     """
     state = found.state
-    depths: dict[int, int] = {}
+    blocks: dict[int, set[int]] = {}
     for name in state:
         match = re.match(r'layers\.(\d)\.blocks\.(\d+)\.', name)
         if match:
-            depths[int(match[1])] = max(depths.get(int(match[1]), 0), int(match[2]) + 1)
-    num_stages = len(depths)
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    num_stages = len(blocks)
     try:
-        if set(depths) != set(range(num_stages)) or not depths:
+        if set(blocks) != set(range(num_stages)) or not blocks:
             raise KeyError('layers.0.blocks')
+        depths = [len(blocks[i]) for i in range(num_stages)]
+        for i, depth in enumerate(depths):
+            if blocks[i] != set(range(depth)):
+                raise KeyError(f'layers.{i}.blocks.{min(set(range(depth)) - blocks[i])}')
         proj = state['patch_embed.proj.weight']
         num_heads = [state[f'layers.{i}.blocks.0.attn.logit_scale'].shape[0] for i in range(num_stages)]
         fc1 = state['layers.0.blocks.0.mlp.fc1.weight']
     except KeyError as e:
         raise ValueError(f'checkpoint must hold each weight of the backbone; missing: {e.args[0]}') from e
     extra = [int(k.split('.')[3]) + 1 for k in state if re.fullmatch(r'layers\.\d\.blocks\.\d+\.norm3\.weight', k)]
-    arch = dict(embed_dims=proj.shape[0], depths=[depths[i] for i in range(num_stages)], num_heads=num_heads,
+    arch = dict(embed_dims=proj.shape[0], depths=depths, num_heads=num_heads,
                 **({'extra_norm_every_n_blocks': min(extra)} if extra else {}))
     name = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
     config = dict(arch=arch if name is None else name)
