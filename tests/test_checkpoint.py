@@ -234,6 +234,60 @@ def test_tensors_of_another_kind_are_an_error(name, value, message):
         read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
 
 
+COORDS = 'layers.0.blocks.0.attn.relative_coords_table'
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda s: s.update({f'module.{k}': v + 1 for k, v in list(s.items())}), 'with and without the prefix module'),
+    (lambda s: s.update({'norm2.weight': s['norm.weight']}), 'once, got norm.weight and norm2.weight'),
+    (lambda s: s.pop('norm.bias'), 'weight and bias of norm2, got one of them'),
+    (lambda s: s.update({'norm.weight': s['norm.weight'].to_sparse()}), 'norm.weight must be a dense tensor'),
+    (lambda s: s.update({'norm.weight': s['norm.weight'].to('meta')}), 'dense tensor of real numbers, got .* on meta'),
+    (lambda s: s.update({COORDS: s[COORDS] * 1000}), 'must hold log-spaced or linear coordinates'),
+    (lambda s: s.update({COORDS: s[COORDS] * float('nan')}), 'must hold log-spaced or linear coordinates'),
+    (lambda s: s.update(pretrained_window_sizes=torch.full((3, 2), 7)), 'what the coordinates .* normalised by'),
+    (lambda s: [s.pop(k) for k in list(s) if k.startswith('layers.1.') and 'coords' in k],
+     r'relative_coords_table must be there for all 3 stages or none, got stages \[0, 2\]'),
+])
+def test_what_contradicts_itself_is_an_error(change, message):
+    state = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'], [4] * 3, [4] * 3)['model']
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        read_backbone_state(state)
+
+
+def test_a_layout_that_the_names_do_not_have_is_an_error():
+    with pytest.raises(ValueError, match="source must be the layout of the checkpoint, got 'mmpretrain'"):
+        read_backbone_state(backbone(PLAIN).state_dict(), source='mmpretrain')
+
+
+@pytest.mark.parametrize('layout, name, value', [
+    ('torchvision', 'features.1.0.attn.qkv.bias', torch.tensor(1.)),
+    ('mmpretrain', 'stages.1.downsample.reduction.weight', torch.ones(5)),
+    ('transformers', 'swinv2.encoder.layers.0.blocks.0.attention.self.query.weight', torch.tensor(1.)),
+])
+def test_weights_of_other_shapes_in_other_layouts_are_an_error(layout, name, value):
+    _, arch, write = FILES[layout]
+    contents = write(backbone(arch).state_dict(), arch['depths'])
+    state = contents.get('state_dict', contents.get('model', contents))
+    key = next((k for k in state if k.endswith(name)), None)
+    assert key is not None, list(state)[:20]
+    state[key] = value
+    with pytest.raises(ValueError):
+        read_backbone_state(contents)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_linear_coordinates_in_half_precision_are_linear(dtype):
+    from mmswinv2.core.checkpoint import _solve_coordinates
+    from mmswinv2.core.position_bias import relative_coordinates
+    for window, pretrained in ((8, 12), (16, 16), (24, 12), (7, 7)):
+        for log_spaced in (False, True):
+            table = relative_coordinates((window,) * 2, (pretrained,) * 2, log_spaced=log_spaced, dtype=torch.float64)
+            kind = 'log_cpb' if log_spaced else 'linear_cpb'
+            assert _solve_coordinates('x', table.to(dtype), (window,) * 2)[1] == kind
+
+
 def test_a_gap_among_blocks_is_an_error():
     state = {k.replace('layers.2.blocks.1.', 'layers.2.blocks.99999.'): v
              for k, v in backbone(PLAIN).state_dict().items()}

@@ -167,6 +167,33 @@ def test_the_input_is_not_overwritten(state, tmp_path, capsys):
     assert code == 2 and 'DST must be a file' in err
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path, capsys):
+    import os
+    source = tmp_path / 'a.pth'
+    torch.save(backbone(PLAIN).state_dict(), source)
+    os.mkfifo(tmp_path / 'pipe')
+    assert convert_checkpoint.main([str(source), str(tmp_path / 'pipe')]) == 2
+    assert 'the output must be a file or absent' in capsys.readouterr().err
+    assert (tmp_path / 'pipe').is_fifo()
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'real.pth')
+    assert convert_checkpoint.main([str(source), str(tmp_path / 'link.pth')]) == 0
+    assert (tmp_path / 'link.pth').is_symlink() and (tmp_path / 'real.pth').is_file()
+
+
+def test_a_truncated_file_of_any_kind_is_one_line(tmp_path, capsys):
+    state = backbone(PLAIN).state_dict()
+    torch.save(state, tmp_path / 'zip.pth')
+    torch.save(state, tmp_path / 'legacy.pth', _use_new_zipfile_serialization=False)
+    for name in ('zip', 'legacy'):
+        whole = (tmp_path / f'{name}.pth').read_bytes()
+        for at in (1, 2, 3, 18, 19, 28, 29, 30, 100, len(whole) // 3, len(whole) // 2, len(whole) - 100):
+            (tmp_path / 'cut.pth').write_bytes(whole[:at])
+            assert convert_checkpoint.main([str(tmp_path / 'cut.pth'), str(tmp_path / 'out.pth')]) == 2, (name, at)
+            err = capsys.readouterr().err
+            assert err.count('\n') == 1 and 'cut.pth' in err, (name, at, err)
+            assert not (tmp_path / 'out.pth').exists()
+
+
 def test_a_failed_write_leaves_what_was_there(state, tmp_path, monkeypatch):
     path = tmp_path / 'a.pth'
     path.write_bytes(b'old')

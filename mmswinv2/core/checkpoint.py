@@ -71,7 +71,15 @@ def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
             isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
                          f'{", ".join(CONTAINERS)}')
-    return {k.removeprefix('module.'): v for k, v in state.items()}, beside  # DistributedDataParallel's prefix
+    weights = {k.removeprefix('module.'): v for k, v in state.items()}  # DistributedDataParallel's prefix
+    if len(weights) < len(state):
+        raise ValueError('checkpoint must hold each weight once, got some with and without the prefix module.')
+    for name, value in weights.items():
+        odd = value.is_meta or value.is_quantized or value.is_complex() or value.is_nested
+        if odd or value.layout != torch.strided:
+            raise ValueError(f'{name} must be a dense tensor of real numbers, got {value.dtype} '
+                             f'({value.layout}, on {value.device})')
+    return weights, beside
 
 
 def _check_tensor(name: str, value: Tensor, right: bool, requirement: str) -> None:
@@ -105,6 +113,9 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
         raise ValueError(f'prefix must be one that names in the checkpoint begin with, got {prefix!r}')
     if source == 'auto':
         source = detect_layout(inside, prefix)
+    elif source == 'mmpretrain' and not any(name.startswith('stages.') for name in inside):
+        raise ValueError(f'source must be the layout of the checkpoint, got {source!r} for names without stages.: '
+                         f'{first(inside)}')  # it would put the weights of patch merging in another order
     layout = LAYOUTS[source]
 
     dropped = {'outside of the backbone': [k for k in weights if not k.startswith(prefix)],
@@ -125,11 +136,21 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
                 raise ValueError(f'checkpoint must hold each weight once, got two for {renamed}')
             state[renamed] = value
     if layout.finish is not None:
-        state = layout.finish(state)
+        try:
+            state = layout.finish(state)
+        except (RuntimeError, IndexError) as e:
+            raise ValueError(f'checkpoint must hold weights of the shapes that the layout of {source} has: '
+                             f'{str(e).splitlines()[0]}') from e
     num_stages = 1 + max((int(k.split('.')[1]) for k in state if re.match(r'layers\.\d\.', k)), default=0)
     for part in ('weight', 'bias'):
         if f'norm.{part}' in state:  # a classifier's last norm
-            state[f'norm{num_stages - 1}.{part}'] = state.pop(f'norm.{part}')
+            last = f'norm{num_stages - 1}.{part}'
+            if last in state:
+                raise ValueError(f'checkpoint must hold each weight once, got norm.{part} and {last}')
+            state[last] = state.pop(f'norm.{part}')
+    for i in range(num_stages):
+        if (f'norm{i}.weight' in state) != (f'norm{i}.bias' in state):
+            raise ValueError(f'checkpoint must hold weight and bias of norm{i}, got one of them')
     unknown = [k for k in state if not OWN.fullmatch(k)]
     if unknown:
         raise ValueError(f'checkpoint must hold weights of Swin Transformer V2 only, in the layout of {source}; '
@@ -147,8 +168,11 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
     if WINDOWS_KEY not in state and all(t is not None for t in tables):
         windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
-    if pretrained is not None and WINDOWS_KEY not in state:
-        state[WINDOWS_KEY] = torch.tensor(pretrained, dtype=torch.int64)
+    if pretrained is not None:
+        said = state.setdefault(WINDOWS_KEY, torch.tensor(pretrained, dtype=torch.int64))
+        if said.tolist() != [list(pair) for pair in pretrained]:
+            raise ValueError(f'{WINDOWS_KEY} must be what the coordinates in the checkpoint are normalised by, '
+                             f'{[list(pair) for pair in pretrained]}, got {said.tolist()}')
     return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind)
 
 
@@ -163,8 +187,11 @@ def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
         pretrained, kind = _solve_coordinates(name, table[0], window)
         if found.setdefault(stage, (window, pretrained, kind)) != (window, pretrained, kind):
             raise ValueError(f'{name} must be the same in all blocks of a stage')
-    if set(found) != set(range(num_stages)):
+    if not found:
         return None, None, None
+    if set(found) != set(range(num_stages)):
+        raise ValueError(f'relative_coords_table must be there for all {num_stages} stages or none, got stages '
+                         f'{sorted(found)}')
     windows, pretrained, kinds = zip(*(found[i] for i in range(num_stages)))
     if len(set(kinds)) > 1:
         raise ValueError(f'relative_coords_table must be of one kind in all stages, got {", ".join(kinds)}')
@@ -174,18 +201,22 @@ def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
 def _solve_coordinates(name: str, table: Tensor, window: Pair) -> tuple[Pair, str]:
     """The pre-training window that coordinates were normalised by, and whether they are log-spaced."""
     corner = table[-1, -1].double().tolist()  # coordinates of the largest offset, (h, w)
+    if not all(0 < c < 100 for c in corner):  # NaN is not either
+        raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
     # computed in float32 also where they were cast to float64 later
     tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)
+    fits: list[tuple[float, Pair, str]] = []
     for kind in POSITION_BIASES[:2]:
         largest = [(2**(3 * c) - 1) / 8 if kind == 'log_cpb' else c for c in corner]  # (W - 1) / (P - 1)
-        if min(largest) <= 0:
-            break
         pretrained = tuple(1 + round((w - 1) / x) for w, x in zip(window, largest))
         if min(pretrained) < 2:
             continue
         ours = relative_coordinates(window, pretrained, log_spaced=kind == 'log_cpb', dtype=torch.float64)
-        if torch.allclose(ours, table.double().cpu(), rtol=tolerance, atol=tolerance):
-            return pretrained, kind
+        theirs = table.double().cpu()
+        if torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
+            fits.append(((ours - theirs).abs().max().item(), pretrained, kind))
+    if fits:  # coordinates in half precision may be near to both kinds
+        return min(fits)[1:]
     raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ def read_file(path: str | os.PathLike) -> Mapping:
         ValueError: if the file is empty, truncated or no checkpoint, or holds objects other than weights.
         ImportError: if safetensors is needed and not installed.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint must be a file, there is none at {path}')
     if path.suffix == '.safetensors':
@@ -35,8 +36,10 @@ def read_file(path: str | os.PathLike) -> Mapping:
         except safetensors.SafetensorError as e:
             raise ValueError(f'checkpoint must be a whole safetensors file, got {path}: {_line(e)}') from e
     try:
-        # tensors of a zip file stay on disk until they are used, so that large models need no second copy
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what torch warns of is an error below
+            # tensors of a zip file stay on disk until they are used, so that large models need no second copy
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
         if what is None:
@@ -45,8 +48,7 @@ def read_file(path: str | os.PathLike) -> Mapping:
                          f'{what[1] or what[2]}; code in a file is not run: save its weights alone') from e
     except PermissionError as e:
         raise ValueError(f'checkpoint must be readable, got {path} ({e.strerror})') from e
-    except (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, KeyError, IndexError,
-            UnicodeDecodeError) as e:
+    except Exception as e:  # a damaged pickle can raise anything
         raise ValueError(f'{_NOT_WHOLE.format(path)} ({_line(e)})') from e
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
@@ -65,12 +67,15 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
         meta: What is said beside them: ``meta`` in a container, metadata of a safetensors file.
 
     Raises:
-        ValueError: if the folder of ``path`` does not exist.
+        ValueError: if the folder of ``path`` does not exist, or something other than a file is there.
+        OSError: if it cannot be written; what was there before stays.
         ImportError: if safetensors is needed and not installed.
     """
-    path = Path(path).expanduser()
+    path = Path(path).resolve()  # through a link, so that it stays one
     if not path.parent.is_dir():
         raise ValueError(f'the output must be in a folder that exists, got {path}')
+    if path.exists() and not path.is_file():
+        raise ValueError(f'the output must be a file or absent, got {path}, which is something else')
     # a view would be saved with all that it is a view of, and safetensors refuses what shares memory
     own = {k: v.detach() if v.untyped_storage().nbytes() == v.nbytes and v.is_contiguous() else
            v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
@@ -85,6 +90,10 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
         with part.open('rb') as f:
             os.fsync(f.fileno())
         os.replace(part, path)
+    except ImportError:
+        raise
+    except Exception as e:  # torch and safetensors have their own for a full disk
+        raise OSError(f'the output could not be written to {path}: {_line(e)}') from e
     finally:
         part.unlink(missing_ok=True)
 

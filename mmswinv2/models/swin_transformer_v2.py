@@ -18,6 +18,7 @@ from torch import Tensor, nn  # noqa: E402
 from .. import core  # noqa: E402
 from ..core import files  # noqa: E402
 from ..core.checkpoint import fit_state, load_backbone, read_backbone_state  # noqa: E402
+from ..core.layouts import find_prefix  # noqa: E402
 from ..registry import MODELS  # noqa: E402
 
 
@@ -66,9 +67,10 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         if autocast_dtype not in (None, 'bfloat16', 'float16'):
             raise ValueError(f'autocast_dtype must be None, bfloat16 or float16, got {autocast_dtype!r}')
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
-                                     or 'checkpoint' not in init_cfg
+                                     or not isinstance(init_cfg.get('checkpoint'), (str, Path))
+                                     or not isinstance(init_cfg.get('prefix', ''), str)
                                      or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
-            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint=...) and may have prefix, "
+            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint='...') and may have prefix='...', "
                              f'got {init_cfg!r}')
         super().__init__(arch, **kwargs)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
@@ -91,7 +93,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         if self._is_init:
             return
         if self.init_cfg is not None:
-            name = self.init_cfg['checkpoint']
+            name = str(self.init_cfg['checkpoint'])
             checkpoint = read_file(name)
             try:
                 loaded = load_backbone(self, read_backbone_state(checkpoint, prefix=self.init_cfg.get('prefix')))
@@ -122,7 +124,7 @@ def accept_known_layouts(module: nn.Module, state_dict: dict, prefix: str, *args
             found = read_backbone_state(inside or dict(state_dict))
             taken, text = fit_state(child, found)
         except ValueError as e:
-            if not inside and not state_dict.keys().isdisjoint(module.state_dict()):
+            if not inside and not _has_backbone(state_dict) and not state_dict.keys().isdisjoint(module.state_dict()):
                 continue
             raise ValueError(f'{type(child).__name__} ({begin[:-1]}): {e}') from e
         if not taken.keys() <= inside.keys():
@@ -131,6 +133,15 @@ def accept_known_layouts(module: nn.Module, state_dict: dict, prefix: str, *args
                 if not inside or key.startswith(begin):
                     del state_dict[key]
             state_dict.update({begin + k: v for k, v in taken.items()})
+
+
+def _has_backbone(state_dict: dict) -> bool:
+    """Whether there is a patch embedding somewhere in a file."""
+    try:
+        find_prefix(state_dict)
+    except ValueError:
+        return False
+    return True
 
 
 def _watch_registration(parent: nn.Module, name: str, child: nn.Module) -> None:
