@@ -147,14 +147,31 @@ def test_wrong_labels_are_an_error_that_names_the_file():
         check(np.array([[150, 254], [0, 255]], dtype=np.uint8))
     with pytest.raises(ValueError, match=r'got \[255\]'):
         check(right, ignore_index=0)
+    with pytest.raises(ValueError, match=r'got \[-1\]'):
+        check(np.array([[-1, 3]]))
+    with pytest.raises(ValueError, match=r'labels of x.png must have one value per pixel, got .*\(4, 5, 3\)'):
+        check(np.zeros((4, 5, 3), dtype=np.uint8))
+    assert check(np.zeros((0, 4), dtype=np.uint8))['gt_seg_map'].size == 0
     with pytest.raises(ValueError, match='num_classes must be >= 1, got 0'):
         TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=0))
 
 
-def test_every_training_pipeline_checks_labels():
+def test_labels_that_are_not_there_pass_and_those_not_loaded_are_an_error():
+    transform = TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=150))
+    assert transform(dict(img_path='x.jpg')) == dict(img_path='x.jpg')
+    with pytest.raises(ValueError, match='CheckLabels must come after LoadAnnotations.*x.png'):
+        transform(dict(img_path='x.jpg', seg_map_path='x.png'))
+
+
+def test_every_pipeline_checks_labels():
+    """Also at test: mmseg's IoUMetric leaves wrong labels out without a word."""
     for name in RECIPES:
-        types = [t['type'] for t in load(name).train_dataloader.dataset.pipeline]
-        assert types[types.index('LoadAnnotations') + 1] == 'mmswinv2.CheckLabels', name
+        cfg = load(name)
+        for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.val_dataloader.dataset.pipeline,
+                         cfg.test_dataloader.dataset.pipeline,
+                         [t for t, in cfg.tta_pipeline[1].transforms[2:]]):
+            types = [t['type'] for t in pipeline]
+            assert types[types.index('LoadAnnotations') + 1] == 'mmswinv2.CheckLabels', name
 
 
 def lively(cfg, seed=0):

@@ -7,6 +7,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(3584, 896), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmswinv2.CheckLabels', num_classes=150),
     dict(type='PackSegInputs')
 ]
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
@@ -25,6 +26,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=1., direction='horizontal')
             ],
             [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
             [dict(type='PackSegInputs')],
         ])
 ]

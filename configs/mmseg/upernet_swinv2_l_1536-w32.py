@@ -20,6 +20,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(6144, 1536), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmswinv2.CheckLabels', num_classes=150),
     dict(type='PackSegInputs')
 ]
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
@@ -39,6 +40,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=1., direction='horizontal')
             ],
             [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
             [dict(type='PackSegInputs')],
         ])
 ]

@@ -29,6 +29,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(192, 160), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmswinv2.CheckLabels', num_classes=150),
     dict(type='PackSegInputs')
 ]
 tta_pipeline = [
@@ -45,6 +46,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=1., direction='horizontal')
             ],
             [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
             [dict(type='PackSegInputs')],
         ])
 ]

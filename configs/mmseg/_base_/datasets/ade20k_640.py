@@ -19,6 +19,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2560, 640), keep_ratio=True),
     dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='mmswinv2.CheckLabels', num_classes=150),
     dict(type='PackSegInputs')
 ]
 tta_pipeline = [
@@ -35,6 +36,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=1., direction='horizontal')
             ],
             [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
             [dict(type='PackSegInputs')],
         ])
 ]
