@@ -1,4 +1,5 @@
 """Swin Transformer V2 in torch alone: the mathematics, usable without OpenMMLab."""
+from . import flops  # noqa: F401  (tells torch)
 from .arch import ARCHS, Arch, get_arch
 from .attention import BACKENDS, WindowAttention
 from .swin_transformer_v2 import SwinBlock, SwinStage, SwinTransformerV2

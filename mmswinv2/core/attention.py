@@ -43,6 +43,7 @@ from .position_bias import (
     resize_table,
     table_window,
 )
+from .precision import without_autocast
 from .windows import AxisWindows, balanced_window, pad_map, window_kinds, window_partition, window_reverse
 
 
@@ -78,7 +79,7 @@ def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, wind
     rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
     num_heads = logit_scale.shape[0]
     dtype = torch.promote_types(qkv.dtype, torch.float32)
-    with torch.autocast(qkv.device.type, enabled=False):
+    with without_autocast(qkv.device):
         bias = bias_from_table(table, window).to(dtype)  # (nH, N, N)
         scale = logit_scale.to(dtype).clamp(max=MAX_LOGIT_SCALE).exp()  # (nH, 1, 1)
         windows = window_partition(qkv, rows, cols, value=padding)  # (B, nWh, nWw, N, 3C)

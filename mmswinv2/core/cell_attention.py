@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .position_bias import bias_from_table, crop_table
+from .precision import without_autocast
 
 MAX_LOGIT_SCALE = math.log(100)  # a temperature of at least 0.01
 MIB = 2**20
@@ -217,7 +218,7 @@ def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor, window
     dtype = torch.promote_types(qkv.dtype, torch.float32)
     scale = _scale(logit_scale, dtype)
     generator = _generator(seed, qkv.device)
-    with torch.autocast(qkv.device.type, enabled=False):
+    with without_autocast(qkv.device):
         whole = fused and generator is None
         for window, heads, chunks, blocks in _plan(qkv, num_heads, window, shift, budget,
                                                    cached=qkv.device.type == 'cpu' and not whole):
@@ -255,7 +256,7 @@ def attend_backward(grad_out: Tensor, out: Tensor, qkv: Tensor, table: Tensor, l
     grad_table = torch.zeros(table.shape, dtype=dtype, device=table.device)
     grad_scale = torch.zeros(num_heads, dtype=dtype, device=table.device)
     generator = _generator(seed, qkv.device)
-    with torch.autocast(qkv.device.type, enabled=False):
+    with without_autocast(qkv.device):
         for window, heads, chunks, blocks in _plan(qkv, num_heads, window, shift, budget,
                                                    cached=qkv.device.type == 'cpu'):
             bias = _bias(table, window, heads, dtype)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import Pair
+from .precision import without_autocast
 
 POSITION_BIASES = ('log_cpb', 'linear_cpb', 'parameterized')
 CPB_HIDDEN = 512
@@ -86,7 +87,7 @@ class ContinuousBias(nn.Sequential):
         first, _, last = self
         dtype = torch.promote_types(first.weight.dtype, torch.float32)
         device = first.weight.device
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             x = relative_coordinates(window, pretrained_window, log_spaced=self.log_spaced, dtype=dtype, device=device)
             x = F.relu(F.linear(x, first.weight.to(dtype), first.bias.to(dtype)))
             x = F.linear(x, last.weight.to(dtype))  # (2Wh-1, 2Ww-1, nH)

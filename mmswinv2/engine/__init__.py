@@ -1,7 +1,9 @@
-"""What needs MMEngine's runner: reading its checkpoints, and groups of parameters for the optimizer."""
+"""What needs MMEngine's runner: its checkpoints, groups of parameters, counts of operations."""
 from .checkpoint import allow_mmengine_checkpoints
+from .flops import register_flop_handles
 from .optim import SwinOptimWrapperConstructor
 
 __all__ = ['SwinOptimWrapperConstructor', 'allow_mmengine_checkpoints']
 
 allow_mmengine_checkpoints()
+register_flop_handles()

@@ -1,0 +1,75 @@
+"""Counts of operations: against the published ones, torch's counter against MMEngine's."""
+import pytest
+import torch
+from mmengine.analysis import get_model_complexity_info
+from torch.utils.flop_counter import FlopCounterMode
+
+import mmswinv2
+from mmswinv2.core import SwinTransformerV2, WindowAttention
+from mmswinv2.core.flops import attention_macs
+from mmswinv2.models import GlobalAttention
+
+
+def count(function, *args):
+    with FlopCounterMode(display=False) as counter:
+        function(*args)
+    return counter.get_total_flops()
+
+
+# microsoft/Swin-Transformer, README: multiply-accumulates in units of 1e9, with whole windows, without the MLP of the
+# position bias
+@pytest.mark.parametrize('arch, size, window, published', [
+    ('tiny', 256, 8, 5.9), ('tiny', 256, 16, 6.6), ('small', 256, 8, 11.5), ('base', 384, 24, 54.7),
+    ('large', 256, 16, 47.5)])
+def test_published_counts(arch, size, window, published):
+    with torch.device('meta'):
+        whole, cells = (
+            SwinTransformerV2(arch, window_size=window, attn_backend=backend, position_bias='parameterized').eval()
+            for backend in ('reference', 'auto'))
+        x = torch.zeros(1, 3, size, size)
+        assert count(whole, x) / 2e9 == pytest.approx(published, abs=.06)
+        assert .8 * published < count(cells, x) / 2e9 < published  # cells at the borders are smaller
+
+
+def test_g_at_1536_px_is_counted_without_its_memory():
+    with torch.device('meta'):
+        net = SwinTransformerV2('g', window_size=[32, 32, 32, 16], pretrained_window_sizes=[12, 12, 12, 6]).eval()
+        counted = count(net, torch.zeros(1, 3, 1536, 1536)) / 2e12
+    assert 24 < counted < 26.1
+
+
+@pytest.mark.parametrize('shifted', [False, True])
+def test_cells_against_the_products_that_they_take(shifted, rng):
+    kwargs = dict(num_heads=2, window_size=(4, 6), pretrained_window=(4, 6))
+    x = torch.randn(2, 9, 13, 8, generator=rng, requires_grad=True)
+    slow, fast = (WindowAttention(8, attn_backend=b, **kwargs) for b in ('reference', 'sequential'))
+    shift = (2, 3) if shifted else (0, 0)
+    # tokens along each axis, cell by cell
+    sizes = ([2, 4, 3], [3, 6, 4]) if shifted else ([4, 4, 1], [6, 6, 1])
+    pairs = sum(n * n for n in sizes[0]) * sum(n * n for n in sizes[1])
+    macs = attention_macs((2, 9, 13, 24), (4, 6), shift)
+    assert macs == 2 * 2 * pairs * 8
+    whole = 2 * 2 * (3 * 3 * 24 * 24) * 8
+    forward = count(lambda: slow(x, shifted=shifted)), count(lambda: fast(x, shifted=shifted))
+    assert forward[0] - forward[1] == 2 * (whole - macs)
+    training = count(lambda: fast(x, shifted=shifted).sum().backward())
+    plain = count(lambda: slow(x, shifted=shifted).sum().backward())
+    assert plain - training == 2 * (3 * whole - 3.5 * macs)
+
+
+def test_mmengine_counts_attention(rng):
+    net = mmswinv2.models.SwinTransformerV2('tiny', window_size=16).eval()
+    found = get_model_complexity_info(net, (3, 256, 256), show_table=False, show_arch=False)
+    with torch.no_grad():
+        wanted = count(net, torch.randn(1, 3, 256, 256, generator=rng)) / 2
+    assert found['flops'] == pytest.approx(wanted, rel=.02)  # MMEngine counts norms, too
+    assert found['flops'] > wanted
+
+
+def test_mmengine_counts_global_attention():
+    net = GlobalAttention(16, num_heads=2).eval()
+
+    def flops(side):
+        x = (torch.zeros(1, 16, side, side),)
+        return get_model_complexity_info(net, inputs=(x,), show_table=False, show_arch=False)['flops']
+    assert flops(16) - 4 * flops(8) == 2 * 16 * (256**2 - 4 * 64**2)

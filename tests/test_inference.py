@@ -1,0 +1,43 @@
+"""The inference APIs of mmdet and mmseg take the configs: images as arrays, no data set, no labels."""
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from test_configs import CONFIGS
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (97, 131, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """The APIs set a default scope and leave it so."""
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        yield
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('inference')
+
+
+def test_mmdet(folder):
+    from mmdet.apis import DetInferencer, inference_detector, init_detector
+    config = str(CONFIGS / 'mmdet/htc_swinv2_mini.py')
+    model = init_detector(config, None, device='cpu', palette='random')
+    found = inference_detector(model, IMAGE).pred_instances
+    assert found.masks.shape == (len(found), *IMAGE.shape[:2]) and found.scores.isfinite().all()
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta)), folder / 'det.pth')
+    again, = DetInferencer(config, str(folder / 'det.pth'), device='cpu', palette='random')(
+        [IMAGE], return_datasamples=True, no_save_vis=True)['predictions']
+    assert torch.equal(again.pred_instances.scores, found.scores)
+
+
+def test_mmseg(folder):
+    from mmseg.apis import MMSegInferencer, inference_model, init_model
+    config = str(CONFIGS / 'mmseg/upernet_swinv2_mini.py')
+    model = init_model(config, None, device='cpu')
+    found = inference_model(model, IMAGE).pred_sem_seg.data
+    assert found.shape == (1, *IMAGE.shape[:2])
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'seg.pth')
+    again = MMSegInferencer(config, str(folder / 'seg.pth'), device='cpu')([IMAGE], return_datasamples=True)
+    assert torch.equal(again.pred_sem_seg.data, found)
