@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from .cell_attention import MAX_LOGIT_SCALE, MIB, cell_attention
 from .checks import Pair, check_rate, is_int
+from .operators import is_compiling
 from .position_bias import (
     POSITION_BIASES,
     ContinuousBias,
@@ -234,7 +235,7 @@ class WindowAttention(nn.Module):
     def bias_table(self, window: Pair) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2Wh-1, 2Ww-1)."""
         if self.position_bias != 'parameterized':
-            if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            if self.training or torch.is_grad_enabled() or is_compiling():
                 return self.cpb_mlp(window, self.pretrained_window)
             return self.bias_cache.get(window, list(self.cpb_mlp.parameters()),
                                        lambda: self.cpb_mlp(window, self.pretrained_window))

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .operators import define_operator
 from .position_bias import bias_from_table, crop_table
 from .precision import without_autocast
 
@@ -304,27 +305,11 @@ def _keep(p: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
     return torch.empty_like(p).bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
 
 
-# operators of torch: opaque to torch.compile, and without a derivative of the derivative. They are defined by schema:
-# torch.library.custom_op imports the compiler at the first call, which takes a second and 100 MiB
-_SHARED = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor seed, int[] window, int[] shift, float dropout, ' \
-    'int budget, bool fused'
-_OPERATORS = dict(cell_attention=(attend, f'({_SHARED}) -> Tensor'),
-                  cell_attention_backward=(attend_backward, f'(Tensor grad_out, Tensor out, {_SHARED}) -> '
-                                                            '(Tensor, Tensor, Tensor)'))
-for _name, (_function, _schema) in _OPERATORS.items():
-    torch.library.define(f'mmswinv2::{_name}', _schema)
-    torch.library.impl(f'mmswinv2::{_name}', 'CompositeExplicitAutograd', _function)
-cell_attention = torch.ops.mmswinv2.cell_attention.default
-cell_attention_backward = torch.ops.mmswinv2.cell_attention_backward.default
-
-
-@torch.library.register_fake('mmswinv2::cell_attention')
-def _(qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
+def _fake(qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
     return qkv.new_empty(*qkv.shape[:3], qkv.shape[3] // 3)
 
 
-@torch.library.register_fake('mmswinv2::cell_attention_backward')
-def _(grad_out, out, qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
+def _fake_backward(grad_out, out, qkv, table, logit_scale, seed, window, shift, dropout, budget, fused):
     return torch.empty_like(qkv), torch.empty_like(table), torch.empty_like(logit_scale)
 
 
@@ -342,5 +327,10 @@ def _refuse(ctx, *grads):
                        "no derivative; attn_backend='reference' has gradients of any order")
 
 
-torch.library.register_autograd('mmswinv2::cell_attention', _backward, setup_context=_setup_context)
-torch.library.register_autograd('mmswinv2::cell_attention_backward', _refuse)
+_SHARED = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor seed, int[] window, int[] shift, float dropout, ' \
+    'int budget, bool fused'
+cell_attention = define_operator(
+    'cell_attention', f'({_SHARED}) -> Tensor', attend, fake=_fake, backward=_backward, setup_context=_setup_context)
+cell_attention_backward = define_operator(
+    'cell_attention_backward', f'(Tensor grad_out, Tensor out, {_SHARED}) -> (Tensor, Tensor, Tensor)', attend_backward,
+    fake=_fake_backward, backward=_refuse)

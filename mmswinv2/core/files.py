@@ -39,7 +39,7 @@ def read_file(path: str | os.PathLike) -> Mapping:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
             # tensors of a zip file stay on disk until they are used, so that large models need no second copy
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
         if what is None:

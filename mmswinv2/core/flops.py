@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import prod
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils import flop_counter
 
 from .cell_attention import axis_cells
 
@@ -32,11 +32,14 @@ def attention_macs(qkv: Sequence[int], window: Sequence[int], shift: Sequence[in
     return 2 * b * pairs * (c3 // 3)
 
 
-@register_flop_formula(torch.ops.mmswinv2.cell_attention)
-def _(qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
+def _forward(qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
     return 2 * attention_macs(qkv, window, shift)
 
 
-@register_flop_formula(torch.ops.mmswinv2.cell_attention_backward)
-def _(grad_out, out, qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
+def _backward(grad_out, out, qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
     return int(2 * BACKWARD * attention_macs(qkv, window, shift))
+
+
+if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
+    flop_counter.register_flop_formula(torch.ops.mmswinv2.cell_attention)(_forward)
+    flop_counter.register_flop_formula(torch.ops.mmswinv2.cell_attention_backward)(_backward)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import check_rate
+from .operators import is_compiling
 
 PATCH_SIZE = 4  # pixels
 HIDDEN_BYTES = {True: 4 * 2**20, False: 256 * 2**20}  # of an MLP's hidden map without gradients; True: on a CPU
@@ -69,7 +70,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., C) to (..., C)."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing():
             return self._map(x)
         tokens = x.flatten(0, -2)
         limit = HIDDEN_BYTES[x.device.type == 'cpu']
