@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -87,13 +88,52 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
             torch.save(own, part)
         else:
             torch.save({container: own, 'meta': dict(meta or {})}, part)
-        with part.open('rb') as f:
-            os.fsync(f.fileno())
-        os.replace(part, path)
+        put_in_place(part, path)
     except ImportError:
         raise
     except Exception as e:  # torch and safetensors have their own for a full disk
         raise OSError(f'the output could not be written to {path}: {_line(e)}') from e
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Moves a finished file or folder to its name, durably: whatever happens, ``path`` is the old one or the new one.
+
+    A folder cannot replace one that is there; that is removed just before.
+    """
+    for one in [*part.rglob('*'), part]:
+        _sync(one)
+    if path.is_dir():
+        remove(path)
+    part.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file or a folder, if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a small file whole: it has the old text or the new one at any moment."""
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        part.write_text(text)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
 
