@@ -17,14 +17,15 @@ _NOT_WHOLE = 'checkpoint must be a whole file that torch.save wrote (read with w
 
 
 def read_file(path: str | os.PathLike) -> Mapping:
-    """Reads a checkpoint without running code that it may hold.
+    """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
     Args:
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote, packed by a zip tool or not.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is empty, truncated or no checkpoint, or holds objects other than weights.
+        ValueError: if the file is empty, truncated or no checkpoint, if a checksum in it is wrong, or if it holds objects
+            other than weights. Safetensors and torch's format before 1.6 have no checksums.
         ImportError: if safetensors is needed and not installed.
     """
     path = Path(path)
@@ -37,10 +38,11 @@ def read_file(path: str | os.PathLike) -> Mapping:
         except safetensors.SafetensorError as e:
             raise ValueError(f'checkpoint must be a whole safetensors file, got {path}: {_line(e)}') from e
     try:
+        if zipfile.is_zipfile(path) and (why := why_damaged(path)):
+            raise ValueError(why)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
-            # tensors of a zip file stay on disk until they are used, so that large models need no second copy
-            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
         if what is None:
@@ -54,6 +56,19 @@ def read_file(path: str | os.PathLike) -> Mapping:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
+
+
+def why_damaged(path: Path) -> str | None:
+    """What is wrong with a zip file that ``torch.save`` wrote, by its checksums, in words; None if nothing is.
+
+    Reads all of it. torch does not look at them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as e:  # a damaged directory can raise anything
+        return f'damaged: {_line(e)}'
+    return f'damaged in {damaged}: wrong checksum' if damaged else None
 
 
 def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, container: str | None = None,

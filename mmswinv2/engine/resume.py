@@ -1,14 +1,14 @@
 """Which checkpoint ``--resume`` takes: the one that ``last_checkpoint`` names, or the newest that is whole."""
 from __future__ import annotations
 
+import logging
 import re
-import zipfile
 from pathlib import Path
 
 from mmengine import dist
 from mmengine.logging import print_log
 
-from ..core.files import replace_text
+from ..core.files import replace_text, why_damaged
 
 LAST = 'last_checkpoint'
 
@@ -24,12 +24,8 @@ def why_not_whole(path: Path) -> str | None:
         return next((f'{f.name} {why}' for f in files if (why := why_not_whole(f))), None) if files else 'is empty'
     if not path.is_file():
         return 'is not there'
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as e:
-        return f'is not a whole file that torch.save wrote ({e})'
-    return f'is damaged in {damaged}' if damaged else None
+    why = why_damaged(path)
+    return why and f'is {why}'
 
 
 def checkpoints_by_age(folder: Path) -> list[Path]:
@@ -48,8 +44,7 @@ def newest_whole(work_dir: Path) -> tuple[Path | None, list[str]]:
     Raises:
         ValueError: if there are checkpoints and none is whole.
     """
-    last = work_dir / LAST
-    named = last.read_text().strip() if last.is_file() else ''
+    named = _named(work_dir / LAST)
     found = [Path(named)] if named else []
     folders = dict.fromkeys([*(p.parent for p in found), work_dir])
     found += [p for folder in folders if folder.is_dir() for p in checkpoints_by_age(folder)]
@@ -84,12 +79,18 @@ def prepare_resume(runner) -> None:
     if isinstance(answer[0], ValueError):
         raise answer[0]
     path, wrong = answer[0]
+    last = Path(runner.work_dir) / LAST
     if path is None:
         print_log(f'resume: there is no checkpoint in {runner.work_dir}: training starts at the beginning', 'current',
-                  level=30)
-    elif wrong or not (Path(runner.work_dir) / LAST).is_file():
-        print_log(f'resume: {"; ".join([*wrong, f"{LAST} is missing"][:5])}: resuming from {path}, the newest whole '
-                  'checkpoint', 'current', level=30)
-        if dist.is_main_process():
-            replace_text(Path(runner.work_dir) / LAST, str(path))
-        dist.barrier()
+                  logging.WARNING)
+        return
+    if dist.is_main_process() and _named(last) != str(path):
+        wrong = wrong or [f'{last} names no checkpoint']
+        print_log(f'resume: {"; ".join(wrong[:5])}: resuming from {path}, the newest whole checkpoint', 'current',
+                  logging.WARNING)
+        replace_text(last, str(path))
+    dist.barrier()
+
+
+def _named(last: Path) -> str:
+    return last.read_text().strip() if last.is_file() else ''

@@ -39,7 +39,11 @@ def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=
     bases = [BASES[host], *(f'_base_/{name}.py' for name in fragments)]
     text = f'_base_ = {[str(ROOT / "configs" / host / name) for name in bases]!r}\n'
     path = Path(folder) / f'{host}.py'
-    path.write_text(text + SMALL[host].format(workers=workers) + SCHEDULE.format(iters=iters, interval=interval) + more)
+    path.write_text(text + SMALL[host].format(workers=workers) + SCHEDULE.format(iters=iters, interval=interval))
+    if more:
+        child = path.with_name(f'{host}_more.py')
+        child.write_text(f'_base_ = {str(path)!r}\n{more}')
+        return child
     return path
 
 
