@@ -2,8 +2,7 @@
 
 ``python fork_runs.py STEPS.json``: each step has ``script``, ``args``, ``processes``, ``log``, and may have ``kill``: seconds
 after the start, or the number of a checkpoint that is being written, at which all of its processes are killed. Prints
-the exit codes, as JSON, in its last line. After a kill the checkpoint that ``last_checkpoint`` names must be whole: what is
-wrong with it stands in place of the codes.
+the exit codes, as JSON, in its last line; of a step that was to be killed, what it left instead.
 """
 import faulthandler
 import importlib
@@ -82,18 +81,19 @@ def run(step):
                 except ProcessLookupError:
                     pass
         time.sleep(.002)
-    return what_is_wrong(work_dir) if step.get('kill') is not None else [codes[pid] for pid in pids]
+    return what_is_left(work_dir) if step.get('kill') is not None else [codes[pid] for pid in pids]
 
 
-def what_is_wrong(work_dir):
-    """Of what a killed run left: nothing, no checkpoint yet, or why the one that is named cannot be resumed from."""
-    from mmswinv2.engine.resume import why_not_whole
-    last = work_dir / 'last_checkpoint'
-    if not last.is_file():
-        return 'nothing written' if not list(work_dir.glob('*.pth')) else 'no last_checkpoint beside checkpoints'
-    path = Path(last.read_text())
-    why = why_not_whole(path)
-    return f'{path.name} {why}' if why else f'whole {path.name}'
+def what_is_left(work_dir):
+    """Of what a killed run left: the whole checkpoint that a resumed one takes, or what is wrong."""
+    from mmswinv2.engine.resume import newest_whole
+    try:
+        path, wrong = newest_whole(work_dir)
+    except ValueError as e:
+        return str(e)
+    if wrong:
+        return f'wrong: {wrong}'
+    return f'whole {path.name}' if path else 'nothing written'
 
 
 def main():
