@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_distributed import mini_data  # noqa: F401
+
+from mmswinv2.models import SwinTransformerV2
 
 import convert_checkpoint
 from conftest import SMALL
 from helpers import runs, toy
-from mmswinv2.models import SwinTransformerV2
-from test_distributed import mini_data  # noqa: F401
 
 
 def init_cfg(path, tmp_path):

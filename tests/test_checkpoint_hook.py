@@ -43,7 +43,8 @@ class Dies(BaseException):
 
 # each place where a process can die while it writes its fourth checkpoint
 PLACES = [('mmengine.runner.runner.save_checkpoint', 'before'), ('mmengine.runner.runner.save_checkpoint', 'half'),
-          ('mmengine.runner.runner.save_checkpoint', 'after'), ('mmswinv2.engine.checkpoint_hook.put_in_place', 'before'),
+          ('mmengine.runner.runner.save_checkpoint', 'after'),
+          ('mmswinv2.engine.checkpoint_hook.put_in_place', 'before'),
           ('mmswinv2.engine.checkpoint_hook.put_in_place', 'after'),
           ('mmswinv2.engine.checkpoint_hook.replace_text', 'before'),
           ('mmswinv2.engine.checkpoint_hook.replace_text', 'after'),
@@ -105,7 +106,7 @@ def test_the_best_one_is_there_until_a_better_one_is(tmp_path, monkeypatch):
 
 
 def test_interval_and_accumulation(tmp_path):
-    with pytest.raises(ValueError, match=r'interval must be a multiple of optim_wrapper.accumulative_counts \(3\), got 2'):
+    with pytest.raises(ValueError, match=r'interval must be a multiple of .*accumulative_counts \(3\), got 2'):
         toy.runner(tmp_path, iters=8, accumulate=3).train()
 
 
@@ -117,8 +118,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         Path(filename).write_bytes(b'some')
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', full)
-    with pytest.raises(OSError, match=r'the checkpoint could not be written to .*iter_6.pth \(OSError: .*No space left on '
-                                      r'device\); those before are as they were'):
+    with pytest.raises(OSError, match=r'the checkpoint could not be written to .*iter_6.pth \(OSError: .*No space left '
+                                      r'on device\); those before are as they were'):
         toy.runner(tmp_path, iters=8, resume=True).train()
     assert_resumable(tmp_path, 4)
     assert not list(tmp_path.glob('.*'))

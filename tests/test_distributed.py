@@ -1,4 +1,4 @@
-"""Several processes, through configs: DDP, ZeRO-1 and FSDP equal one process, save, resume, and read each other's files."""
+"""Several processes, through configs: DDP, ZeRO-1 and FSDP equal one, and resume from each other's files."""
 import shutil
 import subprocess
 import sys
@@ -71,13 +71,15 @@ def test_processes_equal_one(tmp_path, mini_data):
     for i, route in enumerate(routes):
         assert 'resumed epoch: 0, iter: 2' in logs[i]
         for name, value in state(tmp_path / f'resumed_{i}').items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-8, msg=lambda m: f'{route} {name}: {m}')
+            torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-8,
+                                       msg=lambda m: f'{route} {name}: {m}')
 
 
 @pytest.mark.timeout(400)
 def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""
-    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL) for kind in ('fsdp', 'zero1')}
+    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL)
+              for kind in ('fsdp', 'zero1')}
     (tmp_path / 'poisoned').mkdir()
     poisoned = runs.write_config(tmp_path / 'poisoned', 'mmdet', 'fsdp', iters=3, more=runs.SEVERAL.replace(
         "'gloo_on_cpu'", "'gloo_on_cpu', 'nan_on_rank_1'"))
@@ -95,7 +97,7 @@ def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
 
 
 def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
-    """``mim train ... --launcher pytorch``: with mmengine's own optimizer this waited for ever at the first checkpoint."""
+    """``mim train ... --launcher pytorch``: with mmengine's optimizer this waited for ever at the first checkpoint."""
     config = runs.write_config(tmp_path, 'mmdet', 'zero1', iters=2, more=runs.SEVERAL)
     mim = Path(sys.executable).parent / 'mim'
     env = runs.environment(mini_data / 'mmdet')

@@ -3,9 +3,9 @@ import random
 
 import pytest
 import torch
+from test_distributed import mini_data  # noqa: F401
 
 from helpers import runs
-from test_distributed import mini_data  # noqa: F401
 
 KILLS = 20
 

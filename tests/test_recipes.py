@@ -126,7 +126,8 @@ def test_one_training_and_one_test_step(name):
         assert result.pred_instances.scores.isfinite().all()
 
 
-@pytest.mark.parametrize('name', [n for n in RECIPES if n.endswith(('amp-bf16.py', 'zero1.py', 'fsdp.py', 'deepspeed.py'))])
+@pytest.mark.parametrize('name', [n for n in RECIPES if n.endswith(
+    ('amp-bf16.py', 'zero1.py', 'fsdp.py', 'deepspeed.py'))])
 def test_bfloat16_is_for_the_backbone_alone(name):
     model = small_model(load(name)).eval()
     dtypes = {}

@@ -43,8 +43,9 @@ class _WholeCheckpoints(DDPStrategy):
 
 
 class ZeroRedundancyOptimizer(_ZeroRedundancyOptimizer):
-    """torch's, built from the name of an optimizer. mmengine's waits for all processes in ``state_dict``, which it calls
-    on the main one alone.
+    """torch's, built from the name of an optimizer.
+
+    mmengine's own waits in ``state_dict`` for all processes, and its runner calls that on the main one alone.
     """
 
     def __init__(self, params, optimizer_type: str, **kwargs) -> None:
