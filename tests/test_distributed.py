@@ -25,6 +25,15 @@ optim_wrapper = dict(
 '''
 
 
+VALIDATION = '''
+val_dataloader = _base_.test_dataloader
+val_evaluator = _base_.test_evaluator
+val_cfg = dict(type='ValLoop')
+train_cfg = dict(val_interval=2)
+default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
+'''
+
+
 @pytest.fixture(scope='session')
 def mini_data(tmp_path_factory):
     """Small data sets of both hosts."""
@@ -78,7 +87,7 @@ def test_processes_equal_one(tmp_path, mini_data):
 @pytest.mark.timeout(400)
 def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""
-    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL)
+    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL + VALIDATION)
               for kind in ('fsdp', 'zero1')}
     (tmp_path / 'poisoned').mkdir()
     poisoned = runs.write_config(tmp_path / 'poisoned', 'mmdet', 'fsdp', iters=3, more=runs.SEVERAL.replace(
@@ -87,6 +96,7 @@ def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
         *(runs.step('mmdet', config[kind], tmp_path / kind, processes=2) for kind in config),
         runs.step('mmdet', poisoned, tmp_path / 'nan', processes=2)], data=mini_data / 'mmdet')
     assert codes == [[0, 0], [0, 0], [1, 1]], '\n'.join(log[-3000:] for log in logs)
+    assert all('coco/bbox_mAP: ' in log for log in logs[:2])
     assert logs[2].count('FloatingPointError: training stops before the step of iteration 3: s0.loss_cls not finite '
                          '(images: ') == 2, logs[2][-3000:]
     test = Path(runs.HOSTS['mmdet'].__file__).parent / '.mim' / 'tools' / 'test.py'

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from mmengine import dist
+from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
+from mmengine.runner._flexible_runner import FlexibleRunner
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..registry import LOOPS
@@ -160,6 +162,9 @@ class _Resumable:
     """What both loops share; see the head of this module."""
 
     def __init__(self, runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
+        if isinstance(runner, FlexibleRunner) and any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise ValueError('custom_hooks must not have EMAHook with a strategy (FlexibleRunner): it loads checkpoints '
+                             'before the hook makes its averages, which would be lost on resuming')
         prepare_resume(runner)
         if isinstance(dataloader, dict):
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
