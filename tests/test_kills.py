@@ -12,15 +12,15 @@ KILLS = 20
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize('host, workers, iterations', [('mmdet', 2, 60), ('mmseg', 0, 200)])
+@pytest.mark.parametrize('host, workers, iterations', [('mmdet', 2, 60), ('mmseg', 0, 120)])
 def test_twenty_kills(host, workers, iterations, tmp_path, mini_data):  # noqa: F811
     """Half of the kills come at a random moment, half while a checkpoint is being written."""
     config = runs.write_config(tmp_path, host, iters=iterations, interval=1, workers=workers)
     chance = random.Random(0)
     kills = [chance.uniform(1., 8.) if i % 2 else chance.randint(1, 3) for i in range(KILLS)]
-    steps = [runs.step(host, config, tmp_path / 'straight')]
+    steps = [runs.step(host, config, tmp_path / 'straight', limit=600)]
     steps += [runs.step(host, config, tmp_path / 'killed', '--resume', kill=kill) for kill in kills]
-    steps += [runs.step(host, config, tmp_path / 'killed', '--resume')]
+    steps += [runs.step(host, config, tmp_path / 'killed', '--resume', limit=600)]
     codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data / host, timeout=1400)
     print('\n'.join(f'kill at {kill}: {left}' for kill, left in zip(kills, codes[1:-1])))
     assert codes[0] == codes[-1] == [0], logs[-1][-3000:]

@@ -1,7 +1,8 @@
 """Runs a host's training script again and again in forked processes: what takes seconds to import is imported once.
 
-``python fork_runs.py STEPS.json``: each step has ``script``, ``args``, ``processes``, ``log``, and may have ``kill``:
-seconds after the start, or the number of a file that is being written, at which all of its processes are killed.
+``python fork_runs.py STEPS.json``: each step has ``script``, ``args``, ``processes``, ``log``, a ``limit`` in seconds, and
+may have ``kill``: seconds after the start, or the number of a file that is being written, at which all of its processes
+are killed.
 Prints the exit codes, as JSON, in its last line; of a step that was to be killed, what it left instead.
 """
 import faulthandler
@@ -15,8 +16,6 @@ import sys
 import time
 import traceback
 from pathlib import Path
-
-STEP_LIMIT = 150  # seconds
 
 
 def child(step, rank, port):
@@ -70,7 +69,7 @@ def run(step):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
-        late = time.time() - start > STEP_LIMIT
+        late = time.time() - start > step['limit']
         if late or should_die(step, start, work_dir, seen):
             for pid in set(pids) - set(codes):
                 if late:

@@ -107,12 +107,12 @@ def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=T
     return output
 
 
-def step(host, config, work_dir, *options, processes=1, kill=None):
+def step(host, config, work_dir, *options, processes=1, kill=None, limit=150):
     """A training run as a step of :func:`train_in_turn`."""
     script = Path(HOSTS[host].__file__).parent / '.mim' / 'tools' / 'train.py'
     return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine'],
                 script=str(script), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
-                work_dir=str(work_dir), processes=processes, kill=kill)
+                work_dir=str(work_dir), processes=processes, kill=kill, limit=limit)
 
 
 def train_in_turn(folder, steps, *, data, timeout=280):
