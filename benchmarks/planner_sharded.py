@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The memory planner beside measured peaks of two processes that train together, by strategy.
 
-Two processes talk through gloo on the CPU. Each takes two steps, so that the optimizer's states are there in the
-second, and its C library gives freed memory back at once, so that resident memory is memory in use. Measured is the
-peak of both steps above what the process had before the model was made; the larger of the two processes counts.
+Two processes talk through gloo on the CPU. Each takes a step with a small image, so that the optimizer's states are
+there, and then one with the full image. Its C library gives freed memory back at once, so that resident memory is
+memory in use. Measured is the peak of both steps above what the process had before the model was made; the larger of
+the two processes counts.
 """
 from __future__ import annotations
 
@@ -27,29 +28,28 @@ from mmswinv2.core.sharding import Sharding
 import measure
 
 BUDGET = 64  # MiB
-SIZE = 512  # pixels
+SIZES = dict(tiny=512, small=384, base=384)  # pixels
+FIRST_SIZE = 128
 WINDOWS = (32, 32, 32, 16)
 PROCESSES = 2
 STRATEGIES = ('none', 'zero1', 'fsdp')
-CASES = [(arch, strategy) for arch in ('tiny', 'small', 'base') for strategy in STRATEGIES]
+CASES = [(arch, size, strategy) for arch, size in SIZES.items() for strategy in STRATEGIES]
 
 
-def rank_main(rank: int, folder: str, arch: str, strategy: str, size: int) -> None:
-    """One of the processes: two steps."""
+def rank_main(rank: int, folder: str, arch: str, size: int, strategy: str) -> None:
+    """One of the processes."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=PROCESSES)
-    warm = dict(embed_dims=32, depths=[2], num_heads=[2])
-    train(0, warm, strategy, 128)  # the libraries' own memory
+    train(0, dict(embed_dims=32, depths=[2], num_heads=[2]), FIRST_SIZE, strategy)  # the libraries' own memory
     gc.collect()
-    before = measure.resident('VmRSS')
-    peak = train(before, arch, strategy, size)
-    gc.collect()
+    result = train(measure.resident('VmRSS'), arch, size, strategy)
+    gc.collect()  # what holds the group is gone before it is
     dist.destroy_process_group()
-    Path(folder, str(rank)).write_text(json.dumps(peak))
+    Path(folder, str(rank)).write_text(json.dumps(result))
 
 
-def train(before: int, arch: str, strategy: str, size: int) -> dict:
-    """Builds, shards and trains; what it built is gone when it returns."""
+def train(before: int, arch: str | dict, size: int, strategy: str) -> dict:
+    """Builds, shards and takes two steps; gives the peak above ``before``."""
     stages = len(get_arch(arch).depths)
     net = SwinTransformerV2(arch, window_size=WINDOWS[:stages], out_indices=range(stages), drop_path_rate=0.,
                             with_cp=True, attn_budget_mib=BUDGET).train()
@@ -60,18 +60,13 @@ def train(before: int, arch: str, strategy: str, size: int) -> dict:
         optimizer = ZeroRedundancyOptimizer(model.parameters(), torch.optim.AdamW, **adamw)
     else:
         optimizer = torch.optim.AdamW(model.parameters(), **adamw)
-    x = torch.randn(1, 3, size, size)
     gc.collect()
-    peaks = []
-    for _ in range(2):
-        measure.forget_peak()
-        sum(o.square().mean() for o in model(x)).backward()
-        peaks.append(measure.resident('VmHWM') - before)
-        measure.forget_peak()
+    measure.forget_peak()
+    for pixels in (FIRST_SIZE, size):
+        sum(o.square().mean() for o in model(torch.randn(1, 3, pixels, pixels))).backward()
         optimizer.step()
-        peaks.append(measure.resident('VmHWM') - before)
         optimizer.zero_grad()
-    return dict(peaks=peaks, peak=max(peaks), parameters=parameters, idle=measure.resident('VmRSS') - before)
+    return dict(peak=measure.resident('VmHWM') - before, parameters=parameters)
 
 
 def shard(net: SwinTransformerV2, strategy: str) -> torch.nn.Module:
@@ -84,15 +79,15 @@ def shard(net: SwinTransformerV2, strategy: str) -> torch.nn.Module:
     return fully_shard(net)
 
 
-def child(arch: str, strategy: str, size: int) -> dict:
-    """The larger peak of the processes."""
+def child(arch: str, size: int, strategy: str) -> dict:
+    """The process with the larger peak."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(rank_main, args=(folder, arch, strategy, size), nprocs=PROCESSES)
+        mp.spawn(rank_main, args=(folder, arch, size, strategy), nprocs=PROCESSES)
         ranks = [json.loads(Path(folder, str(rank)).read_text()) for rank in range(PROCESSES)]
     return max(ranks, key=lambda r: r['peak'])
 
 
-def predict(arch: str, strategy: str, size: int, parameters: int) -> Plan:
+def predict(arch: str, size: int, strategy: str, parameters: int) -> Plan:
     """What the planner says."""
     sizes = stage_sizes(get_arch(arch), [(n, n) for n in WINDOWS], size, size, 1)
     return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET, outputs=(0, 1, 2, 3)),
@@ -107,19 +102,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.child is not None:
-        print(json.dumps(child(*CASES[args.child], SIZE)))
+        print(json.dumps(child(*CASES[args.child])))
         return
     rows = []
-    for i, (arch, strategy) in enumerate(CASES):
+    for i, case in enumerate(CASES):
         r = measure.in_fresh_process(__file__, i, returned=True)
-        p = predict(arch, strategy, SIZE, r['parameters'])
-        rows.append([arch, strategy, *(f'{x / 2**20:.0f}' for x in (
+        p = predict(*case, r['parameters'])
+        rows.append([*case, *(f'{x / 2**20:.0f}' for x in (
             p.weights, p.gradients, p.optimizer, p.gathered, p.peak, r['peak'])), f'{p.peak / r["peak"]:.2f}'])
-        print(rows[-1], flush=True)
-    parts = [f'Two steps with AdamW (foreach) of the backbone, {PROCESSES} processes, 1 image of {SIZE} x {SIZE} px in '
-             f'each, windows {list(WINDOWS)}, checkpointed, float32, attention within {BUDGET} MiB; MiB per process '
-             'above the idle process.\n',
-             measure.table(['arch', 'strategy', 'weights', 'gradients', 'optimizer', 'gathered', 'predicted',
+        print(*rows[-1], flush=True)
+    parts = [f'A step with AdamW (foreach) of the backbone, {PROCESSES} processes, 1 image in each, windows '
+             f'{list(WINDOWS)}, checkpointed, float32, attention within {BUDGET} MiB; MiB per process above the idle '
+             'process.\n',
+             measure.table(['arch', 'px', 'strategy', 'weights', 'gradients', 'optimizer', 'gathered', 'predicted',
                             'measured', 'ratio'], rows)]
     measure.report('The memory planner beside measured peaks of processes that train together', parts, args.out)
 
