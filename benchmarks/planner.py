@@ -12,7 +12,8 @@ import json
 import torch
 
 from mmswinv2.core import SwinTransformerV2, get_arch
-from mmswinv2.core.memory import Setting, plan_step, stage_sizes
+from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
+from mmswinv2.core.sharding import Sharding
 
 import measure
 
@@ -50,8 +51,9 @@ def main() -> None:
 def predict(arch: str, size: int, backend: str, cp: bool, parameters: int) -> int:
     """What the planner says, in bytes."""
     sizes = stage_sizes(get_arch(arch), [(n, n) for n in WINDOWS], size, size, 1)
-    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET), parameters=parameters,
-                     image_bytes=12 * size * size, outputs=(0, 1, 2, 3))
+    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET, outputs=(0, 1, 2, 3)),
+                     Model(parameters, parameters, image_bytes=12 * size * size),
+                     Sharding(state_bytes=0, foreach=False))
     return plan.peak
 
 

@@ -1,40 +1,51 @@
 #!/usr/bin/env python3
-"""Prints where the memory of a training step goes, and which settings fit a card.
+"""Prints where the memory of a training step goes, for several settings and strategies, and which fit a card.
 
-The backbone is counted whole; of the rest of the model (neck, heads) weights, gradients and optimizer states, but no
-activations: leave them room. Figures are computed from sizes, for one GPU.
+Everything not given is read from the config: batch size, mixed precision, strategy, optimizer. Figures are computed
+from sizes, for one GPU of several that train together; neck and heads run on the meta device, where nothing is
+computed.
 """
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-import mmswinv2.models  # noqa: F401
-from mmswinv2.core.memory import MIB, Setting, plan_step, stage_sizes
+import mmswinv2.models
+from mmswinv2.core.memory import MIB, Model, Plan, Setting, plan_step, stage_sizes
+from mmswinv2.core.sharding import STRATEGIES, Sharding
+from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 
-STATES = dict(adamw=8, adam=8, sgd=4, none=0)  # bytes per parameter, float32
 CARDS = (24, 40, 80, 141)  # GiB
+DEFAULT_SIZE = 1536  # px, where the config has no fixed size
+GPUS = 8  # of a config with a strategy
+NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DeepSpeedStrategy='deepspeed', DDPStrategy='none',
+             SingleDeviceStrategy='none')
+COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads', 'workspace', 'PEAK', 'at']
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the planner; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', metavar='CONFIG', help='of MMDetection or MMSegmentation')
-    parser.add_argument('--size', type=int, nargs='+', default=[1536], help='pixels: one, or height and width')
-    parser.add_argument('--batch', type=int, default=1, help='images on the GPU')
-    parser.add_argument('--gpus', type=int, default=1, help='that optimizer states are divided among with --zero 1')
-    parser.add_argument('--optimizer', choices=STATES, default='adamw')
-    parser.add_argument('--zero', type=int, choices=[0, 1], default=0, help='1: ZeRO stage 1')
-    parser.add_argument('--amp', choices=['none', 'bf16', 'fp16'], default='none')
+    parser.add_argument('--size', type=int, nargs='+', help=f'pixels: one, or height and width; default: that of the '
+                        f'config if it is fixed, else {DEFAULT_SIZE}')
+    parser.add_argument('--batch', type=int, help='images on a GPU')
+    parser.add_argument('--gpus', type=int, help=f'that train together; default: {GPUS} if the config has a strategy '
+                        'that shards, else 1')
+    parser.add_argument('--strategy', choices=['config', *STRATEGIES], default='config')
+    parser.add_argument('--amp', choices=['config', 'none', 'bf16', 'fp16'], default='config',
+                        help='mixed precision in the backbone')
+    parser.add_argument('--objects', type=int, default=100, help='in an image, for the assignment of anchors')
     parser.add_argument('--card', type=int, choices=CARDS, help='GiB; default: all')
     args = parser.parse_args(argv)
     try:
         plan(args)
-    except (ValueError, OSError, KeyError, AttributeError) as e:
+    except (ValueError, OSError) as e:
         print(f'plan_memory: {" ".join(str(e).split())}', file=sys.stderr)
         return 2
     return 0
@@ -44,78 +55,159 @@ def plan(args: argparse.Namespace) -> None:
     """Computes and prints.
 
     Raises:
-        ValueError: if the config has no SwinV2 backbone or an option is out of range.
+        ValueError: if the config cannot be read or has no SwinV2 backbone, or an option is out of range.
     """
-    for name in ('batch', 'gpus'):
-        if getattr(args, name) < 1:
-            raise ValueError(f'--{name} must be >= 1, got {getattr(args, name)}')
-    if len(args.size) > 2 or min(args.size) < 32:
+    for name in ('batch', 'gpus', 'objects'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f'--{name} must be >= 1, got {value}')
+    if args.size is not None and (len(args.size) > 2 or min(args.size) < 32):
         raise ValueError(f'--size must be one or two numbers >= 32 px, got {args.size}')
-    cfg = Config.fromfile(args.config)
-    net, others = build(cfg)
-    height, width = args.size[0], args.size[-1]
-    parameters = sum(p.numel() for p in net.parameters())
-    sizes = stage_sizes(net.arch, net.window_sizes, height, width, args.batch)
-    states = STATES[args.optimizer] * (parameters + others) // (args.gpus if args.zero else 1)
-    num_stages = len(sizes)
-    print(f'backbone {parameters / 1e6:.1f}M parameters, the rest {others / 1e6:.1f}M; '
-          f'{args.batch} x {height} x {width} px; '
-          f'{args.optimizer}{f", ZeRO 1 over {args.gpus} GPUs" if args.zero else ""}; '
-          f'{"float32" if args.amp == "none" else args.amp}; GiB')
-    head = ['', 'weights', 'gradients', 'optimizer'] + [f'stage {i + 1}' for i in range(num_stages)] + ['block', 'PEAK']
+    try:
+        cfg = Config.fromfile(args.config)
+        model = build(cfg)
+    except OSError:
+        raise
+    except Exception as e:  # a config is a program, and its model's constructors raise what they like
+        raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
+    net = model.backbone
+    height, width = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
+    batch = args.batch or cfg.get('train_dataloader', {}).get('batch_size', 1)
+    sharding, optimizer = read_sharding(cfg, args)
+    setting = read_setting(cfg, net, args.amp)
+    sizes = stage_sizes(net.arch, net.window_sizes, height, width, batch,
+                        mlp_ratio=net.layers[0].blocks[0].mlp.fc1.out_features / net.arch.dims[0])
+    heads = count_heads(model, (height, width), batch, args.objects)
+    rest = count_model(model, heads, 12 * batch * height * width)
+
+    print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
+          f'{batch} x {height} x {width} px per GPU; {setting.precision}; {optimizer}, '
+          f'{"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
+          f'{"s" if sharding.gpus > 1 else ""}')
     cards = [args.card] if args.card else list(CARDS)
-    print(row(head + [f'{c} GiB' for c in cards]))
-    for name, cp, backend in (('plain, whole maps', False, 'reference'), ('plain', False, 'auto'),
-                              ('checkpointed, whole maps', True, 'reference'), ('checkpointed', True, 'auto'),
-                              ('as in the config', None, None)):
-        if cp is None:
-            flags = tuple(stage.with_cp for stage in net.layers)
-            attn = net.layers[0].blocks[0].attn
-            backend = next((k for k in ('reference',) if attn.backend.__name__.startswith(k)), 'auto')
-            budget = attn.attn_budget_mib or 512
-        else:
-            flags, budget = (cp,) * num_stages, 512
-        p = plan_step(sizes, Setting(flags, backend, budget, args.amp != 'none'), parameters=parameters,
-                      optimizer_bytes=states, image_bytes=12 * args.batch * height * width, outputs=net.out_indices)
-        peak = p.peak + others * (8 if args.amp == 'none' else 10)
-        print(row([name, *map(gib, (p.weights + others * 4, p.gradients + others * 4, p.optimizer, *p.activations,
-                                    p.workspace, peak))] + [verdict(peak, c) for c in cards]))
-    print('weights, gradients and optimizer include the rest of the model, whose activations are not counted; '
-          'stages: kept for the backward pass; block: for one block at the peak; the peak is less than the sum, '
-          'for gradients come as activations go')
+    show(f'strategy {sharding.strategy}', cards, (
+        (name, plan_step(sizes, s, rest, sharding)) for name, s in settings(setting)))
+    print()
+    show('as in the config', cards, ((name, plan_step(sizes, setting, rest, replace(
+        sharding, strategy=name, bucket_view=sharding.bucket_view or name != 'none'))) for name in STRATEGIES))
+    print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
+          'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
+          'is there at once.\ndeepspeed: backbone in 16 bit, neck and heads counted in float32')
+    if heads.left_out:
+        print(f'not counted: activations of {", ".join(heads.left_out)}')
 
 
-def build(cfg: Config) -> tuple[torch.nn.Module, int]:
-    """The backbone on the meta device, and the number of parameters of the rest of the model."""
-    backbone = cfg.get('model', {}).get('backbone')
-    if not backbone or not str(backbone.get('type', '')).endswith('SwinTransformerV2'):
-        raise ValueError(f'CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, got '
-                         f'{backbone and backbone.get("type")!r}')
-    with torch.device('meta'):
-        net = MODELS.build(dict(backbone, type='mmswinv2.SwinTransformerV2', init_cfg=None))
-        scope = cfg.get('default_scope', 'mmengine')
-        if scope == 'mmdet':
-            from mmdet.utils import register_all_modules
-        else:
-            from mmseg.utils import register_all_modules
-        register_all_modules(init_default_scope=False)
-        with DefaultScope.overwrite_default_scope(scope):
-            model = MODELS.build(cfg.model)
-    return net, sum(p.numel() for n, p in model.named_parameters() if not n.startswith('backbone.'))
+def build(cfg: Config) -> torch.nn.Module:
+    """The model on the meta device, in training mode.
+
+    Raises:
+        ValueError: if its backbone is not SwinV2.
+    """
+    backbone = cfg.get('model', {}).get('backbone') or {}
+    if not str(backbone.get('type', '')).endswith('SwinTransformerV2'):
+        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, got '
+                         f'{backbone.get("type")!r}')
+    scope = cfg.get('default_scope', 'mmengine')
+    if scope == 'mmdet':
+        from mmdet.utils import register_all_modules
+    else:
+        from mmseg.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    with torch.device('meta'), DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(cfg.model)
+    if not isinstance(model.backbone, mmswinv2.models.SwinTransformerV2):
+        raise ValueError(f'model.backbone.type must be mmswinv2.SwinTransformerV2, got {backbone["type"]!r}')
+    return model.train()
 
 
-def gib(size: int) -> str:
-    """Bytes in GiB."""
-    return f'{size / 1024 / MIB:.2f}'
+def image_size(cfg: Config) -> tuple[int, int]:
+    """(H, W) of training images, where the config fixes it."""
+    size = cfg.model.get('data_preprocessor', {}).get('size') or cfg.get('crop_size') or cfg.get('image_size')
+    return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 
-def verdict(peak: int, card: int) -> str:
-    """Whether a peak fits a card, of which a tenth is for the context and what the allocator holds."""
-    return 'fits' if peak <= .9 * card * 1024 * MIB else '-'
+def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]:
+    """Strategy and optimizer of a config, and the optimizer's name.
+
+    Raises:
+        ValueError: if the strategy is unknown.
+    """
+    wrapper = cfg.get('optim_wrapper') or {}
+    optimizer = wrapper.get('optimizer') or dict(type='AdamW')
+    name = str(optimizer.get('optimizer_type', optimizer.get('type'))).rpartition('.')[2]
+    kind = (cfg.get('strategy') or {}).get('type')
+    strategy = 'zero1' if str(optimizer.get('type')).endswith('ZeroRedundancyOptimizer') else 'none'
+    if kind is not None:
+        kind = str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+        if kind not in NAMES:
+            raise ValueError(f'strategy.type must be one of {", ".join(NAMES)}, got {kind!r}')
+        strategy = NAMES[kind]
+    view = strategy != 'none' and kind is not None or bool(
+        (cfg.get('model_wrapper_cfg') or {}).get('gradient_as_bucket_view', False))
+    if args.strategy != 'config':
+        strategy, view = args.strategy, view or args.strategy != 'none'
+    states = (4 if optimizer.get('momentum') else 0) if name == 'SGD' else 8
+    foreach = not optimizer.get('fused') and optimizer.get('foreach') is not False
+    return Sharding(strategy, args.gpus or (1 if strategy == 'none' else GPUS), view, states, foreach), name
+
+
+def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
+    """How the config computes the backbone."""
+    attn = net.layers[0].blocks[0].attn
+    everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
+    autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
+    return Setting(tuple(stage.with_cp for stage in net.layers),
+                   'reference' if attn.backend.__name__.startswith('reference') else 'auto',
+                   attn.attn_budget_mib or 512, 'autocast' if autocast else 'float32',
+                   everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
+
+
+def settings(config: Setting) -> list[tuple[str, Setting]]:
+    """That of the config, and others beside it."""
+    n = len(config.with_cp)
+    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget_mib=512))
+            for name, cp, backend in (('plain, whole maps', False, 'reference'), ('plain', False, 'auto'),
+                                      ('checkpointed, whole maps', True, 'reference'), ('checkpointed', True, 'auto'))]
+    return [*rows, ('as in the config', config)]
+
+
+def count_heads(model: torch.nn.Module, image: tuple[int, int], batch: int, objects: int) -> HeadsMemory:
+    """What neck and heads need, or what is not known of them."""
+    maps = [(batch, model.backbone.arch.dims[i], -(-image[0] // (4 << i)), -(-image[1] // (4 << i)))
+            for i in model.backbone.out_indices]
+    try:
+        return heads_memory(model, maps, image, objects=objects)
+    except Exception as e:  # heads of any other kind may need anything
+        return HeadsMemory(0, 0, 0, (f'neck and heads ({type(e).__name__}: {" ".join(str(e).split())[:80]})',))
+
+
+def count_model(model: torch.nn.Module, heads: HeadsMemory, image_bytes: int) -> Model:
+    """Numbers of parameters of a model."""
+    def count(inside: bool, trainable: bool) -> int:
+        return sum(p.numel() for n, p in model.named_parameters()
+                   if n.startswith('backbone.') == inside and (p.requires_grad or not trainable))
+
+    units = tuple(sum(p.numel() for p in m.parameters()) for m in model.modules()
+                  if isinstance(m, mmswinv2.models.GlobalAttention))
+    return Model(count(True, False), count(True, True), count(False, False), count(False, True), units, heads.kept,
+                 heads.peak, heads.neck_peak, image_bytes)
+
+
+def show(title: str, cards: list[int], rows) -> None:
+    """Prints a table of named plans."""
+    print(row([title, *COLUMNS, *(f'{c} GiB' for c in cards)]))
+    for name, p in rows:
+        print(row([name, *cells(p), *('fits' if p.peak <= .9 * c * 1024 * MIB else '-' for c in cards)]))
+
+
+def cells(p: Plan) -> list[str]:
+    """A plan's figures in GiB; a tenth of a card is for the context and what the allocator holds."""
+    figures = (p.weights, p.gradients, p.optimizer, p.gathered, sum(p.activations), p.heads, p.workspace, p.peak)
+    return [f'{size / 1024 / MIB:.2f}' for size in figures] + [p.moment]
 
 
 def row(cells: list[str]) -> str:
-    """A line of the table."""
+    """A line of a table."""
     return f'{cells[0]:<25}' + ''.join(f'{c:>10}' for c in cells[1:])
 
 

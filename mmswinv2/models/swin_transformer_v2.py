@@ -83,7 +83,8 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         """Maps images (B, C, H, W) to a map (B, C_i, H_i, W_i) per output, in float32 under mixed precision."""
         if self.autocast_dtype is None:
             return super().forward(x)
-        with torch.autocast(x.device.type, dtype=self.autocast_dtype):
+        # each weight is cast once per pass: a cache would only keep all 16-bit copies until the end of the backbone
+        with torch.autocast(x.device.type, dtype=self.autocast_dtype, cache_enabled=False):
             return super().forward(x)
 
     def init_weights(self) -> None:

@@ -1,0 +1,44 @@
+"""Bytes of tensors that are alive while code runs, on any device: on the meta device nothing is allocated at all."""
+from __future__ import annotations
+
+import weakref
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the storages that operators make while the mode is on, and that are still referred to.
+
+    ``live`` is what there is now, ``peak`` the most there was. What an operator needs inside is not seen.
+
+    Args:
+        there: Tensors that exist before; they and views of them are not counted.
+    """
+
+    def __init__(self, *there: Tensor) -> None:
+        super().__init__()
+        self.live, self.peak = 0, 0
+        self.known = {t.untyped_storage()._cdata for t in there}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Runs an operator and counts its results."""
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.known:
+                storage = t.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                self.known.add(key)
+                self.live += size
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._forget, key, size)
+        return out
+
+    def forget_peak(self) -> int:
+        """Gives the peak so far, and starts it anew from what is alive."""
+        peak, self.peak = self.peak, self.live
+        return peak
+
+    def _forget(self, key: int, size: int) -> None:
+        self.live -= size
+        self.known.discard(key)

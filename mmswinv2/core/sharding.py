@@ -1,0 +1,131 @@
+"""What each GPU holds of weights, gradients and optimizer states, by the way in which GPUs share them.
+
+================  ==============  =====================  ===============================
+bytes/parameter   weights         gradients              optimizer (Adam)
+================  ==============  =====================  ===============================
+``none``          4               4, twice in DDP (1)    8
+``zero1``         4               4 (1)                  8 / GPUs
+``fsdp``          4 / GPUs (2)    4 / GPUs (2)           8 / GPUs
+``deepspeed``     2               2 (3)                  12 / GPUs, with float32 weights
+================  ==============  =====================  ===============================
+
+(1) DDP's buckets are there from the first step to the last; with ``gradient_as_bucket_view`` they are the gradients,
+otherwise the gradients are there besides. (2) Some blocks are whole for a while: :meth:`Sharding.gathered`.
+(3) And a bucket of at most 5e8 elements while they are averaged.
+
+Source:
+    torch 2.13: ``distributed/fsdp/_fully_shard/_fsdp_param_group.py`` (how long FSDP2 keeps its buffers),
+    ``optim/adamw.py`` (the temporary of the foreach step); deepspeedai/DeepSpeed edaa722,
+    ``deepspeed/runtime/zero/stage_1_and_2.py`` (``setup_buckets``, ``step``) and ``zero/config.py`` (bucket sizes).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRATEGIES = ('none', 'zero1', 'fsdp', 'deepspeed')
+DEEPSPEED_BUCKET = 500_000_000  # elements
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """A strategy, on a number of GPUs.
+
+    Args:
+        strategy: One of ``STRATEGIES``: ``'none'``: every GPU has everything (DDP where there are several);
+            ``'zero1'``: torch's ZeroRedundancyOptimizer under DDP; ``'fsdp'``: torch's ``fully_shard``;
+            ``'deepspeed'``: its ZeRO stage 1, in 16 bit.
+        gpus: That share.
+        bucket_view: DDP's ``gradient_as_bucket_view``.
+        state_bytes: Optimizer states per parameter: 8 for Adam, 4 for SGD with momentum.
+        foreach: Whether the optimizer steps through all parameters at once, torch's default on a GPU, for which it
+            keeps another copy of them; ``fused=True`` keeps none.
+
+    Raises:
+        ValueError: if ``strategy`` is unknown or ``gpus`` is less than 1.
+    """
+
+    strategy: str = 'none'
+    gpus: int = 1
+    bucket_view: bool = True
+    state_bytes: int = 8
+    foreach: bool = True
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(f'strategy must be one of {", ".join(STRATEGIES)}, got {self.strategy!r}')
+        if self.gpus < 1:
+            raise ValueError(f'gpus must be >= 1, got {self.gpus}')
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of a parameter where it is whole."""
+        return 2 if self.strategy == 'deepspeed' else 4
+
+    @property
+    def ddp(self) -> bool:
+        """Whether gradients are averaged by DDP."""
+        return self.strategy in ('none', 'zero1') and self.gpus > 1
+
+    def share(self, size: int) -> int:
+        """Of what is sharded, the part of one GPU."""
+        return -(-size // self.gpus)
+
+    def weights(self, parameters: int) -> int:
+        """There all the time."""
+        size = self.weight_bytes * parameters
+        return self.share(size) if self.strategy == 'fsdp' else size
+
+    def buckets(self, trainable: int) -> int:
+        """Of gradients, there all the time."""
+        return 4 * trainable if self.ddp else 0
+
+    def gradients(self, trainable: int) -> int:
+        """Beside buckets, there from the backward pass to the optimizer's step."""
+        if self.ddp:
+            return 0 if self.bucket_view else 4 * trainable
+        size = self.weight_bytes * trainable
+        return self.share(size) if self.strategy == 'fsdp' else size
+
+    def states(self, trainable: int) -> int:
+        """Of the optimizer, there all the time."""
+        if self.strategy == 'none':
+            return self.state_bytes * trainable
+        return self.share((self.state_bytes + (4 if self.strategy == 'deepspeed' else 0)) * trainable)
+
+    def reducing(self, trainable: int) -> int:
+        """While gradients are averaged when all are there: DeepSpeed's bucket, and its part of the averages."""
+        if self.strategy != 'deepspeed':
+            return 0
+        return 2 * min(trainable, DEEPSPEED_BUCKET) + self.share(2 * trainable)
+
+    def stepping(self, trainable: int) -> int:
+        """Of the optimizer, during its step only."""
+        size = 4 * trainable if self.foreach else 0
+        if self.strategy == 'deepspeed':  # averages in 16 bit and in float32
+            return self.share(size + 6 * trainable)
+        return size if self.strategy == 'none' else self.share(size)
+
+    def copying(self, matrix: int, *, autocast: bool) -> int:
+        """The gradient of one weight on its way to where gradients are kept; under autocast its 16-bit form too."""
+        return (4 * matrix if self.ddp else 0) + (2 * matrix if autocast else 0)
+
+    def root(self, parameters: int, *, backward: bool) -> int:
+        """What belongs to no block: whole from the forward pass to the end of the backward, and its gradients."""
+        return (8 if backward else 4) * parameters if self.strategy == 'fsdp' else 0
+
+    def gathered(self, unit: int, *, before: int, after: int, backward: bool) -> int:
+        """What is whole while a block is computed.
+
+        Forward: its weights, the buffer they came in (kept until the next block's weights are there), and the buffer
+        of the next block. Backward: its weights and gradients, the buffer of the next block's weights, and the one in
+        which the last block's gradients are averaged.
+
+        Args:
+            unit: Parameters of the block.
+            before: Of the block that was computed before.
+            after: Of the one that comes next.
+            backward: Whether in the backward pass.
+        """
+        if self.strategy != 'fsdp':
+            return 0
+        return 4 * (2 * unit + before + after) if backward else 4 * (2 * unit + after)

@@ -1,0 +1,203 @@
+"""What neck and heads of a model keep for the backward pass, by running them on the meta device.
+
+The maps of the backbone go through the modules of the model, as its ``loss`` would send them, and every storage that is
+made is counted as long as something refers to it; nothing is computed. RoIs are as many as the samplers of
+``train_cfg`` take. Counted too are the IoU of every anchor with every object, and mmdet's mask targets: a float32 mask
+of the image's size for each positive RoI (``BitmapMasks.crop_and_resize``). Left out: targets and losses of boxes,
+which are under 0.2 GiB at 1536 px, and proposals.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..core.live_bytes import LiveBytes
+
+
+@dataclass(frozen=True)
+class HeadsMemory:
+    """Bytes.
+
+    Args:
+        kept: When the forward pass has ended.
+        peak: The most there is at once, before the backward pass comes to the neck's first module.
+        neck_peak: The most there is from then on.
+        left_out: Modules that are not counted, because it is not known how the model calls them.
+    """
+
+    kept: int
+    peak: int
+    neck_peak: int
+    left_out: tuple[str, ...] = ()
+
+
+class _FusedAttention(torch.autograd.Function):
+    """What a fused kernel keeps: queries, keys, values, the result and a number per row."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        """Shapes only."""
+        out = torch.empty_like(v)
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1]))
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Shapes only."""
+        q, k, v, *_ = ctx.saved_tensors
+        return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+class _AsOnGPUs(TorchFunctionMode):
+    """Attention as a GPU's kernels compute it: the meta device has the formula only, which keeps whole maps. Batch norm
+    of one value per channel, which several GPUs share, with the running statistics: it keeps the same."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.scaled_dot_product_attention:
+            return _FusedAttention.apply(*args[:3])
+        if func is F.batch_norm and args[0].numel() == args[0].shape[1]:
+            kwargs = dict(kwargs, training=False)
+        return func(*args, **(kwargs or {}))
+
+
+def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[int, int], *,
+                 objects: int = 100) -> HeadsMemory:
+    """Runs neck and heads on maps of given shapes.
+
+    Args:
+        model: A detector of mmdet or a segmentor of mmseg, on the meta device, in training mode.
+        maps: Shapes (B, C_i, H_i, W_i) of the backbone's outputs.
+        image: (H, W) of the images in pixels.
+        objects: In an image.
+    """
+    left_out = sorted({name for name, m in model.named_children() if _parameters(m)} - set(_known(model)))
+    peaks = []
+    with torch.device('meta'), _AsOnGPUs(), _gradients_dropped(model):
+        x = tuple(torch.empty(shape, requires_grad=True) for shape in maps)
+        live = LiveBytes(*x, *model.parameters(), *model.buffers())
+        with live:
+            outs = _forward(model, x, image, objects, lambda grad: peaks.append(live.forget_peak()))
+            kept = live.live
+            _backward(outs)
+            peaks.append(live.forget_peak())
+    return HeadsMemory(kept, peaks[0], peaks[-1] if len(peaks) > 1 else 0, tuple(left_out))
+
+
+def _known(model: nn.Module) -> Iterator[str]:
+    yield from ('backbone', 'data_preprocessor', 'neck')
+    if _is_segmentor(model):
+        yield from ('decode_head', 'auxiliary_head')
+    elif _is_two_stage(model):
+        yield from ('rpn_head', 'roi_head')
+    else:
+        yield 'bbox_head'
+
+
+def _is_segmentor(model: nn.Module) -> bool:
+    return hasattr(model, 'decode_head')
+
+
+def _is_two_stage(model: nn.Module) -> bool:
+    return hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _list(modules) -> list[nn.Module]:
+    return list(modules) if isinstance(modules, (nn.ModuleList, nn.Sequential, list, tuple)) else [modules]
+
+
+@contextmanager
+def _gradients_dropped(model: nn.Module) -> Iterator[None]:
+    """Gradients of weights are counted elsewhere: here they go as soon as they are there."""
+    def drop(p: Tensor) -> None:
+        p.grad = None
+
+    handles = [p.register_post_accumulate_grad_hook(drop) for p in model.parameters() if p.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], objects: int,
+             at_neck: Callable[[Tensor], None]) -> list:
+    """What neck and heads put out; ``at_neck`` is called when the backward pass comes to the neck's first module."""
+    if getattr(model, 'neck', None) is not None:
+        first, *rest = _list(model.neck)
+        x = first(x)
+        x[-1].register_hook(at_neck)
+        for module in rest:
+            x = module(x)
+    if _is_segmentor(model):
+        return [_segmentation_loss(head, x, image) for head in
+                [*_list(model.decode_head), *_list(getattr(model, 'auxiliary_head', None) or [])]]
+    if not _is_two_stage(model):
+        return [model.bbox_head(x)] if hasattr(model, 'bbox_head') else []
+    outs = [model.rpn_head(x)]
+    anchors = sum(n * t.shape[-2] * t.shape[-1] for n, t in zip(model.rpn_head.prior_generator.num_base_priors, x))
+    model.rpn_head.assigner.iou_calculator(torch.empty(objects, 4), torch.empty(anchors, 4))
+    return outs + _run_roi_head(model.roi_head, x, image)
+
+
+def _run_roi_head(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int]) -> list:
+    """What the heads of RoIs put out, as HTC and Cascade R-CNN run them."""
+    outs = []
+    if getattr(head, 'semantic_head', None) is not None:
+        outs.append(head.semantic_head(x))
+    boxes, masks = _list(head.bbox_head), _list(getattr(head, 'mask_head', None) or [])
+    for stage, (box, config) in enumerate(zip(boxes, _list(head.train_cfg))):
+        sampler = config['sampler']
+        outs.append(box(_pooled(x, sampler['num'], head.bbox_roi_extractor)))
+        if stage < len(masks):
+            positives = int(sampler['num'] * sampler['pos_fraction'])
+            outs.append(_mask(head, masks, stage, _pooled(x, positives, head.mask_roi_extractor)))
+            torch.empty(positives, *image, dtype=torch.uint8).float()  # targets
+    return outs
+
+
+def _mask(head: nn.Module, masks: list[nn.Module], stage: int, feats: Tensor):
+    """A stage's mask head; HTC's takes what all earlier ones make of the same features."""
+    if not hasattr(masks[stage], 'with_conv_res'):
+        return masks[stage](feats)
+    last = None
+    for earlier in masks[:stage] if head.mask_info_flow else ():
+        last = earlier(feats, last, return_logits=False)
+    return masks[stage](feats, last, return_feat=False)
+
+
+def _pooled(x: tuple[Tensor, ...], rois: int, extractors: nn.Module) -> Tensor:
+    """Features of so many RoIs per image, of which gradients flow to the maps."""
+    extractor = _list(extractors)[0]
+    feats = torch.empty(rois * x[0].shape[0], x[0].shape[1], *extractor.roi_layers[0].output_size)
+    return feats + sum(t.sum() for t in x[:extractor.num_inputs])
+
+
+def _segmentation_loss(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int]) -> Tensor:
+    """Logits at the labels' size, and their loss."""
+    logits = F.interpolate(head(x), size=image, mode='bilinear', align_corners=head.align_corners)
+    labels = torch.empty(logits.shape[0], *image, dtype=torch.long)
+    return F.cross_entropy(logits, labels)
+
+
+def _backward(outs: list) -> None:
+    """From gradients of all outputs."""
+    tensors = [t for t in _flatten(outs) if t.requires_grad]
+    torch.autograd.backward(tensors, [torch.empty_like(t) for t in tensors])
+
+
+def _flatten(value) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flatten(item)
