@@ -163,8 +163,8 @@ class _Resumable:
 
     def __init__(self, runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         if isinstance(runner, FlexibleRunner) and any(isinstance(hook, EMAHook) for hook in runner.hooks):
-            raise ValueError('custom_hooks must not have EMAHook with a strategy (FlexibleRunner): it loads checkpoints '
-                             'before the hook makes its averages, which would be lost on resuming')
+            raise ValueError('custom_hooks must not have EMAHook with a strategy: FlexibleRunner loads checkpoints '
+                             'before the hook makes its averages, and resuming would lose them')
         prepare_resume(runner)
         if isinstance(dataloader, dict):
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed)

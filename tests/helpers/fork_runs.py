@@ -1,6 +1,6 @@
 """Runs a host's training script again and again in forked processes: what takes seconds to import is imported once.
 
-``python fork_runs.py STEPS.json``: each step has ``script``, ``args``, ``processes``, ``log``, a ``limit`` in seconds, and
+``python fork_runs.py STEPS.json``: each step has ``script``, ``args``, ``processes``, ``log``, ``limit`` (seconds), and
 may have ``kill``: seconds after the start, or the number of a file that is being written, at which all of its processes
 are killed.
 Prints the exit codes, as JSON, in its last line; of a step that was to be killed, what it left instead.
