@@ -36,3 +36,4 @@ MODELS = _Registry('model', parent=_root.MODELS, scope='mmswinv2', locations=['m
 TRANSFORMS = _Registry('transform', parent=_root.TRANSFORMS, scope='mmswinv2')
 OPTIM_WRAPPER_CONSTRUCTORS = _root.Registry('optim wrapper constructor', parent=_root.OPTIM_WRAPPER_CONSTRUCTORS,
                                             scope='mmswinv2', locations=['mmswinv2.engine'])
+STRATEGIES = _root.Registry('strategy', parent=_root.STRATEGIES, scope='mmswinv2', locations=['mmswinv2.engine'])
