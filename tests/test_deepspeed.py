@@ -142,7 +142,7 @@ def test_what_deepspeed_cannot_do_is_an_error(change, message, tmp_path):
     good = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1.), clip_grad=dict(max_norm=2.),
                 accumulative_counts=2)
     left = trained._translate(good)
-    assert left['optimizer'] == good['optimizer'] and left.keys() == {'type', 'optimizer'}
+    assert left['optimizer'] == good['optimizer'] and left.keys() == {'type', 'optimizer', 'accumulative_counts'}
     assert {k: trained.config[k] for k in ('gradient_clipping', 'gradient_accumulation_steps')} == dict(
         gradient_clipping=2., gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match=message):

@@ -9,16 +9,14 @@ or resumed without DeepSpeed.
 from __future__ import annotations
 
 import copy
-import os
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..hosts import require
 
 require('mmengine', 'mmswinv2.engine')
 
-import mmengine  # noqa: E402
 import torch  # noqa: E402
 from mmengine._strategy import SingleDeviceStrategy  # noqa: E402
 from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper, MMDeepSpeedEngineWrapper  # noqa: E402
@@ -27,6 +25,7 @@ from mmengine.dist import init_dist, is_main_process  # noqa: E402
 from mmengine.logging import MessageHub  # noqa: E402
 from mmengine.model import revert_sync_batchnorm  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.hooks import RemovableHandle  # noqa: E402
 
 from ..core.files import read_file  # noqa: E402
 from ..registry import STRATEGIES  # noqa: E402
@@ -56,16 +55,41 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
 
     Args:
         optimizer: Adam or AdamW, before DeepSpeed takes its parameters apart.
+        accumulative_counts: Iterations to a step, as DeepSpeed is told.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, accumulative_counts: int = 1) -> None:
         super().__init__(optimizer)
+        self._accumulative_counts = accumulative_counts  # where mmengine looks for it
+        self.hooks: dict[int, Callable] = {}
         self.params = [[p for p in group['params'] if p.requires_grad] for group in optimizer.param_groups]
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Tells DeepSpeed at which iteration it is, and so where in an accumulation."""
+        self.model.model.micro_steps = init_counts
+
+    def should_update(self) -> bool:
+        """Whether this iteration ends in a step."""
+        return self.model.model.is_gradient_accumulation_boundary()
+
+    def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """Has ``hook(optimizer, args, kwargs)`` called before a step, as torch's optimizers do.
+
+        The optimizer that it gets has ``param_groups`` alone; their ``params`` have ``grad`` alone: this process's part
+        of the gradients, averaged and not clipped.
+        """
+        handle = RemovableHandle(self.hooks)
+        self.hooks[handle.id] = hook
+        return handle
 
     def step(self, **kwargs) -> None:
         """Steps at the end of an accumulation; tells the log the norm of the gradient, where it is clipped."""
-        engine = self.model.model
-        last = engine.is_gradient_accumulation_boundary()
+        engine, last = self.model.model, self.should_update()
+        if last and self.hooks:
+            groups = [dict(params=[SimpleNamespace(grad=g) for g in gradients])
+                      for gradients in self.optimizer.averaged_gradients.values()]
+            for hook in self.hooks.values():
+                hook(SimpleNamespace(param_groups=groups), (), {})
         super().step(**kwargs)
         if last and engine.gradient_clipping() > 0:
             MessageHub.get_current_instance().update_scalar('train/grad_norm', float(engine.get_global_grad_norm()))
@@ -188,6 +212,8 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
             engine, self.optim_wrapper.optimizer, *_ = deepspeed.initialize(
                 model=model, optimizer=self.optim_wrapper.optimizer, config=self.config)
             self.model = self.optim_wrapper.model = MMDeepSpeedEngineWrapper(model=engine)
+            # DeepSpeed's optimizer is none of torch's; hooks of the runner ask it for this
+            self.optim_wrapper.optimizer.register_step_pre_hook = self.optim_wrapper.register_step_pre_hook
         if param_scheduler is not None:
             self.param_schedulers = self.build_param_scheduler(param_scheduler, self.optim_wrapper)
         self._prepared = True
@@ -215,7 +241,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         self.config.update(
             train_micro_batch_size_per_gpu=self.dispatch_kwargs['train_micro_batch_size_per_gpu'],
             gradient_accumulation_steps=counts, gradient_clipping=float(clip.get('max_norm', 0.)))
-        return dict(left, type=ZeroOptimWrapper)
+        return dict(left, type=ZeroOptimWrapper, accumulative_counts=counts)
 
     def model_state_dict(self) -> dict[str, Tensor]:
         """The whole weights, which every process has in these stages; copies on the CPU."""
@@ -241,38 +267,16 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         self.load_model_state_dict(checkpoint if state is None else state, **keywords)
         return checkpoint
 
-    def resume(self, filename: str, **kwargs) -> dict:
-        """Loads weights, optimizer, schedulers and seed from a plain file, of a run with DeepSpeed or without."""
-        checkpoint = super().resume(filename, **kwargs)
-        self.model.model.micro_steps = checkpoint['meta']['iter']  # where in an accumulation it is
-        return checkpoint
+    def optim_state_dict(self) -> dict:
+        """The optimizer's state, whole, that ``save_checkpoint`` has gathered."""
+        return self.__dict__.pop('_gathered')
 
-    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, save_param_scheduler: bool = True,
-                        extra_ckpt: dict | None = None, callback: Callable | None = None) -> None:
-        """Writes a plain file, whole or not at all; every process has to call it."""
-        checkpoint = dict(extra_ckpt or {})
-        optimizer = self.optim_state_dict() if save_optimizer and hasattr(self, 'optim_wrapper') else None
-        if not is_main_process():
-            return
-        checkpoint['state_dict'] = self.model_state_dict()
-        if optimizer is not None:
-            checkpoint['optimizer'] = optimizer
-        if save_param_scheduler and hasattr(self, 'param_schedulers'):
-            checkpoint['param_schedulers'] = self.scheduler_state_dict()
-        checkpoint['meta'] = dict(checkpoint.get('meta', {}), seed=self.seed, mmengine=mmengine.__version__,
-                                  time=time.strftime('%Y%m%d_%H%M%S'))
-        if callback is not None:
-            callback(checkpoint)
-        path = Path(filename).resolve()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-        try:
-            torch.save(checkpoint, part)
-            with part.open('rb') as f:
-                os.fsync(f.fileno())
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+    def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, **kwargs) -> None:
+        """Writes a plain file; every process has to call it, the main process writes."""
+        if save_optimizer and hasattr(self, 'optim_wrapper'):
+            self._gathered = self.optim_wrapper.state_dict()
+        if is_main_process():
+            super().save_checkpoint(filename, save_optimizer=save_optimizer, **kwargs)
 
 
 def _link(params: list[nn.Parameter], flat: Tensor, state: dict) -> None:
