@@ -36,4 +36,6 @@ MODELS = _Registry('model', parent=_root.MODELS, scope='mmswinv2', locations=['m
 TRANSFORMS = _Registry('transform', parent=_root.TRANSFORMS, scope='mmswinv2')
 OPTIM_WRAPPER_CONSTRUCTORS = _root.Registry('optim wrapper constructor', parent=_root.OPTIM_WRAPPER_CONSTRUCTORS,
                                             scope='mmswinv2', locations=['mmswinv2.engine'])
+HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope='mmswinv2', locations=['mmswinv2.engine'])
+LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope='mmswinv2', locations=['mmswinv2.engine'])
 STRATEGIES = _root.Registry('strategy', parent=_root.STRATEGIES, scope='mmswinv2', locations=['mmswinv2.engine'])

@@ -1,8 +1,13 @@
 """What tests share: a small backbone with random weights in float64."""
+import os
+
 import pytest
 import torch
+from hypothesis import settings
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
+settings.register_profile('tests', derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile('tests')
 
 SMALL = dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4])
 
@@ -22,6 +27,12 @@ def randomize(net, seed=0, std=0.3):
 def seed():
     """What draws from torch's own generator (drop path, dropout, initial weights) draws the same in each run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch):
+    """Files are not waited for: under load that takes seconds each. Tests of durability undo this."""
+    monkeypatch.setattr('mmswinv2.core.files._sync', lambda path: None)
 
 
 @pytest.fixture

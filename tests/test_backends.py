@@ -3,7 +3,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,7 +72,6 @@ def test_equals_reference(backend, size, window, shifted, padding, budget, monke
 
 @given(st.integers(1, 14), st.integers(1, 14), st.tuples(st.integers(2, 7), st.integers(2, 7)), st.booleans(),
        st.integers(1, 3), st.integers(1, 4), st.integers(50, 50000), st.sampled_from(FAST))
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_equals_reference_everywhere(h, w, window, shifted, batch, num_heads, budget, backend):
     tensors, options = problem(h, w, window, shifted, batch=batch, num_heads=num_heads)
     with pytest.MonkeyPatch.context() as patch:

@@ -267,7 +267,7 @@ def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch):
     state = randomize(Detector().backbone).state_dict()
     file = {k: v.clone() for k, v in peer_files.transformers(state, PLAIN['depths']).items()}
     save_file(file, tmp_path / 'a.safetensors')
-    for name, loader in (('a.safetensors', 'load_from_safetensors'), ('https://x.org/a.safetensors', 'load_from_http'),
+    for name, loader in (('a.safetensors', 'load_from_local'), ('https://x.org/a.safetensors', 'load_from_http'),
                          ('a.pth', 'load_from_local')):
         assert CheckpointLoader._get_checkpoint_loader(name).__name__ == loader
     lines = []

@@ -1,7 +1,7 @@
 """Windows of an axis and of a map: kinds, masks, partition and its inverse."""
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mmswinv2.core.windows import AxisWindows, window_kinds, window_partition, window_reverse
@@ -41,7 +41,6 @@ def test_regions_follow_from_what_the_roll_does(axis):
 
 
 @given(axes(20), axes(20), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_partition_and_reverse_are_inverse(rows, cols, give_value):
     x = torch.arange(1., 1 + 2 * rows.length * cols.length * 3).view(2, rows.length, cols.length, 3)
     value = torch.tensor([-1., -2., -3.]) if give_value else None

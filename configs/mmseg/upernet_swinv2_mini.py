@@ -73,7 +73,7 @@ test_dataloader = dict(
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 
 max_iters = 300
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)  # no validation: `mim test` follows
+train_cfg = dict(type='mmswinv2.IterBasedTrainLoop', max_iters=max_iters)  # no validation: `mim test` follows
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=30),

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,14 +17,15 @@ _NOT_WHOLE = 'checkpoint must be a whole file that torch.save wrote (read with w
 
 
 def read_file(path: str | os.PathLike) -> Mapping:
-    """Reads a checkpoint without running code that it may hold.
+    """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
     Args:
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote, packed by a zip tool or not.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is empty, truncated or no checkpoint, or holds objects other than weights.
+        ValueError: if the file is empty, truncated or no checkpoint, if a checksum in it is wrong, or if it holds objects
+            other than weights. Safetensors and torch's format before 1.6 have no checksums.
         ImportError: if safetensors is needed and not installed.
     """
     path = Path(path)
@@ -36,10 +38,11 @@ def read_file(path: str | os.PathLike) -> Mapping:
         except safetensors.SafetensorError as e:
             raise ValueError(f'checkpoint must be a whole safetensors file, got {path}: {_line(e)}') from e
     try:
+        if zipfile.is_zipfile(path) and (why := why_damaged(path)):
+            raise ValueError(why)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
-            # tensors of a zip file stay on disk until they are used, so that large models need no second copy
-            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
         if what is None:
@@ -53,6 +56,19 @@ def read_file(path: str | os.PathLike) -> Mapping:
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
+
+
+def why_damaged(path: Path) -> str | None:
+    """What is wrong with a zip file that ``torch.save`` wrote, by its checksums, in words; None if nothing is.
+
+    Reads all of it. torch does not look at them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as e:  # a damaged directory can raise anything
+        return f'damaged: {_line(e)}'
+    return f'damaged in {damaged}: wrong checksum' if damaged else None
 
 
 def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, container: str | None = None,
@@ -87,13 +103,52 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
             torch.save(own, part)
         else:
             torch.save({container: own, 'meta': dict(meta or {})}, part)
-        with part.open('rb') as f:
-            os.fsync(f.fileno())
-        os.replace(part, path)
+        put_in_place(part, path)
     except ImportError:
         raise
     except Exception as e:  # torch and safetensors have their own for a full disk
         raise OSError(f'the output could not be written to {path}: {_line(e)}') from e
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Moves a finished file or folder to its name, durably: whatever happens, ``path`` is the old one or the new one.
+
+    A folder cannot replace one that is there; that is removed just before.
+    """
+    for one in [*part.rglob('*'), part]:
+        _sync(one)
+    if path.is_dir():
+        remove(path)
+    part.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file or a folder, if it is there."""
+    path = Path(path)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a small file whole: it has the old text or the new one at any moment."""
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        part.write_text(text)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -3,9 +3,10 @@
 Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
 message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
 ``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
-onedl-mmengine does this on its own, and is left alone. ``load_from='FILE.safetensors'`` is read by a loader of its own.
 """
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,7 +49,19 @@ def allow_mmengine_checkpoints() -> None:
     torch.serialization.add_safe_globals(allowed)
 
 
-@CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.safetensors$', force=True)
-def load_from_safetensors(filename: str, map_location=None):
-    """Reads a local ``.safetensors`` file for ``load_from``; the weights are on the CPU until they are loaded."""
-    return read_file(filename)
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location=None):
+    """Reads a local file for ``load_from``, ``--resume`` and ``mim test``, weights only, whatever the stack.
+
+    mmengine's own reader runs code in a file under torch before 2.6; onedl-mmengine 0.10.12's does so where reading
+    weights only has failed (``runner/checkpoint.py``, ``_safe_torch_load``). Neither looks at checksums.
+
+    Args:
+        filename: A file in any format that :func:`mmswinv2.core.files.read_file` knows.
+        map_location: Not used: tensors are on the CPU until they are copied into the model.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, no checkpoint, or holds objects other than weights.
+    """
+    return read_file(Path(filename).expanduser())

@@ -1,6 +1,7 @@
 """The backbone as an MMEngine module: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ..registry import MODELS  # noqa: E402
 
 
 def read_file(name: str) -> Mapping:
-    """Reads a checkpoint without running code that it may hold; a URL is downloaded once and kept by torch.hub.
+    """Reads a checkpoint without running code that it may hold; a URL is downloaded once per node and kept by torch.hub.
 
     Args:
         name: A file, or a URL that begins with http:// or https://.
@@ -35,7 +36,8 @@ def read_file(name: str) -> Mapping:
     if not name.startswith(('http://', 'https://')):
         return files.read_file(name)
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
-    if dist.get_rank() == 0 and not path.exists():
+    # nodes need not share a home; each of mmengine's launchers sets LOCAL_RANK, and torch.hub moves a file in whole
+    if int(os.environ.get('LOCAL_RANK', dist.get_rank())) == 0 and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(name, str(path))
     dist.barrier()

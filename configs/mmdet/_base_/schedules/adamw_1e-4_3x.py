@@ -1,6 +1,6 @@
 # AdamW 1e-4, weight decay 0.05, batch 16, 3x (arXiv:2111.09883, appendix A1.2). Steps at 27 and 33 are those of Swin V1
 # (arXiv:2103.14030, appendix A2.2); a warm-up of 500 iterations is mmdet's.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
+train_cfg = dict(type='mmswinv2.EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

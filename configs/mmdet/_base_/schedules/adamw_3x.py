@@ -1,6 +1,6 @@
 # AdamW 4e-4, weight decay 0.05, batch 64, 3x (36 epochs, steps at 27 and 33), backbone learning rate 0.1 of the
 # heads' (arXiv:2111.09883, appendix A2, SwinV2-B/L). The warm-up of 1000 iterations is our choice.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
+train_cfg = dict(type='mmswinv2.EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

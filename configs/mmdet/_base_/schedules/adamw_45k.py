@@ -1,7 +1,7 @@
 # AdamW 6e-4, weight decay 0.05, batch 96, 45,000 iterations, 36.5 epochs of COCO (arXiv:2111.09883, appendix A2,
 # SwinV2-G). Not stated there and our choice: steps at the same fractions as in 3x, a warm-up of 1000 iterations, the
 # backbone's factor of 0.1 (stated for B and L), no layer-wise decay.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=45000, val_interval=2500)
+train_cfg = dict(type='mmswinv2.IterBasedTrainLoop', max_iters=45000, val_interval=2500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

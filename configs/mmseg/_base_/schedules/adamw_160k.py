@@ -1,6 +1,6 @@
 # AdamW 4e-5, weight decay 0.05, batch 16, 160,000 iterations, linear decay, warm-up of 1500, layer-wise decay 0.95
 # (arXiv:2111.09883, appendix A1.2, the ablation of SwinV2-T).
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+train_cfg = dict(type='mmswinv2.IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

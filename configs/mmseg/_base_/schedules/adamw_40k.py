@@ -1,6 +1,6 @@
 # AdamW 6e-5, weight decay 0.05, batch 64, 40,000 iterations, linear decay, warm-up of 375 (arXiv:2111.09883, appendix
 # A2, SwinV2-L). Layer-wise decay is not stated there: none, our choice.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=40000, val_interval=4000)
+train_cfg = dict(type='mmswinv2.IterBasedTrainLoop', max_iters=40000, val_interval=4000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

@@ -1,6 +1,6 @@
 # AdamW 4e-5, weight decay 0.05, batch 32, 80,000 iterations, linear decay, warm-up of 750 (arXiv:2111.09883, appendix
 # A2, SwinV2-G). Layer-wise decay is not stated there: none, our choice.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=8000)
+train_cfg = dict(type='mmswinv2.IterBasedTrainLoop', max_iters=80000, val_interval=8000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [

@@ -1,0 +1,230 @@
+"""Training loops whose randomness is a function of the seed and the position, so that an interrupted run can be resumed
+exactly.
+
+What a sample's augmentations draw depends on the seed, the epoch and the sample's place in it; what the model draws in
+an iteration depends on the seed, the iteration and the process. No state of a generator has to be saved, no data loaded
+again: a loop that starts at iteration n gives what one gives that comes to it, with any number of workers. Samples
+and their augmentations do not depend on the number of processes either, where the sampler deals them out in turn, as
+mmengine's do.
+"""
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from mmengine import dist
+from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from ..registry import LOOPS
+from .resume import prepare_resume
+
+DATA, MODEL = 0, 1  # what draws: the first number of a key
+
+
+class Randomness:
+    """Seeds the generators of Python, numpy and torch by a key of whole numbers; as a context, puts them back after.
+
+    Args:
+        key: The same key gives the same draws.
+    """
+
+    def __init__(self, *key: int) -> None:
+        self.key = key
+
+    def seed(self) -> None:
+        """Seeds all of them, those of CUDA devices too."""
+        words = [int(w) for w in np.random.SeedSequence(self.key).generate_state(3)]
+        random.seed(words[0])
+        np.random.seed(words[1])
+        torch.manual_seed(words[2])
+
+    def __enter__(self) -> Randomness:
+        self.before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+        words = [int(w) for w in np.random.SeedSequence(self.key).generate_state(3)]
+        random.seed(words[0])
+        np.random.seed(words[1])
+        torch.random.default_generator.manual_seed(words[2])  # a worker must not touch a GPU
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for put_back, state in zip((random.setstate, np.random.set_state, torch.random.set_rng_state), self.before):
+            put_back(state)
+
+
+class PlacedDataset(Dataset):
+    """A data set asked for (index, key): each sample is drawn under its own randomness."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: tuple[int, tuple[int, ...]]):
+        index, key = place
+        with Randomness(*key):
+            return self.dataset[index]
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') or name == 'dataset':
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class PlacedBatches:
+    """Batches of (index, key) from a batch sampler; ``start`` of them are passed over first, without loading samples.
+
+    Args:
+        batches: A batch sampler with ``batch_size`` and ``sampler``.
+    """
+
+    def __init__(self, batches) -> None:
+        self.batches = batches
+        self.seed = self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getattr__(self, name: str):
+        if name.startswith('__') or name == 'batches':
+            raise AttributeError(name)
+        return getattr(self.batches, name)
+
+    def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+        rank, world_size = dist.get_dist_info()
+        key = DATA, self.seed, self.epoch
+        for number, batch in enumerate(self.batches):
+            if self.start:
+                self.start -= 1
+                continue
+            first = number * self.batches.batch_size
+            yield [(index, (*key, (first + i) * world_size + rank)) for i, index in enumerate(batch)]
+
+
+class PlacedLoader(DataLoader):
+    """A data loader over :class:`PlacedBatches`; its workers start when the first batch is asked for."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+
+
+def placed(loader: DataLoader) -> DataLoader:
+    """The same loader with samples that depend on the seed and their place alone."""
+    if isinstance(loader.dataset, IterableDataset):
+        raise ValueError('train_dataloader.dataset must have a length and indices, so that training can be resumed at '
+                         f'an iteration, got the iterable data set {type(loader.dataset).__name__}')
+    return PlacedLoader(
+        PlacedDataset(loader.dataset), batch_sampler=PlacedBatches(loader.batch_sampler),
+        num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
+        timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor, persistent_workers=loader.persistent_workers)
+
+
+class _Stream:
+    """Batches without end for a loop at iteration ``start``, epoch after epoch.
+
+    mmengine's loop asks for ``start`` batches to throw away before it begins; they are empty here.
+    """
+
+    def __init__(self, loader: DataLoader, start: int) -> None:
+        self.unused = start
+        loader.batch_sampler.start = start
+        self.batches = self._epochs(loader)
+
+    @staticmethod
+    def _epochs(loader: DataLoader) -> Iterator:
+        batches = loader.batch_sampler
+        while True:
+            if hasattr(batches.sampler, 'set_epoch'):
+                batches.sampler.set_epoch(batches.epoch)
+            yield from loader
+            batches.epoch += 1
+
+    def __next__(self):
+        if self.unused:
+            self.unused -= 1
+            return None
+        return next(self.batches)
+
+    def skip_iter(self, count: int) -> None:
+        """onedl-mmengine's way to ask for batches to throw away."""
+        self.unused -= count
+
+
+class _Resumable:
+    """What both loops share; see the head of this module."""
+
+    def __init__(self, runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
+        prepare_resume(runner)
+        if isinstance(dataloader, dict):
+            dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
+        super().__init__(runner, placed(dataloader), *args, **kwargs)
+
+    def take_seed(self) -> None:
+        """Gives the seed of the run, which a checkpoint may have brought, to the data."""
+        seed = [self.runner.seed]
+        dist.broadcast_object_list(seed)  # they differ with diff_rank_seed
+        self.seed, = seed
+        batches = self.dataloader.batch_sampler
+        batches.seed = self.seed
+        if hasattr(batches.sampler, 'seed'):
+            batches.sampler.seed = self.seed
+
+    def run_iter(self, *args) -> None:
+        """Runs one iteration under its own randomness."""
+        Randomness(MODEL, self.seed, self._iter, dist.get_rank()).seed()
+        super().run_iter(*args)
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
+    """mmengine's loop, resumed exactly and without loading again what was seen.
+
+    Arguments are those of mmengine's ``IterBasedTrainLoop``.
+
+    Raises:
+        ValueError: if the data set is iterable only.
+    """
+
+    def run(self):
+        """Trains, from the iteration that a checkpoint set."""
+        self.take_seed()
+        self.dataloader_iterator = _Stream(self.dataloader, self._iter)
+        return super().run()
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
+    """mmengine's loop, resumed exactly, within an epoch too.
+
+    Arguments are those of mmengine's ``EpochBasedTrainLoop``.
+
+    Raises:
+        ValueError: if the data set is iterable only.
+    """
+
+    def run(self):
+        """Trains, from the epoch and iteration that a checkpoint set."""
+        self.take_seed()
+        return super().run()
+
+    def run_epoch(self) -> None:
+        """Trains for an epoch, or for the rest of one."""
+        hub = self.runner.message_hub
+        began = hub.get_info('epoch_began') if 'epoch_began' in hub.runtime_info else None
+        if began is None or began[0] != self._epoch:
+            began = [self._epoch, self._iter]
+            hub.update_info('epoch_began', began)
+        self.done = self._iter - began[1]
+        batches = self.dataloader.batch_sampler
+        batches.epoch, batches.start = self._epoch, self.done
+        super().run_epoch()
+
+    def run_iter(self, idx: int, data_batch) -> None:
+        """Runs one iteration; ``idx`` counts from the beginning of the epoch."""
+        super().run_iter(idx + self.done, data_batch)

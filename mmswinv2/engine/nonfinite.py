@@ -1,0 +1,103 @@
+"""A loss or a gradient that is not finite stops training before a step of the optimizer spoils the weights."""
+from __future__ import annotations
+
+import torch
+from mmengine import dist
+from mmengine.device import get_device
+from mmengine.hooks import Hook
+from torch import Tensor, nn
+
+from ..registry import HOOKS
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Raises where a loss, or a gradient at the optimizer's step, is infinite or NaN on any process.
+
+    All processes raise together, so that none waits for another. Under a loss scale such steps are skipped, as it
+    means them to be, and a long row of them raises.
+
+    Args:
+        max_skipped: Steps in a row that a loss scale may skip, >= 0. A dynamic one halves itself at each.
+
+    Raises:
+        ValueError: if ``max_skipped`` is negative or no whole number.
+        FloatingPointError: in training; the message has the iteration, what is not finite, and the batch's images.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, max_skipped: int = 30) -> None:
+        if isinstance(max_skipped, bool) or not isinstance(max_skipped, int) or max_skipped < 0:
+            raise ValueError(f'max_skipped must be a whole number >= 0, got {max_skipped!r}')
+        self.max_skipped = max_skipped
+        self.skipped = 0
+        self.handles: list = []
+
+    def before_train(self, runner) -> None:
+        """Watches the model's losses and the optimizers' steps."""
+        self.runner = runner
+        wrappers = runner.optim_wrapper
+        wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
+        self.scaled = any(getattr(getattr(w, 'loss_scaler', None), 'is_enabled', lambda: False)() for w in wrappers)
+        self.handles = [runner.model.register_forward_hook(self._check_losses),
+                        *(w.optimizer.register_step_pre_hook(self._check_gradients) for w in wrappers)]
+
+    def after_train(self, runner) -> None:
+        """Leaves the model and the optimizers as they were."""
+        for handle in self.handles:
+            handle.remove()
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """Notes the batch."""
+        self.batch, self.stepped = data_batch, False
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Counts steps that a loss scale skipped."""
+        if not self.scaled or not runner.optim_wrapper.should_update():
+            return
+        self.skipped = 0 if self.stepped else self.skipped + 1
+        if self.skipped > self.max_skipped:
+            self._stop(f'the loss scale skipped {self.skipped} steps in a row (max_skipped is {self.max_skipped})')
+
+    def _check_losses(self, model: nn.Module, args: tuple, losses) -> None:
+        if not model.training or not isinstance(losses, dict) or self.scaled:
+            return
+        bad = [name for name, value in losses.items() if 'loss' in name
+               for v in (value if isinstance(value, (list, tuple)) else [value])
+               if isinstance(v, Tensor) and not v.isfinite().all()]
+        if self._anywhere(bool(bad)):
+            self._stop(f'{", ".join(dict.fromkeys(bad))} not finite' if bad else '')
+
+    def _check_gradients(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        self.stepped = True
+        largest = [torch.linalg.vector_norm(g, float('inf')) for group in optimizer.param_groups
+                   for p in group['params'] if (g := _local(p.grad)) is not None and g.numel()]
+        if self._anywhere(bool(largest) and not torch.stack(largest).isfinite().all()):
+            bad = [n for n, p in self.runner.model.named_parameters()
+                   if (g := _local(p.grad)) is not None and not g.isfinite().all()]
+            self._stop(f'the gradient of {bad[0]}{f" and {len(bad) - 1} more" if bad[1:] else ""} not finite'
+                       if bad else '')
+
+    @staticmethod
+    def _anywhere(bad: bool) -> bool:
+        if dist.get_world_size() == 1:
+            return bad
+        flag = torch.tensor(float(bad), device=get_device())
+        dist.all_reduce(flag, 'max')
+        return bool(flag)
+
+    def _stop(self, what: str) -> None:
+        """Raises on all processes with what each has found and the images of those that found something."""
+        samples = self.batch.get('data_samples', []) if isinstance(self.batch, dict) else []
+        images = [str(getattr(s, 'img_path', None) or getattr(s, 'img_id', '?')) for s in samples]
+        found = dist.all_gather_object(what and f'{what} (images: {", ".join(images) or "unknown"})')
+        last = self.runner.message_hub.runtime_info.get('last_ckpt')
+        raise FloatingPointError(f'training stops before the step of iteration {self.runner.iter + 1}: '
+                                 f'{"; ".join(dict.fromkeys(f for f in found if f))}. The weights are as they were; '
+                                 f'the last checkpoint is {last or "not written yet"}')
+
+
+def _local(gradient: Tensor | None) -> Tensor | None:
+    """The part of a gradient on this process."""
+    return gradient.to_local() if hasattr(gradient, 'to_local') else gradient

@@ -1,0 +1,99 @@
+"""Short training runs of the mini configs, each in processes of its own that end within a time limit."""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import mmseg
+
+ROOT = Path(__file__).parents[2]
+HOSTS = dict(mmdet=mmdet, mmseg=mmseg)
+BASES = dict(mmdet='htc_swinv2_mini.py', mmseg='upernet_swinv2_mini.py')
+SMALL = dict(
+    mmdet='''
+channels = 16
+model = dict(
+    backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.2),
+    neck=[dict(type='mmswinv2.GlobalAttention', dim=128, num_heads=4, drop_path_rate=0.1),
+          dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=48, num_outs=5)])
+train_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
+''',
+    mmseg='''
+model = dict(
+    backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.2),
+    decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
+    auxiliary_head=dict(in_channels=64, channels=16))
+train_dataloader = dict(batch_size=2, num_workers={workers}, persistent_workers={workers} > 0)
+''')
+SCHEDULE = '''
+train_cfg = dict(max_iters={iters})
+param_scheduler = [dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end={iters})]
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={interval}, max_keep_ckpts=2, save_last=True))
+'''
+
+
+def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=''):
+    """A config made of the host's mini config, ``_base_`` fragments and text of one's own."""
+    bases = [BASES[host], *(f'_base_/{name}.py' for name in fragments)]
+    text = f'_base_ = {[str(ROOT / "configs" / host / name) for name in bases]!r}\n'
+    path = Path(folder) / f'{host}.py'
+    path.write_text(text + SMALL[host].format(workers=workers) + SCHEDULE.format(iters=iters, interval=interval))
+    if more:
+        child = path.with_name(f'{host}_more.py')
+        child.write_text(f'_base_ = {str(path)!r}\n{more}')
+        return child
+    return path
+
+
+def environment(data=None, **more):
+    """Of a child: one thread, the data, this checkout first, stacks of all threads when it is aborted."""
+    env = dict(os.environ, PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests" / "helpers" / "gloo"}', OMP_NUM_THREADS='1',
+               PYTHONFAULTHANDLER='1', PYTHONWARNINGS='ignore', MMSWINV2_MINI_COCO=f'{data}/',
+               MMSWINV2_MINI_ADE20K=f'{data}/', **more)
+    env.pop('PYTEST_CURRENT_TEST', None)
+    return env
+
+
+def command(host, config, work_dir, *options, processes=1):
+    """The host's own training script, as mim calls it."""
+    script = Path(HOSTS[host].__file__).parent / '.mim' / 'tools' / 'train.py'
+    args = [script, config, '--work-dir', work_dir, *options]
+    if processes > 1:
+        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
+        return [sys.executable, *map(str, [*launch, *args, '--launcher', 'pytorch'])]
+    return [sys.executable, *map(str, args)]
+
+
+def run(args, env, timeout=240):
+    """Runs a command in a session of its own; all of it ends with it, or at the limit, with the stacks shown."""
+    process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)  # faulthandler prints the stacks
+        try:
+            output, _ = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+        raise AssertionError(f'{args} did not end in {timeout} s:\n{output[-8000:]}') from None
+    finally:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return process.returncode, output
+
+
+def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=True):
+    """Trains; returns what was printed.
+
+    Raises:
+        AssertionError: if it fails (with ``ok=False``: if it succeeds), or takes too long.
+    """
+    code, output = run(command(host, config, work_dir, *options, processes=processes), environment(data), timeout)
+    assert (code == 0) == ok, output[-6000:]
+    return output

@@ -1,0 +1,91 @@
+"""A loss or gradient that is not finite stops training before the weights are spoilt."""
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+
+from mmswinv2.engine import NonFiniteHook
+
+from helpers import toy
+
+
+class Batch(toy.Draws):
+    """Samples with the names of images."""
+
+    def __getitem__(self, index):
+        sample = DetDataSample(metainfo=dict(img_path=f'image_{index}.jpg'))
+        return dict(super().__getitem__(index), data_samples=sample)
+
+
+def test_a_nan_loss_names_iteration_and_images(tmp_path):
+    model = toy.Toy(poison=5)
+    runner = toy.runner(tmp_path, iters=8, model=model)
+    runner._train_dataloader['dataset'] = Batch()
+    weights = []
+    model.register_forward_hook(lambda m, args, out: weights.append(m.layer.weight.detach().clone()))
+    with pytest.raises(FloatingPointError) as error:
+        runner.train()
+    images = ', '.join(f'image_{i}.jpg' for i in model.seen[-2:])
+    assert str(error.value) == (f'training stops before the step of iteration 5: loss not finite (images: {images}). The '
+                                f'weights are as they were; the last checkpoint is {tmp_path / "iter_4.pth"}')
+    assert torch.equal(model.layer.weight, weights[-1]) and model.layer.weight.isfinite().all()
+
+
+def test_a_gradient_that_is_not_finite(tmp_path):
+    class Cusp(toy.Toy):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            losses = super().forward(inputs, data_samples, mode)
+            if self.calls == 3:
+                losses['loss'] = losses['loss'] + (self.layer.bias - self.layer.bias.detach()).abs().sqrt().sum()
+            return losses
+    model = Cusp()
+    with pytest.raises(FloatingPointError, match='step of iteration 3: the gradient of layer.bias not finite .images: unk'):
+        toy.runner(tmp_path, iters=8, model=model, clip_grad=None).train()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_without_the_hook_the_weights_are_spoilt(tmp_path):
+    model = toy.Toy(poison=5)
+    toy.runner(tmp_path, iters=6, model=model, non_finite=None).train()
+    assert not model.layer.weight.isfinite().all()
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class ScaledOnCPU(OptimWrapper):
+    """A loss scale without a GPU; mmengine's wrapper asks for one."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_scaler = torch.amp.GradScaler('cpu')
+
+    def backward(self, loss, **kwargs):
+        self.loss_scaler.scale(loss).backward(**kwargs)
+        self._inner_count += 1
+
+    def step(self, **kwargs):
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update()
+
+
+@pytest.mark.parametrize('bad, stops', [(3, False), (4, True)])
+def test_a_loss_scale_may_skip_some_steps(bad, stops, tmp_path):
+    class Overflows(toy.Toy):
+        def forward(self, *args, **kwargs):
+            losses = super().forward(*args, **kwargs)
+            return dict(losses, loss=losses['loss'] * float('inf')) if 2 <= self.calls < 2 + bad else losses
+    model = Overflows()
+    runner = toy.runner(tmp_path, iters=8, model=model, wrapper='ScaledOnCPU',
+                        non_finite=dict(type='mmswinv2.NonFiniteHook', max_skipped=3))
+    if stops:
+        with pytest.raises(FloatingPointError, match=r'skipped 4 steps in a row \(max_skipped is 3\)'):
+            runner.train()
+    else:
+        runner.train()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize('value', [-1, 1.5, True, '3'])
+def test_max_skipped_is_checked(value):
+    with pytest.raises(ValueError, match=f'max_skipped must be a whole number >= 0, got {value!r}'):
+        NonFiniteHook(max_skipped=value)

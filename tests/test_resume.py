@@ -1,0 +1,191 @@
+"""What is resumed is exactly what was interrupted: position in the data, random draws, optimizer, schedule, averages."""
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmswinv2.engine import resume
+from mmswinv2.engine.loops import PlacedBatches, Randomness, placed
+
+from helpers import toy
+
+RUNS = {
+    'iterations': dict(iters=8),
+    'iterations, epochs of five batches': dict(iters=8, sampler='DefaultSampler'),
+    'two workers': dict(iters=8, workers=2),
+    'two workers, epochs of five batches': dict(iters=8, workers=2, sampler='DefaultSampler'),
+    'accumulation': dict(iters=8, accumulate=2),
+    'averaged weights': dict(iters=8, hooks=[dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=.1)]),
+    'no seed': dict(iters=8, seed=None),
+    'epochs': dict(epochs=2, sampler='DefaultSampler', by_epoch=True, interval=1),
+    'within an epoch': dict(epochs=2, sampler='DefaultSampler', interval=3),
+    'within an epoch, two workers, last batch small': dict(epochs=3, sampler='DefaultSampler', interval=2, workers=2,
+                                                           length=9),
+}
+
+
+def weights(folder, name):
+    checkpoint = torch.load(folder / name, weights_only=False)
+    return {**checkpoint['state_dict'], **{f'ema.{k}': v for k, v in checkpoint.get('ema_state_dict', {}).items()}}
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(toy.Toy):
+    """Stops at a forward pass, as a killed process does."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def forward(self, *args, **kwargs):
+        if self.calls == self.at:
+            raise Killed
+        return super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('at', [3, 7])
+def test_interrupted_equals_straight(name, at, tmp_path):
+    options = RUNS[name]
+    straight = toy.runner(tmp_path / 'a', **options)
+    if options.get('seed', 7) is None:  # a run of its own draws its own: the checkpoint of the first brings its seed
+        options = dict(options, seed=straight.seed)
+    straight.train()
+    torch.manual_seed(0)
+    with pytest.raises(Killed):
+        toy.runner(tmp_path / 'b', model=Kill(at), **options).train()
+    options = dict(options, seed=None) if name == 'no seed' else options
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    resumed = toy.runner(tmp_path / 'b', resume=True, **options)
+    assert (name != 'no seed') == (resumed.seed == straight.seed)
+    resumed.train()
+    last = Path((tmp_path / 'a' / 'last_checkpoint').read_text()).name
+    expected, got = weights(tmp_path / 'a', last), weights(tmp_path / 'b', last)
+    assert expected.keys() == got.keys()
+    assert [k for k, v in expected.items() if not torch.equal(v, got[k])] == []
+    assert straight.model.seen[-len(resumed.model.seen):] == resumed.model.seen
+    saved = at >= (5 if options.get('by_epoch') else options.get('interval', 2))
+    assert (len(resumed.model.seen) < len(straight.model.seen)) == saved  # what was computed is not again
+
+
+def test_data_do_not_depend_on_workers(tmp_path):
+    batches = {}
+    for workers in (0, 2):
+        loop = toy.runner(tmp_path / str(workers), iters=8, workers=workers, sampler='DefaultSampler')
+        loop = loop.build_train_loop(loop._train_loop)
+        loop.take_seed()
+        batches[workers] = [torch.stack(b['inputs']) for b in loop.dataloader]
+    assert len(batches[0]) == 5
+    assert all(torch.equal(a, b) for a, b in zip(batches[0], batches[2]))
+    assert len({float(v) for b in batches[0] for v in b[:, 1:].flatten()}) == 30  # each draw is another
+
+
+def test_draws_of_processes_are_those_of_one(monkeypatch):
+    """Two processes with a batch of one see the samples and draws of one with a batch of two."""
+    def keys(rank, world, size):
+        monkeypatch.setattr('mmswinv2.engine.loops.dist.get_dist_info', lambda: (rank, world))
+        sampler = list(range(rank, 8, world))
+        batches = PlacedBatches(torch.utils.data.BatchSampler(sampler, size, False))
+        return [pair for batch in batches for pair in batch]
+    both = keys(0, 2, 1), keys(1, 2, 1)
+    assert [pair for pairs in zip(*both) for pair in pairs] == keys(0, 1, 2)
+
+
+def test_randomness_is_put_back():
+    def draw():
+        return random.random(), np.random.rand(), float(torch.rand(()))
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    expected = draw()
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    with Randomness(1, 2, 3):
+        inside = draw()
+    assert draw() == expected and inside != expected
+    with Randomness(1, 2, 3):
+        assert draw() == inside
+    with Randomness(1, 2, 4):
+        assert all(a != b for a, b in zip(draw(), inside))
+
+
+def test_an_iterable_data_set_is_refused():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(range(3))
+    with pytest.raises(ValueError, match=r'train_dataloader.dataset must have a length .*iterable data set Stream'):
+        placed(torch.utils.data.DataLoader(Stream()))
+
+
+def checkpoint(path, value=1.):
+    torch.save(dict(state_dict=dict(w=torch.full((1000,), value))), path)
+    return path
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('harm, why', [
+    (Path.unlink, 'is not there'), (cut, 'is damaged: File is not a zip file'), (flip, 'is damaged in .*wrong checksum'),
+    (lambda path: path.write_bytes(b''), 'is damaged'), (lambda path: path.write_bytes(b'x' * 5000), 'is damaged')])
+def test_resume_takes_the_newest_whole_checkpoint(harm, why, tmp_path):
+    for step in (2, 10, 9):
+        checkpoint(tmp_path / f'iter_{step}.pth')
+    checkpoint(tmp_path / 'best_coco_bbox_mAP_iter_11.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_10.pth'))
+    assert resume.newest_whole(tmp_path) == (tmp_path / 'iter_10.pth', [])
+    harm(tmp_path / 'iter_10.pth')
+    path, wrong = resume.newest_whole(tmp_path)
+    assert path == tmp_path / 'iter_9.pth'
+    assert len(wrong) == 1
+    assert re.search(f'iter_10.pth {why}', wrong[0])
+    harm(tmp_path / 'iter_9.pth')
+    harm(tmp_path / 'iter_2.pth')
+    with pytest.raises(ValueError, match=r'resume needs a whole checkpoint in .*, and there is none: .*iter_10.pth is'):
+        resume.newest_whole(tmp_path)
+
+
+@pytest.mark.parametrize('last', [None, '', 'nowhere/iter_7.pth'])
+def test_resume_without_a_name(last, tmp_path, caplog):
+    toy.runner(tmp_path, iters=4).train()
+    if last is None:
+        (tmp_path / 'last_checkpoint').unlink()
+    else:
+        (tmp_path / 'last_checkpoint').write_text(last)
+    runner = toy.runner(tmp_path, iters=6, resume=True)
+    runner.train()
+    assert runner.model.calls == 2
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_6.pth')
+
+
+def test_resume_says_what_was_wrong(tmp_path, capsys):
+    toy.runner(tmp_path, iters=4).train()
+    cut(tmp_path / 'iter_4.pth')
+    runner = toy.runner(tmp_path, iters=6, resume=True)
+    runner.train()
+    assert runner.model.calls == 4
+    text = ''.join(p.read_text() for p in tmp_path.glob('*/*.log'))
+    assert 'iter_4.pth is damaged' in text and f'resuming from {tmp_path / "iter_2.pth"}' in text
+
+
+def test_a_named_checkpoint_that_is_damaged_is_an_error(tmp_path):
+    toy.runner(tmp_path, iters=4).train()
+    cut(tmp_path / 'iter_4.pth')
+    with pytest.raises(ValueError, match='iter_4.pth'):
+        toy.runner(tmp_path, iters=6, resume=True, load_from=str(tmp_path / 'iter_4.pth')).train()
+
+
+def test_resume_in_an_empty_folder_begins(tmp_path):
+    runner = toy.runner(tmp_path, iters=2, resume=True)
+    runner.train()
+    assert runner.model.calls == 2
