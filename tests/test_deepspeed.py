@@ -54,6 +54,9 @@ def test_two_processes_equal_one_without_deepspeed(stage, counts, tmp_path):
     for text in texts:
         held, trained = map(int, re.search(r'held (\d+) (\d+)', text).groups())
         assert trained < held < 1.05 * trained  # two moments of a half, not of the whole
+    found = [re.search(r'steps (.+) norm (.+) squares (.+)', text).groups() for text in texts]
+    steps, norms, squares = zip(*(map(float, f) for f in found))
+    assert set(steps) == {4 / counts} and norms[0] == norms[1] == pytest.approx(sum(squares)**.5, rel=1e-5)
     plain(tmp_path / 'plain', counts=counts, first=0, last=4)
     start = zero.build().state_dict()
     expected = load(tmp_path / 'plain' / 'iter_4.pth')

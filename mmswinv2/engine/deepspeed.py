@@ -9,6 +9,7 @@ or resumed without DeepSpeed.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +62,7 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
     def __init__(self, optimizer: torch.optim.Optimizer, *, accumulative_counts: int = 1) -> None:
         super().__init__(optimizer)
         self._accumulative_counts = accumulative_counts  # where mmengine looks for it
-        self.hooks: dict[int, Callable] = {}
+        self.hooks: OrderedDict[int, Callable] = OrderedDict()
         self.params = [[p for p in group['params'] if p.requires_grad] for group in optimizer.param_groups]
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:

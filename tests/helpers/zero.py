@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -64,6 +65,9 @@ def train(strategy, *, counts, first, last, samples, resume=None):
                              train_micro_batch_size_per_gpu=len(samples)))
     if resume:
         assert strategy.resume(resume)['meta']['iter'] == first
+    strategy.squares = []  # of this process's part of the gradients, at each step
+    strategy.optim_wrapper.optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: strategy.squares.append(
+        sum(float(p.grad.square().sum()) for g in optimizer.param_groups for p in g['params'] if p.grad is not None)))
     for step in range(first, last):
         strategy.model.train_step(data(step, samples), optim_wrapper=strategy.optim_wrapper)
         for scheduler in strategy.param_schedulers:
@@ -117,6 +121,8 @@ def main():
     # what each process holds of the optimizer's state, in elements, of all parameters that it trains
     held = sum(v.numel() for s in strategy.optim_wrapper.optimizer.optimizer.state.values() for v in s.values())
     print(f'held {held} {sum(p.numel() for g in strategy.optim_wrapper.params for p in g)}')
+    norm = MessageHub.get_current_instance().get_scalar('train/grad_norm').current()
+    print(f'steps {len(strategy.squares)} norm {norm} squares {strategy.squares[-1]}')
     strategy.model.destroy()
     del strategy
     torch.distributed.destroy_process_group()
