@@ -2,10 +2,13 @@
 import errno
 import os
 import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
 from mmswinv2.core import files
@@ -40,7 +43,8 @@ class Dies(BaseException):
 
 # each place where a process can die while it writes its fourth checkpoint
 PLACES = [('mmengine.runner.runner.save_checkpoint', 'before'), ('mmengine.runner.runner.save_checkpoint', 'half'),
-          ('mmengine.runner.runner.save_checkpoint', 'after'), ('mmswinv2.engine.checkpoint_hook.put_in_place', 'before'),
+          ('mmengine.runner.runner.save_checkpoint', 'after'),
+          ('mmswinv2.engine.checkpoint_hook.put_in_place', 'before'),
           ('mmswinv2.engine.checkpoint_hook.put_in_place', 'after'),
           ('mmswinv2.engine.checkpoint_hook.replace_text', 'before'),
           ('mmswinv2.engine.checkpoint_hook.replace_text', 'after'),
@@ -48,14 +52,13 @@ PLACES = [('mmengine.runner.runner.save_checkpoint', 'before'), ('mmengine.runne
           ('mmengine.fileio.backends.LocalBackend.remove', 'after')]
 
 
+@pytest.mark.parametrize('max_keep', [1, 2])
 @pytest.mark.parametrize('place, when', PLACES)
-def test_a_process_that_dies_leaves_a_whole_checkpoint(place, when, tmp_path, monkeypatch):
+def test_a_process_that_dies_leaves_a_whole_checkpoint(place, when, max_keep, tmp_path, monkeypatch):
     module, _, name = place.rpartition('.')
-    owner = pytest.importorskip(module) if not module[0].isupper() and 'LocalBackend' not in module else None
-    if owner is None:
-        from mmengine.fileio.backends import LocalBackend as owner
+    owner = LocalBackend if module.endswith('LocalBackend') else import_module(module)
     real, calls = getattr(owner, name), []
-    at = 4 if 'remove' not in place else 2
+    at = 4 if name != 'remove' else 4 - max_keep
 
     def dying(*args, **kwargs):
         calls.append(args)
@@ -69,14 +72,14 @@ def test_a_process_that_dies_leaves_a_whole_checkpoint(place, when, tmp_path, mo
     monkeypatch.setattr(owner, name, dying)
     monkeypatch.setattr(checkpoint_hook, 'remove', lambda path: None)  # nothing is cleaned up either
     with pytest.raises(Dies):
-        toy.runner(tmp_path, iters=8).train()
+        toy.runner(tmp_path, iters=8, max_keep=max_keep).train()
     monkeypatch.undo()
     assert_resumable(tmp_path, 6)
-    runner = toy.runner(tmp_path, iters=8, resume=True)
+    runner = toy.runner(tmp_path, iters=8, max_keep=max_keep, resume=True)
     runner.train()
     assert runner.model.calls <= 2
-    assert names(tmp_path)[-3:] == ['iter_6.pth', 'iter_8.pth', 'last_checkpoint'] or names(tmp_path) == [
-        'iter_4.pth', 'iter_6.pth', 'iter_8.pth', 'last_checkpoint']
+    assert_resumable(tmp_path, 8)
+    assert set(names(tmp_path)) >= {'iter_6.pth', 'iter_8.pth'} if max_keep == 2 else {'iter_8.pth'}
     assert not list(tmp_path.glob('.*'))
 
 
@@ -103,7 +106,7 @@ def test_the_best_one_is_there_until_a_better_one_is(tmp_path, monkeypatch):
 
 
 def test_interval_and_accumulation(tmp_path):
-    with pytest.raises(ValueError, match=r'interval must be a multiple of optim_wrapper.accumulative_counts \(3\), got 2'):
+    with pytest.raises(ValueError, match=r'interval must be a multiple of .*accumulative_counts \(3\), got 2'):
         toy.runner(tmp_path, iters=8, accumulate=3).train()
 
 
@@ -115,8 +118,8 @@ def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):
         Path(filename).write_bytes(b'some')
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     monkeypatch.setattr('mmengine.runner.runner.save_checkpoint', full)
-    with pytest.raises(OSError, match=r'the checkpoint could not be written to .*iter_6.pth \(OSError: .*No space left on '
-                                      r'device\); those before are as they were'):
+    with pytest.raises(OSError, match=r'the checkpoint could not be written to .*iter_6.pth \(OSError: .*No space left '
+                                      r'on device\); those before are as they were'):
         toy.runner(tmp_path, iters=8, resume=True).train()
     assert_resumable(tmp_path, 4)
     assert not list(tmp_path.glob('.*'))
@@ -145,7 +148,6 @@ print("resumable", path.name, wrong, [p.name for p in Path("{folder}/work").glob
 
 
 def test_a_disk_that_is_really_full(tmp_path):
-    import sys
     script = SMALL_DISK.format(folder=tmp_path, python=sys.executable)
     unshare = ['unshare', '--mount', '--map-root-user']
     if subprocess.run([*unshare, 'mount', '-t', 'tmpfs', 'tmpfs', str(tmp_path)], capture_output=True).returncode:

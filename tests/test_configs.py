@@ -48,6 +48,28 @@ def test_every_config_is_in_a_metafile_and_a_readme():
     assert sorted(listed) == [name for name in LEAVES if not name.endswith('_mini.py')]
 
 
+@pytest.mark.parametrize('name', [n for n in LEAVES if not n.endswith(('_zero1.py', '_fsdp.py', '_deepspeed.py'))])
+def test_any_config_takes_a_fragment(name, tmp_path):
+    host = CONFIGS / name.split('/')[0] / '_base_'
+    for fragment in ('zero1', 'fsdp'):
+        path = tmp_path / 'a.py'
+        path.write_text(f'_base_ = {[str(CONFIGS / name), str(host / f"{fragment}.py")]}')
+        cfg = Config.fromfile(path)
+        assert cfg.runner_type == 'FlexibleRunner'
+        assert cfg.optim_wrapper.constructor == 'mmswinv2.SwinOptimWrapperConstructor'
+
+
+@pytest.mark.parametrize('name', LEAVES)
+def test_runs_survive_kills_and_bad_losses(name):
+    """Each config has the hook and the loop that resume exactly, and time for the longest validation."""
+    cfg = Config.fromfile(CONFIGS / name)
+    assert cfg.default_hooks.checkpoint.type == 'mmswinv2.CheckpointHook'
+    assert cfg.default_hooks.non_finite.type == 'mmswinv2.NonFiniteHook'
+    assert cfg.train_cfg.type in ('mmswinv2.IterBasedTrainLoop', 'mmswinv2.EpochBasedTrainLoop')
+    assert cfg.env_cfg.dist_cfg.timeout == 7200
+    assert cfg.model_wrapper_cfg.gradient_as_bucket_view is True
+
+
 def test_there_is_an_entry_point_for_each_size():
     assert {f'mmdet/htc_swinv2_{size}.py' for size in FULL} <= set(LEAVES)
 

@@ -347,3 +347,27 @@ def test_a_state_dict_holds_weights_and_windows_alone():
     net = SwinTransformerV2(dict(PLAIN, extra_norm_every_n_blocks=2), window_size=4, out_indices=(0, 1, 2))
     assert set(net.state_dict()) == {n for n, _ in net.named_parameters()} | {'pretrained_window_sizes'}
     assert list(net.buffers()) == []
+
+
+@pytest.mark.parametrize('rank, local_rank, downloads', [(0, 0, True), (1, 1, False), (8, 0, True), (9, 1, False)])
+def test_weights_are_fetched_once_per_node(rank, local_rank, downloads, tmp_path, monkeypatch):
+    """Nodes need not share a home: the first process of each fetches, the others wait for it."""
+    net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
+    calls = []
+
+    def download(url, path):
+        calls.append('download')
+        torch.save(dict(net.state_dict()), path)
+    barrier = (lambda: calls.append('barrier')) if downloads else lambda: download('', str(cached))
+    cached = tmp_path / 'checkpoints' / 'w.pth'
+    cached.parent.mkdir()
+    monkeypatch.setenv('LOCAL_RANK', str(local_rank))
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('torch.hub.download_url_to_file', download)
+    monkeypatch.setattr('mmengine.dist.get_rank', lambda *group: rank)
+    monkeypatch.setattr('mmengine.dist.barrier', barrier)
+    other = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), init_cfg=dict(
+        type='Pretrained', checkpoint='https://example.org/w.pth'))
+    other.init_weights()
+    assert calls == (['download', 'barrier'] if downloads else ['download'])
+    assert torch.equal(other.patch_embed.proj.weight, net.patch_embed.proj.weight)

@@ -1,4 +1,4 @@
-"""What is resumed is exactly what was interrupted: position in the data, random draws, optimizer, schedule, averages."""
+"""What is resumed is what was interrupted: position in the data, random draws, optimizer, schedule, averages."""
 import random
 import re
 from pathlib import Path
@@ -136,7 +136,8 @@ def flip(path):
 
 
 @pytest.mark.parametrize('harm, why', [
-    (Path.unlink, 'is not there'), (cut, 'is damaged: File is not a zip file'), (flip, 'is damaged in .*wrong checksum'),
+    (Path.unlink, 'is not there'), (cut, 'is damaged: File is not a zip file'),
+    (flip, 'is damaged in .*wrong checksum'),
     (lambda path: path.write_bytes(b''), 'is damaged'), (lambda path: path.write_bytes(b'x' * 5000), 'is damaged')])
 def test_resume_takes_the_newest_whole_checkpoint(harm, why, tmp_path):
     for step in (2, 10, 9):

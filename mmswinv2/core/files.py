@@ -24,8 +24,8 @@ def read_file(path: str | os.PathLike) -> Mapping:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is empty, truncated or no checkpoint, if a checksum in it is wrong, or if it holds objects
-            other than weights. Safetensors and torch's format before 1.6 have no checksums.
+        ValueError: if the file is empty, truncated or no checkpoint, has a wrong checksum, or holds objects other than
+            weights. Safetensors and torch's format before 1.6 have no checksums.
         ImportError: if safetensors is needed and not installed.
     """
     path = Path(path)

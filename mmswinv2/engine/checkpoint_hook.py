@@ -65,7 +65,8 @@ class CheckpointHook(_CheckpointHook):
             super()._save_best_checkpoint(_Writer(runner, self), metrics)
         finally:
             self.file_backend = backend
-        new = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
+        new = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
         for path in late.paths:
             if path not in new:
                 self._remove(path)

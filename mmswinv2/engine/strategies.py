@@ -11,8 +11,9 @@ import torch
 from mmengine import dist
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import BaseOptimWrapper
+from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -42,8 +43,9 @@ class _WholeCheckpoints(DDPStrategy):
 
 
 class ZeroRedundancyOptimizer(_ZeroRedundancyOptimizer):
-    """torch's, built from the name of an optimizer. mmengine's waits for all processes in ``state_dict``, which it calls
-    on the main one alone.
+    """torch's, built from the name of an optimizer.
+
+    mmengine's own waits in ``state_dict`` for all processes, and its runner calls that on the main one alone.
     """
 
     def __init__(self, params, optimizer_type: str, **kwargs) -> None:
@@ -86,6 +88,11 @@ class ZeroStrategy(_WholeCheckpoints):
         """Brings the optimizer's states to the main process."""
         if save_optimizer:
             self.optim_wrapper.optimizer.consolidate_state_dict(to=0)
+
+    def model_state_dict(self) -> dict:
+        """The weights under their own names; mmengine's strategy keeps the wrapper's prefix."""
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        return weights_to_cpu(model.state_dict())
 
 
 @STRATEGIES.register_module()

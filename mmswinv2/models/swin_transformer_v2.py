@@ -24,7 +24,7 @@ from ..registry import MODELS  # noqa: E402
 
 
 def read_file(name: str) -> Mapping:
-    """Reads a checkpoint without running code that it may hold; a URL is downloaded once per node and kept by torch.hub.
+    """Reads a checkpoint without running code that it may hold; a URL is fetched once per node and kept by torch.hub.
 
     Args:
         name: A file, or a URL that begins with http:// or https://.

@@ -1,4 +1,5 @@
 """Short training runs of the mini configs, each in processes of its own that end within a time limit."""
+import json
 import os
 import signal
 import subprocess
@@ -34,14 +35,21 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={interval
 '''
 
 
+SEVERAL = '''
+custom_imports = dict(imports=['mmswinv2', 'gloo_on_cpu'], allow_failed_imports=False)
+env_cfg = dict(dist_cfg=dict(backend='gloo', timeout=120))
+model_wrapper_cfg = dict(device_ids=None)
+'''
+
+
 def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=''):
     """A config made of the host's mini config, ``_base_`` fragments and text of one's own."""
     bases = [BASES[host], *(f'_base_/{name}.py' for name in fragments)]
     text = f'_base_ = {[str(ROOT / "configs" / host / name) for name in bases]!r}\n'
-    path = Path(folder) / f'{host}.py'
+    path = Path(folder) / '_'.join([host, *fragments, 'config.py'])
     path.write_text(text + SMALL[host].format(workers=workers) + SCHEDULE.format(iters=iters, interval=interval))
     if more:
-        child = path.with_name(f'{host}_more.py')
+        child = path.with_name(f'more_{path.name}')
         child.write_text(f'_base_ = {str(path)!r}\n{more}')
         return child
     return path
@@ -97,3 +105,28 @@ def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=T
     code, output = run(command(host, config, work_dir, *options, processes=processes), environment(data), timeout)
     assert (code == 0) == ok, output[-6000:]
     return output
+
+
+def step(host, config, work_dir, *options, processes=1, kill=None):
+    """A training run as a step of :func:`train_in_turn`."""
+    script = Path(HOSTS[host].__file__).parent / '.mim' / 'tools' / 'train.py'
+    return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine'],
+                script=str(script), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
+                work_dir=str(work_dir), processes=processes, kill=kill)
+
+
+def train_in_turn(folder, steps, *, data, timeout=280):
+    """Runs steps one after the other in processes forked from one that has imported the host.
+
+    Returns:
+        The exit codes of each step's processes, and what each step printed.
+    """
+    for i, one in enumerate(steps):
+        one['log'] = str(Path(folder) / f'step_{i}.log')
+    file = Path(folder) / 'steps.json'
+    file.write_text(json.dumps(steps))
+    code, output = run([sys.executable, str(Path(__file__).parent / 'fork_runs.py'), str(file)], environment(data),
+                       timeout)
+    logs = [Path(one['log']).read_text() if Path(one['log']).exists() else '' for one in steps]
+    assert code == 0, output[-4000:] + '\n'.join(log[-2000:] for log in logs)
+    return json.loads(output.splitlines()[-1]), logs

@@ -39,6 +39,7 @@ class Toy(BaseModel):
         self.calls, self.seen = 0, []
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
+        """A loss of what the layer and dropout make of the inputs."""
         x = torch.stack(inputs) if isinstance(inputs, list) else inputs
         self.calls += 1
         self.seen += x[:, 0].int().tolist()

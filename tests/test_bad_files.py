@@ -1,0 +1,112 @@
+"""Files that hold code or are damaged, by every way that a checkpoint is read: one clear error, and no code is run."""
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_distributed import mini_data  # noqa: F401
+
+from mmswinv2.models import SwinTransformerV2
+
+import convert_checkpoint
+from conftest import SMALL
+from helpers import runs, toy
+
+
+def init_cfg(path, tmp_path):
+    SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1),
+                      init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
+
+
+def convert(path, tmp_path):
+    if convert_checkpoint.main([str(path), str(tmp_path / 'out.pth')]):
+        raise ValueError('refused')  # what it says is on stderr
+
+
+def load_from(path, tmp_path):
+    toy.runner(tmp_path / 'work', iters=2, load_from=str(path)).train()
+
+
+def resume_named(path, tmp_path):
+    toy.runner(tmp_path / 'work', iters=8, load_from=str(path), resume=True).train()
+
+
+def resume_last(path, tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(path))
+    toy.runner(tmp_path / 'work', iters=8, resume=True).train()
+
+
+WAYS = [init_cfg, convert, load_from, resume_named, resume_last]
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), 'w')
+
+
+def evil(path, marker, kind):
+    """A checkpoint of a run with code beside its weights."""
+    content = dict(state_dict=toy.Toy().state_dict(), meta=dict(iter=2, epoch=0, more=Payload(marker)),
+                   message_hub={}, optimizer=dict(state={}, param_groups=[]))
+    if kind == 'pickle':
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=kind == 'zip')
+
+
+@pytest.mark.parametrize('kind', ['zip', 'legacy', 'pickle'])
+@pytest.mark.parametrize('way', WAYS)
+def test_code_is_never_run(way, kind, tmp_path, capsys):
+    path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
+    evil(path, marker, kind)
+    with pytest.raises((ValueError, pickle.UnpicklingError)) as error:
+        way(path, tmp_path)
+    said = f'{error.value} {capsys.readouterr().err}'
+    assert 'evil.pth' in said and not marker.exists()
+    pickle.loads(path.read_bytes()) if kind == 'pickle' else torch.load(path, weights_only=False)  # a real payload
+    assert marker.exists()
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b'PK\x01\x02') - 3000] ^= 64  # in the weights
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('harm', [truncated, flipped])
+@pytest.mark.parametrize('way', WAYS)
+def test_damage_is_one_clear_error(way, harm, tmp_path, capsys):
+    path = tmp_path / 'run' / 'iter_2.pth'
+    if way in (init_cfg, convert):
+        path.parent.mkdir()
+        net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
+        torch.save(dict(state_dict={f'backbone.{k}': v for k, v in net.state_dict().items()}), path)
+    else:
+        toy.runner(tmp_path / 'run', iters=2).train()
+    harm(path)
+    with pytest.raises(ValueError) as error:
+        way(path, tmp_path)
+    said = f'{error.value} {capsys.readouterr().err}'
+    assert 'iter_2.pth' in said and ('damaged' in said or 'whole' in said)
+
+
+def test_mim_test_does_not_run_code(tmp_path, mini_data):  # noqa: F811
+    """By the script that ``mim test`` starts."""
+    path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
+    evil(path, marker, 'zip')
+    config = runs.write_config(tmp_path, 'mmseg')
+    script = Path(runs.HOSTS['mmseg'].__file__).parent / '.mim' / 'tools' / 'test.py'
+    code, output = runs.run([sys.executable, str(script), str(config), str(path), '--work-dir', str(tmp_path / 'work')],
+                            runs.environment(mini_data / 'mmseg'))
+    assert code and 'code in a file is not run' in output and not marker.exists(), output[-3000:]

@@ -1,0 +1,110 @@
+"""Several processes, through configs: DDP, ZeRO-1 and FSDP equal one, and resume from each other's files."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import runs
+
+ROOT = Path(__file__).parents[1]
+# what makes one process with a batch of two the same as two with a batch of one: no dropout, no statistics of a batch,
+# crops of one size; groups of layers and a clipping that bites
+EXACT = runs.SEVERAL.replace("'gloo_on_cpu'", "'gloo_on_cpu', 'double_precision'") + '''
+group_norm = dict(_delete_=True, type='GN', num_groups=4)
+model = dict(
+    backbone=dict(drop_path_rate=0.),
+    decode_head=dict(norm_cfg=group_norm, dropout_ratio=0.),
+    auxiliary_head=dict(norm_cfg=group_norm, dropout_ratio=0.))
+optim_wrapper = dict(
+    paramwise_cfg=dict(layer_decay_rate=0.8, backbone_lr_mult=0.5),
+    optimizer=dict(lr=1e-2),
+    clip_grad=dict(max_norm=0.5))
+'''
+
+
+@pytest.fixture(scope='session')
+def mini_data(tmp_path_factory):
+    """Small data sets of both hosts."""
+    folder = tmp_path_factory.mktemp('data')
+    for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
+        subprocess.run([sys.executable, ROOT / 'tools' / f'make_mini_{tool}.py', folder / host, '--train', '6', '--val',
+                        '2'], check=True, timeout=120)
+    return folder
+
+
+def state(folder, name='iter_4.pth'):
+    return torch.load(folder / name, weights_only=True)['state_dict']
+
+
+@pytest.mark.timeout(400)
+def test_processes_equal_one(tmp_path, mini_data):
+    config = {kind: runs.write_config(tmp_path, 'mmseg', *fragments, iters=4, more=EXACT)
+              for kind, fragments in (('ddp', []), ('zero1', ['zero1']), ('fsdp', ['fsdp']))}
+    one_each = '--cfg-options', 'train_dataloader.batch_size=1'
+    steps = [runs.step('mmseg', config['ddp'], tmp_path / 'one')]
+    steps += [runs.step('mmseg', config[kind], tmp_path / kind, *one_each, processes=2) for kind in config]
+    codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data / 'mmseg')
+    assert codes == [[0], [0, 0], [0, 0], [0, 0]], '\n'.join(log[-3000:] for log in logs)
+    expected = state(tmp_path / 'one')
+    for kind in config:
+        got = state(tmp_path / kind)
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-8, atol=1e-8, msg=lambda m: f'{kind} {name}: {m}')
+
+    # each goes on from iteration 2 of each other's, with one process or two
+    routes = [('zero1', 'zero1', 2), ('zero1', 'zero1', 1), ('fsdp', 'fsdp', 2), ('fsdp', 'ddp', 1), ('one', 'fsdp', 2),
+              ('fsdp', 'zero1', 2)]
+    steps = []
+    for i, (source, kind, processes) in enumerate(routes):
+        work_dir = tmp_path / f'resumed_{i}'
+        work_dir.mkdir()
+        shutil.copy(tmp_path / source / 'iter_2.pth', work_dir)
+        (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_2.pth'))
+        steps.append(runs.step('mmseg', config[kind], work_dir, '--resume', *(one_each if processes == 2 else ()),
+                               processes=processes))
+    codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data / 'mmseg')
+    assert codes == [[0] * processes for *_, processes in routes], '\n'.join(log[-3000:] for log in logs)
+    for i, route in enumerate(routes):
+        assert 'resumed epoch: 0, iter: 2' in logs[i]
+        for name, value in state(tmp_path / f'resumed_{i}').items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-8,
+                                       msg=lambda m: f'{route} {name}: {m}')
+
+
+@pytest.mark.timeout(400)
+def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
+    """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""
+    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL)
+              for kind in ('fsdp', 'zero1')}
+    (tmp_path / 'poisoned').mkdir()
+    poisoned = runs.write_config(tmp_path / 'poisoned', 'mmdet', 'fsdp', iters=3, more=runs.SEVERAL.replace(
+        "'gloo_on_cpu'", "'gloo_on_cpu', 'nan_on_rank_1'"))
+    codes, logs = runs.train_in_turn(tmp_path, [
+        *(runs.step('mmdet', config[kind], tmp_path / kind, processes=2) for kind in config),
+        runs.step('mmdet', poisoned, tmp_path / 'nan', processes=2)], data=mini_data / 'mmdet')
+    assert codes == [[0, 0], [0, 0], [1, 1]], '\n'.join(log[-3000:] for log in logs)
+    assert logs[2].count('FloatingPointError: training stops before the step of iteration 3: s0.loss_cls not finite '
+                         '(images: ') == 2, logs[2][-3000:]
+    test = Path(runs.HOSTS['mmdet'].__file__).parent / '.mim' / 'tools' / 'test.py'
+    code, output = runs.run([sys.executable, str(test), str(config['fsdp']), str(tmp_path / 'fsdp' / 'iter_2.pth'),
+                             '--work-dir', str(tmp_path / 'test')], runs.environment(mini_data / 'mmdet'))
+    assert code == 0 and 'coco/bbox_mAP' in output, output[-3000:]
+    assert 'missing keys' not in output and 'unexpected key' not in output
+
+
+def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
+    """``mim train ... --launcher pytorch``: with mmengine's optimizer this waited for ever at the first checkpoint."""
+    config = runs.write_config(tmp_path, 'mmdet', 'zero1', iters=2, more=runs.SEVERAL)
+    mim = Path(sys.executable).parent / 'mim'
+    env = runs.environment(mini_data / 'mmdet')
+    env['PATH'] = f'{mim.parent}:{env["PATH"]}'
+    code, output = runs.run([str(mim), 'train', 'mmdet', str(config), '--launcher', 'pytorch', '--gpus', '2',
+                             '--work-dir', str(tmp_path / 'work')], env)
+    assert code == 0, output[-4000:]
+    optimizer = torch.load(tmp_path / 'work' / 'iter_2.pth', weights_only=True)['optimizer']
+    named = sum(len(g['params']) for g in optimizer['param_groups'])
+    assert len(optimizer['state']) == named and all('exp_avg' in s for s in optimizer['state'].values())
