@@ -78,8 +78,8 @@ ONE = dict(embed_dims=8, depths=[2], num_heads=[2])  # a stage of two blocks
     (Sharding('zero1', 8), 4, 4, 0, 1, .5),
     (Sharding('fsdp', 8), .5, 0, .5, 1, .5),
     (Sharding('fsdp', 8, state_bytes=4, foreach=False), .5, 0, .5, .5, 0),
-    (Sharding('deepspeed', 8), 2, 0, 2, 1.5, 1.25),  # 12 / 8; (4 + 6) / 8
-    (Sharding('deepspeed', 8, foreach=False), 2, 0, 2, 1.5, .75),
+    (Sharding('deepspeed', 8), 4, 0, 4, 1.5, 1.5),  # 12 / 8; (4 + 8) / 8
+    (Sharding('deepspeed', 8, foreach=False), 4, 0, 4, 1.5, 1),
 ])
 def test_bytes_per_parameter(sharding, weights, buckets, gradients, states, stepping):
     n = 8000
@@ -99,8 +99,8 @@ def test_what_fsdp_gathers():
 
 
 def test_deepspeed_averages_in_a_bucket():
-    assert Sharding('deepspeed', 8).reducing(800) == 2 * 800 + 2 * 800 / 8
-    assert Sharding('deepspeed', 8).reducing(3 * 10**9) == 10**9 + 750 * 10**6
+    assert Sharding('deepspeed', 8).reducing(800) == 4 * 800 + 4 * 800 / 8
+    assert Sharding('deepspeed', 8).reducing(3 * 10**9) == 2 * 10**9 + 1500 * 10**6
     assert Sharding('fsdp', 8).reducing(800) == 0
 
 
@@ -130,7 +130,7 @@ def test_heads_are_a_moment_of_their_own():
 
 def test_autocast_keeps_copies_only_where_it_is_told():
     sizes = stage_sizes(get_arch('g'), [(32, 32)] * 3 + [(16, 16)], 256, 256, 1)
-    setting = Setting((True,) * 4, precision='autocast', outputs=(0, 1, 2, 3))
+    setting = Setting((True,) * 4, autocast=True, outputs=(0, 1, 2, 3))
     model = Model(3 * 10**9, 3 * 10**9)
     peaks = [plan_step(sizes, replace(setting, cast_cache=cache), model, Sharding('zero1', 64))
              for cache in (False, True)]

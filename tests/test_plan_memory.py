@@ -59,13 +59,19 @@ model = dict(backbone=dict(frozen_stages=3, mlp_ratio=2., with_cp=False))"""
     assert settings['as in the config'] == settings['plain'] == strategies['fsdp']
     assert float(settings['plain'][1]) < .7 * float(settings['plain'][0])  # frozen weights have no gradients
     # SGD without momentum; DDP keeps gradients twice where it is not told otherwise
-    text = "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=.1))\n"
-    head, settings, _ = run(capsys, config(tmp_path, text), '--gpus', '2')
+    text = "optim_wrapper = dict(optimizer=dict(_delete_=True, type='SGD', lr=.1))\nmodel_wrapper_cfg = "
+    head, settings, _ = run(capsys, config(tmp_path, text + "dict(_delete_=True, type='MMDistributedDataParallel')"),
+                            '--gpus', '2')
     assert 'SGD' in head and settings['plain'][2] == '0.00'
     assert float(settings['plain'][1]) == pytest.approx(2 * float(settings['plain'][0]), rel=.01)
-    view = text + "model_wrapper_cfg = dict(type='MMDistributedDataParallel', gradient_as_bucket_view=True)"
-    _, settings, _ = run(capsys, config(tmp_path, view), '--gpus', '2')
+    _, settings, _ = run(capsys, config(tmp_path, text + "dict(gradient_as_bucket_view=True)"), '--gpus', '2')
     assert settings['plain'][1] == settings['plain'][0]
+
+
+@pytest.mark.parametrize('fragment, strategy', [('zero1', 'zero1'), ('fsdp', 'fsdp')])
+def test_fragments(fragment, strategy, capsys):
+    head, settings, strategies = run(capsys, f'configs/mmdet/htc_swinv2_g_{fragment}.py', '--gpus', '16')
+    assert settings['as in the config'] == strategies[strategy] != strategies['none'] and '16 GPUs' in head
 
 
 def test_overrides(capsys):
@@ -144,6 +150,8 @@ def test_bad_input_is_one_line(args, message, capsys):
     ("model = dict(backbone=dict(windw_size=8))", "TypeError"),
     ("model = dict(rpn_head=dict(_delete_=True, type='RPNHead'))", 'TypeError'),
     ("model = dict(backbone=dict(window_size=1))", 'window_size must be >= 2 tokens, got 1'),
+    ("optim_wrapper = 3", 'TypeError'),
+    ("strategy = dict(type='mmswinv2.FSDPStrategy', units=['X'])", "strategy.units must have SwinBlock"),
     ("strategy = dict(type='ColossalAIStrategy')", 'strategy.type must be one of ZeroStrategy, FSDPStrategy'),
 ])
 def test_a_bad_config_is_one_line(text, message, tmp_path, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -25,6 +26,7 @@ DEFAULT_SIZE = 1536  # px, where the config has no fixed size
 GPUS = 8  # of a config with a strategy
 NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DeepSpeedStrategy='deepspeed', DDPStrategy='none',
              SingleDeviceStrategy='none')
+UNITS = ('SwinBlock', 'GlobalAttention')  # of FSDP
 COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads', 'workspace', 'PEAK', 'at']
 
 
@@ -66,22 +68,22 @@ def plan(args: argparse.Namespace) -> None:
     try:
         cfg = Config.fromfile(args.config)
         model = build(cfg)
+        net = model.backbone
+        height, width = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
+        batch = args.batch or int(cfg.get('train_dataloader', {}).get('batch_size', 1))
+        sharding, optimizer = read_sharding(cfg, args)
+        setting = read_setting(cfg, net, args.amp)
     except OSError:
         raise
     except Exception as e:  # a config is a program, and its model's constructors raise what they like
         raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
-    net = model.backbone
-    height, width = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
-    batch = args.batch or cfg.get('train_dataloader', {}).get('batch_size', 1)
-    sharding, optimizer = read_sharding(cfg, args)
-    setting = read_setting(cfg, net, args.amp)
     sizes = stage_sizes(net.arch, net.window_sizes, height, width, batch,
                         mlp_ratio=net.layers[0].blocks[0].mlp.fc1.out_features / net.arch.dims[0])
     heads = count_heads(model, (height, width), batch, args.objects)
-    rest = count_model(model, heads, 12 * batch * height * width)
+    rest = count_model(model, heads, 12 * batch * height * width, (cfg.get('strategy') or {}).get('units', UNITS))
 
     print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
-          f'{batch} x {height} x {width} px per GPU; {setting.precision}; {optimizer}, '
+          f'{batch} x {height} x {width} px per GPU; {"autocast" if setting.autocast else "float32"}; {optimizer}, '
           f'{"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
           f'{"s" if sharding.gpus > 1 else ""}')
     cards = [args.card] if args.card else list(CARDS)
@@ -92,7 +94,7 @@ def plan(args: argparse.Namespace) -> None:
         sharding, strategy=name, bucket_view=sharding.bucket_view or name != 'none'))) for name in STRATEGIES))
     print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
           'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
-          'is there at once.\ndeepspeed: backbone in 16 bit, neck and heads counted in float32')
+          'is there at once.')
     if heads.left_out:
         print(f'not counted: activations of {", ".join(heads.left_out)}')
 
@@ -130,7 +132,7 @@ def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]
     """Strategy and optimizer of a config, and the optimizer's name.
 
     Raises:
-        ValueError: if the strategy is unknown.
+        ValueError: if the strategy is unknown, or FSDP does not shard block by block.
     """
     wrapper = cfg.get('optim_wrapper') or {}
     optimizer = wrapper.get('optimizer') or dict(type='AdamW')
@@ -142,6 +144,8 @@ def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]
         if kind not in NAMES:
             raise ValueError(f'strategy.type must be one of {", ".join(NAMES)}, got {kind!r}')
         strategy = NAMES[kind]
+        if 'SwinBlock' not in cfg.strategy.get('units', UNITS):
+            raise ValueError(f'strategy.units must have SwinBlock for the planner, got {cfg.strategy["units"]}')
     view = strategy != 'none' and kind is not None or bool(
         (cfg.get('model_wrapper_cfg') or {}).get('gradient_as_bucket_view', False))
     if args.strategy != 'config':
@@ -158,7 +162,7 @@ def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
     return Setting(tuple(stage.with_cp for stage in net.layers),
                    'reference' if attn.backend.__name__.startswith('reference') else 'auto',
-                   attn.attn_budget_mib or 512, 'autocast' if autocast else 'float32',
+                   attn.attn_budget_mib or 512, autocast,
                    everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
 
 
@@ -181,15 +185,15 @@ def count_heads(model: torch.nn.Module, image: tuple[int, int], batch: int, obje
         return HeadsMemory(0, 0, 0, (f'neck and heads ({type(e).__name__}: {" ".join(str(e).split())[:80]})',))
 
 
-def count_model(model: torch.nn.Module, heads: HeadsMemory, image_bytes: int) -> Model:
+def count_model(model: torch.nn.Module, heads: HeadsMemory, image_bytes: int, units: Sequence[str]) -> Model:
     """Numbers of parameters of a model."""
     def count(inside: bool, trainable: bool) -> int:
         return sum(p.numel() for n, p in model.named_parameters()
                    if n.startswith('backbone.') == inside and (p.requires_grad or not trainable))
 
-    units = tuple(sum(p.numel() for p in m.parameters()) for m in model.modules()
-                  if isinstance(m, mmswinv2.models.GlobalAttention))
-    return Model(count(True, False), count(True, True), count(False, False), count(False, True), units, heads.kept,
+    sharded = tuple(sum(p.numel() for p in m.parameters()) for n, m in model.named_modules()
+                    if type(m).__name__ in units and not n.startswith('backbone.'))
+    return Model(count(True, False), count(True, True), count(False, False), count(False, True), sharded, heads.kept,
                  heads.peak, heads.neck_peak, image_bytes)
 
 

@@ -16,7 +16,7 @@ Legend: B images, T = B H W tokens of a stage, C channels, nH heads, N tokens of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .arch import Arch
 from .checks import Pair
@@ -33,8 +33,7 @@ class Setting:
         with_cp: Activation checkpointing, per stage.
         backend: ``'reference'`` keeps whole attention maps; the others need their budget.
         budget_mib: That of ``attn_budget_mib``.
-        precision: ``'float32'``; ``'autocast'``: weights and the residual stream in float32, matrix products in a
-            16-bit type; ``'half'``: all in that type.
+        autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
         cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
             does by default.
         frozen_stages: As the backbone's: -1 nothing, 0 the patch embedding, i that and the first i stages.
@@ -44,7 +43,7 @@ class Setting:
     with_cp: tuple[bool, ...]
     backend: str = 'auto'
     budget_mib: int = 64
-    precision: str = 'float32'
+    autocast: bool = False
     cast_cache: bool = False
     frozen_stages: int = -1
     outputs: tuple[int, ...] = ()
@@ -183,11 +182,10 @@ class _Stage:
 
 def _stage(i: int, s: Sizes, setting: Setting) -> _Stage:
     frozen, cp = i < setting.frozen_stages, setting.with_cp[i]
-    r, half = s.mlp_ratio, setting.precision == 'half'
-    stream = (2 if half else 4) * s.tokens * s.dim
+    r, stream = s.mlp_ratio, 4 * s.tokens * s.dim
     # the mean bytes of what a block keeps; under autocast the input, queries, keys, values, the result of attention
     # (5), the input of the MLP (1) and its hidden maps (2r) are 16-bit
-    unit = int(stream * (5 + r) / (8 + 2 * r)) if setting.precision == 'autocast' else stream
+    unit = int(stream * (5 + r) / (8 + 2 * r)) if setting.autocast else stream
     whole, budget = setting.backend == 'reference', setting.budget_mib * MIB
     saved = int((8 + 2 * r) * unit) + s.bias
     if whole:
@@ -196,7 +194,7 @@ def _stage(i: int, s: Sizes, setting: Setting) -> _Stage:
     outside += stream if i else 0
     if s.merge_parameters:
         outside += stream + stream // 2  # the four tokens side by side, and the reduction
-    out = 4 * s.tokens * s.dim if i in setting.outputs else 0
+    out = stream if i in setting.outputs else 0
     if frozen:
         outside, block = 0, 0
     else:
@@ -207,7 +205,7 @@ def _stage(i: int, s: Sizes, setting: Setting) -> _Stage:
     attention = 2 * s.attention_map + 6 * 4 * s.padded * s.dim if whole else budget
     # first the MLP's part goes, with two hidden gradients; then attention, when 2r + 1 of the 8 + 2r are gone
     backward = (saved if cp else 0) + max(int((1 + r) * unit), attention - int((1 + 2 * r) * unit))
-    copies = 2 * s.matrices if setting.precision == 'autocast' else 0
+    copies = 2 * s.matrices if setting.autocast else 0
     return _Stage(outside + out, block, 0 if frozen else out, forward, backward, copies)
 
 
@@ -252,7 +250,7 @@ def _moments(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: S
     for i in range(len(sizes) - 1, first - 1, -1):
         s, stage = sizes[i], stages[i]
         again = stage.copies if setting.with_cp[i] else 0
-        copying = sharding.copying(int(s.mlp_ratio * s.dim**2), autocast=stage.copies > 0)
+        copying = sharding.copying(int(s.mlp_ratio * s.dim**2), autocast=setting.autocast)
         for _ in range(s.depth):
             j -= 1
             yield Moment('backward', kept, gradients, gathered(j, backward=True), stage.backward + again + copying)
@@ -276,8 +274,6 @@ def plan_step(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: 
         model: What there is beside blocks.
         sharding: What each GPU holds.
     """
-    if sharding.strategy == 'deepspeed':
-        setting = replace(setting, precision='half')
     parameters, trainable = model.parameters + model.others, model.trainable + model.others_trainable
     weights, states, buckets = sharding.weights(parameters), sharding.states(trainable), sharding.buckets(trainable)
     moments = list(_moments(sizes, setting, model, sharding))

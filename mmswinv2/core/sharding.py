@@ -6,12 +6,13 @@ bytes/parameter   weights         gradients              optimizer (Adam)
 ``none``          4               4, twice in DDP (1)    8
 ``zero1``         4               4 (1)                  8 / GPUs
 ``fsdp``          4 / GPUs (2)    4 / GPUs (2)           8 / GPUs
-``deepspeed``     2               2 (3)                  12 / GPUs, with float32 weights
+``deepspeed``     4               4 (3)                  12 / GPUs, with a copy of the weights
 ================  ==============  =====================  ===============================
 
 (1) DDP's buckets are there from the first step to the last; with ``gradient_as_bucket_view`` they are the gradients,
 otherwise the gradients are there besides. (2) Some blocks are whole for a while: :meth:`Sharding.gathered`.
-(3) And a bucket of at most 5e8 elements while they are averaged.
+(3) And a bucket of at most 5e8 elements while they are averaged. ``mmswinv2.DeepSpeedStrategy`` keeps float32 weights,
+so that boxes do not lose precision, and ZeRO has a copy of its share of them nevertheless.
 
 Source:
     torch 2.13: ``distributed/fsdp/_fully_shard/_fsdp_param_group.py`` (how long FSDP2 keeps its buffers),
@@ -33,7 +34,7 @@ class Sharding:
     Args:
         strategy: One of ``STRATEGIES``: ``'none'``: every GPU has everything (DDP where there are several);
             ``'zero1'``: torch's ZeroRedundancyOptimizer under DDP; ``'fsdp'``: torch's ``fully_shard``;
-            ``'deepspeed'``: its ZeRO stage 1, in 16 bit.
+            ``'deepspeed'``: its ZeRO stage 1, in float32.
         gpus: That share.
         bucket_view: DDP's ``gradient_as_bucket_view``.
         state_bytes: Optimizer states per parameter: 8 for Adam, 4 for SGD with momentum.
@@ -57,11 +58,6 @@ class Sharding:
             raise ValueError(f'gpus must be >= 1, got {self.gpus}')
 
     @property
-    def weight_bytes(self) -> int:
-        """Of a parameter where it is whole."""
-        return 2 if self.strategy == 'deepspeed' else 4
-
-    @property
     def ddp(self) -> bool:
         """Whether gradients are averaged by DDP."""
         return self.strategy in ('none', 'zero1') and self.gpus > 1
@@ -72,8 +68,7 @@ class Sharding:
 
     def weights(self, parameters: int) -> int:
         """There all the time."""
-        size = self.weight_bytes * parameters
-        return self.share(size) if self.strategy == 'fsdp' else size
+        return self.share(4 * parameters) if self.strategy == 'fsdp' else 4 * parameters
 
     def buckets(self, trainable: int) -> int:
         """Of gradients, there all the time."""
@@ -83,8 +78,7 @@ class Sharding:
         """Beside buckets, there from the backward pass to the optimizer's step."""
         if self.ddp:
             return 0 if self.bucket_view else 4 * trainable
-        size = self.weight_bytes * trainable
-        return self.share(size) if self.strategy == 'fsdp' else size
+        return self.share(4 * trainable) if self.strategy == 'fsdp' else 4 * trainable
 
     def states(self, trainable: int) -> int:
         """Of the optimizer, there all the time."""
@@ -96,13 +90,13 @@ class Sharding:
         """While gradients are averaged when all are there: DeepSpeed's bucket, and its part of the averages."""
         if self.strategy != 'deepspeed':
             return 0
-        return 2 * min(trainable, DEEPSPEED_BUCKET) + self.share(2 * trainable)
+        return 4 * min(trainable, DEEPSPEED_BUCKET) + self.share(4 * trainable)
 
     def stepping(self, trainable: int) -> int:
         """Of the optimizer, during its step only."""
         size = 4 * trainable if self.foreach else 0
-        if self.strategy == 'deepspeed':  # averages in 16 bit and in float32
-            return self.share(size + 6 * trainable)
+        if self.strategy == 'deepspeed':  # its share of the averages, and these side by side
+            return self.share(size + 8 * trainable)
         return size if self.strategy == 'none' else self.share(size)
 
     def copying(self, matrix: int, *, autocast: bool) -> int:
