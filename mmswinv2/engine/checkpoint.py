@@ -3,7 +3,8 @@
 Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
 message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
 ``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
-onedl-mmengine does this on its own, and is left alone. ``load_from='FILE.safetensors'`` is read by a loader of its own.
+onedl-mmengine allows them only while it reads a file itself. ``load_from='FILE.safetensors'`` is read by a loader of
+its own.
 """
 from __future__ import annotations
 
@@ -16,7 +17,6 @@ require('mmengine', 'mmswinv2.engine')
 
 from mmengine.logging import HistoryBuffer  # noqa: E402
 from mmengine.runner import CheckpointLoader  # noqa: E402
-from mmengine.runner import checkpoint as _mmengine_checkpoint  # noqa: E402
 
 from ..core.files import read_file  # noqa: E402
 
@@ -37,7 +37,7 @@ def history_buffer_method(owner: type, name: str):
 
 def allow_mmengine_checkpoints() -> None:
     """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often."""
-    if hasattr(_mmengine_checkpoint, '_safe_torch_load') or not hasattr(torch.serialization, 'add_safe_globals'):
+    if not hasattr(torch.serialization, 'add_safe_globals'):  # torch before 2.4
         return
     array = np.zeros(1)
     reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
