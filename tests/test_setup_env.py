@@ -64,6 +64,9 @@ def test_the_ways_out_have_the_exact_pins():
         setup_gpu.decide(Found(gpus=('9.0',)), 'auto', '13.0')
     for pin in ('torch==2.1.2', 'mmcv==2.1.0', 'numpy==1.26.4', 'Python 3.11', 'nvcc of CUDA 13'):
         assert pin in str(e.value)
+    commands = re.findall(r'^    (.*)$', str(e.value), re.MULTILINE)
+    readme = (ROOT / 'README.md').read_text()
+    assert len(commands) == 3 and all(command in readme for command in commands)
 
 
 def test_an_unknown_device_is_an_error():
