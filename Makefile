@@ -1,16 +1,28 @@
 # make setup   .venv with the classic OpenMMLab stack (the first time 15 to 30 minutes, then seconds)
+#              SETUP_ARGS=--cpu: without operators for the GPU that is there; remembered (--auto undoes it)
 # make demo    trains, tests and draws HTC++ with a small SwinV2 on a small instance data set
 # make demo-seg  trains, tests and draws UperNet with a small SwinV2 on a small data set in ADE20K's format
 # make test    the tests; make test-slow: the long ones
+# make setup-onedl, make test-onedl   the same in .venv-onedl, with the maintained forks
+# make test-core  the tests that need torch alone; CORE_PYTHON=FILE: with another Python, that has requirements/core.txt
 # make lint    ruff
 PYTHON ?= python3
+SETUP_ARGS ?=
 BIN := .venv/bin
+ONEDL := .venv-onedl/bin
+PYTEST := -q -n 2 --dist loadfile
+CORE_PYTHON ?= $(BIN)/python
+CORE := $(addprefix tests/test_,$(addsuffix .py,attention backbone backends checkpoint convert_checkpoint ddp layers \
+	peers properties setup_env variants windows))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo demo-seg test test-slow lint clean
+.PHONY: setup setup-onedl demo demo-seg test test-onedl test-core test-slow lint clean
 
 setup:
-	@$(PYTHON) tools/setup_env.py
+	@$(PYTHON) tools/setup_env.py --stack classic $(SETUP_ARGS)
+
+setup-onedl:
+	@$(PYTHON) tools/setup_env.py --stack onedl $(SETUP_ARGS)
 
 demo: setup
 	@$(BIN)/python tools/demo.py
@@ -19,7 +31,13 @@ demo-seg: setup
 	@$(BIN)/python tools/demo_seg.py
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-onedl: setup-onedl
+	PATH=$(CURDIR)/$(ONEDL):$$PATH $(ONEDL)/python -m pytest $(PYTEST)
+
+test-core: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
+	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest -q $(CORE)
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow

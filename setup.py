@@ -12,7 +12,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
-TEST = ['pytest', 'hypothesis', 'instaboostfast', 'safetensors', 'scikit-image', 'shapely', 'transformers']
+TEST = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'instaboostfast', 'safetensors', 'scikit-image',
+        'shapely', 'transformers']
 
 
 class BuildWithConfigs(build_py):
@@ -40,13 +41,14 @@ setup(
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy'],
     extras_require={
-        # mmcv 2.1.0 must be built with --no-build-isolation where torch is installed: see README.md
+        # mmcv and onedl-mmcv must be built with --no-build-isolation where torch is installed: see README.md
         'classic': [
             'mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'openmim', 'setuptools<82',
             'pycocotools', 'ftfy', 'regex'
         ],
         'onedl': [
-            'onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim', 'pycocotools'
+            'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2',
+            'onedl-mim==0.5.1', 'pycocotools', 'ftfy', 'regex'
         ],
         'safetensors': ['safetensors'],
         'instaboost': ['instaboostfast'],

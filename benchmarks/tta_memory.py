@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from mmswinv2.hosts import mim_name
+
 import measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +62,7 @@ def main() -> None:
             config.write_text(TTA.format(base=str(CONFIG), features=features, scales=tuple(args.scales)))
             os.environ['MMSWINV2_MINI_COCO'] = f'{folder}/'
             os.environ['PATH'] = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-            command = ['mim', 'test', 'mmdet', str(config), '--checkpoint', str(checkpoint), '--work-dir',
+            command = ['mim', 'test', mim_name('mmdet'), str(config), '--checkpoint', str(checkpoint), '--work-dir',
                        str(folder / 'work'), '--tta']
             start = time.perf_counter()
             result = subprocess.run([sys.executable, __file__, '--child', *command], capture_output=True, text=True)

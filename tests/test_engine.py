@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 
 from mmswinv2.engine import checkpoint
@@ -79,18 +80,39 @@ def test_layer_depth_of_a_foreign_name_is_an_error():
         Model().backbone.get_layer_depth('backbone.stages.0.weight', prefix='backbone.')
 
 
-def test_checkpoints_of_the_runner_load_with_safe_loading(tmp_path):
+@pytest.fixture
+def runner_file(tmp_path):
+    """A file as the runner writes it."""
     hub = MessageHub.get_instance('test_checkpoints_of_the_runner')
     for i in range(3):
         hub.update_scalar('train/loss', 1. / (i + 1))
         hub.update_scalar('train/count', np.float32(i))
     hub.update_info('iter', 3)
     torch.save(dict(state_dict=dict(w=torch.ones(2)), message_hub=hub.state_dict()), tmp_path / 'iter_3.pth')
-    loaded = torch.load(tmp_path / 'iter_3.pth')  # weights_only is the default
+    yield tmp_path / 'iter_3.pth'
+    MessageHub._instance_dict.pop('test_checkpoints_of_the_runner')
+
+
+def test_checkpoints_of_the_runner_load_with_safe_loading(runner_file):
+    loaded = torch.load(runner_file)  # weights_only is the default
     history = loaded['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
     assert history.mean() == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert history.statistics('current') == pytest.approx(1 / 3)
+
+
+def test_they_load_after_others_took_their_own_list_back(runner_file):
+    """onedl-mmengine lists classes while it reads a file, and torch removes them from its list afterwards."""
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.zeros(1)[0].__reduce__()[0]
+    with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr, reconstruct, scalar,
+                                           type(np.dtype('f8')), type(np.dtype('i8'))]):
+        torch.load(runner_file)
+    assert isinstance(torch.load(runner_file)['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
+
+
+def test_the_loader_of_the_runner_reads_them(runner_file):
+    assert _load_checkpoint(str(runner_file))['message_hub']['runtime_info'] == {'iter': 3}
+    assert 'message_hub' in torch.load(runner_file)
 
 
 def test_getattr_in_a_checkpoint_reaches_history_buffer_only(tmp_path):

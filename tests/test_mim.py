@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mmswinv2.hosts import mim_name
+
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
+MMDET = mim_name('mmdet')
 SHORT = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'default_hooks.checkpoint.interval=2',
          'default_hooks.logger.interval=1', 'model.backbone.arch.depths=[1,1,1,1]']
 
@@ -28,7 +31,7 @@ def trained(tmp_path_factory):
     data, work_dir = folder / 'data', folder / 'work'
     subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_coco.py', data, '--train', '4', '--val', '2'],
                    check=True)
-    result = mim('train', 'mmdet', CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2',
+    result = mim('train', MMDET, CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2',
                  'param_scheduler.1.end=2', *SHORT, data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return data, work_dir
@@ -44,7 +47,7 @@ def test_training_wrote_a_checkpoint_that_knows_its_windows(trained):
 
 def test_resume_goes_on_where_training_stopped(trained):
     data, work_dir = trained
-    result = mim('train', 'mmdet', CONFIG, '--work-dir', work_dir, '--resume', '--cfg-options',
+    result = mim('train', MMDET, CONFIG, '--work-dir', work_dir, '--resume', '--cfg-options',
                  'train_cfg.max_iters=4', 'param_scheduler.1.end=4', *SHORT, data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert 'resumed epoch: 0, iter: 2' in result.stdout + result.stderr
@@ -54,7 +57,7 @@ def test_resume_goes_on_where_training_stopped(trained):
 def test_test_reads_it_with_another_window(trained):
     data, work_dir = trained
     checkpoint = (work_dir / 'last_checkpoint').read_text()
-    result = mim('test', 'mmdet', CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
+    result = mim('test', MMDET, CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
                  '--cfg-options', 'model.backbone.window_size=12', 'model.backbone.arch.depths=[1,1,1,1]', data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     report, = (work_dir / 'test').glob('*/*.json')
@@ -66,7 +69,7 @@ def test_test_time_augmentation_writes_masks(trained):
     """``--tta`` as typed; results are boxes and run-length encoded masks of the original size."""
     data, work_dir = trained
     checkpoint = (work_dir / 'last_checkpoint').read_text()
-    result = mim('test', 'mmdet', CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'tta', '--tta',
+    result = mim('test', MMDET, CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'tta', '--tta',
                  '--cfg-options', 'model.backbone.arch.depths=[1,1,1,1]',
                  f'test_evaluator.outfile_prefix={work_dir / "results"}', data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""The set-up's messages and fingerprint, and the picture of the demo."""
+"""The picture of the demo, the finder of configs, and what a wheel carries."""
 import json
 import subprocess
 import sys
@@ -11,54 +11,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 import demo
-import setup_env
 
-
-def test_missing_compiler_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'no-such-compiler -O2')
-    with pytest.raises(setup_env.SetupError, match="compiler is needed .*'no-such-compiler -O2'.*build-essential"):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_missing_ninja_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'sh')
-    with pytest.raises(setup_env.SetupError, match='ninja is needed .*ninja-build'):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_missing_headers_are_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'sh')
-    monkeypatch.setattr(setup_env.sysconfig, 'get_path', lambda name: str(tmp_path))
-    with pytest.raises(setup_env.SetupError, match="Python.h was not found.*python3-dev"):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_another_python_is_looked_for_and_named(monkeypatch):
-    monkeypatch.setattr(setup_env.shutil, 'which', lambda name: None)
-    with pytest.raises(setup_env.SetupError, match='python3.11 is needed'):
-        setup_env.run_with_right_python()
-
-
-def test_nothing_is_done_when_nothing_changed(monkeypatch, tmp_path):
-    (tmp_path / 'bin').mkdir()
-    (tmp_path / 'bin' / 'python').touch()
-    (tmp_path / '.setup-stamp').write_text(setup_env.fingerprint(tmp_path))
-    monkeypatch.setattr(setup_env, 'say', lambda text: pytest.fail(text))
-    setup_env.set_up(tmp_path)
-
-
-def test_a_failed_pip_shows_the_end_of_its_log(monkeypatch, tmp_path):
-    python = tmp_path / 'python'
-    python.write_text('#!/bin/sh\necho the reason; exit 3\n')
-    python.chmod(0o755)
-    with pytest.raises(setup_env.SetupError, match=r'(?s)pip install x failed.*the reason'):
-        setup_env.pip(python, tmp_path, 'install', 'x')
-
-
-def test_progress_of_a_build_is_read_from_the_log(tmp_path):
-    (tmp_path / 'log').write_bytes(b'[1/9] old\n[3/77] g++\n[4/77] g++\n')
-    assert setup_env.build_progress(tmp_path / 'log', 0) == '4 of 77 files compiled, '
-    assert setup_env.build_progress(tmp_path / 'log', 30) == ''
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_picture_shows_truth_beside_predictions(tmp_path):
@@ -97,7 +51,7 @@ def test_configs_are_found_by_name(capsys, monkeypatch):
 def test_a_wheel_carries_the_configs(tmp_path):
     """Without its dependencies, so that nothing is fetched."""
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', tmp_path,
-                    setup_env.ROOT], check=True, capture_output=True)
+                    ROOT], check=True, capture_output=True)
     wheel, = tmp_path.glob('*.whl')
     assert wheel.name.startswith('mmswinv2_plugin-')  # sorts after mmswinv2/ in the wheel's record
     names = set(zipfile.ZipFile(wheel).namelist())

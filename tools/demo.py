@@ -2,7 +2,7 @@
 """Trains HTC++ with a small SwinV2 on a small instance data set, tests it and draws what it sees: ``make demo``.
 
 It runs what a user would type: ``mim train mmdet CONFIG``, then ``mim test mmdet CONFIG --checkpoint FILE``, then that
-with ``--tta``.
+with ``--tta``; on the maintained forks ``mmdetection`` instead of ``mmdet``.
 """
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from mmswinv2.hosts import mim_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
@@ -42,15 +44,16 @@ def main() -> int:
     try:
         say(f'1 of 5: the data set, {data}')
         run([sys.executable, 'tools/make_mini_coco.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
-        say(f'2 of 5: mim train mmdet {CONFIG}')
-        run(['mim', 'train', 'mmdet', CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)
+        host = mim_name('mmdet')
+        say(f'2 of 5: mim train {host} {CONFIG}')
+        run(['mim', 'train', host, CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)
         checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
         rows = {}
         for step, (name, options) in enumerate(TESTS.items(), 3):
-            say(f'{step} of 5: {" ".join(["mim test mmdet", CONFIG, "--checkpoint", checkpoint.name, *options])}')
+            say(f'{step} of 5: {" ".join(["mim test", host, CONFIG, "--checkpoint", checkpoint.name, *options])}')
             folder = work_dir / name
             results = folder / 'results'
-            run(['mim', 'test', 'mmdet', CONFIG, '--checkpoint', str(checkpoint), '--work-dir', str(folder), *options,
+            run(['mim', 'test', host, CONFIG, '--checkpoint', str(checkpoint), '--work-dir', str(folder), *options,
                  '--cfg-options', f'test_evaluator.outfile_prefix={results}'], work_dir / f'{name}.log', progress=True)
             metrics = json.loads(max(folder.glob('*/*.json'), key=os.path.getmtime).read_text())
             for kind, text in (('bbox', 'box'), ('segm', 'mask')):

@@ -3,6 +3,7 @@
 Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
 message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
 ``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
+onedl-mmengine allows them only while it reads a file itself.
 """
 from __future__ import annotations
 
@@ -17,7 +18,6 @@ require('mmengine', 'mmswinv2.engine')
 
 from mmengine.logging import HistoryBuffer  # noqa: E402
 from mmengine.runner import CheckpointLoader  # noqa: E402
-from mmengine.runner import checkpoint as _mmengine_checkpoint  # noqa: E402
 
 from ..core.files import read_file  # noqa: E402
 
@@ -37,15 +37,20 @@ def history_buffer_method(owner: type, name: str):
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often."""
-    if hasattr(_mmengine_checkpoint, '_safe_torch_load') or not hasattr(torch.serialization, 'add_safe_globals'):
+    """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often.
+
+    Each goes in with its name: onedl-mmengine adds some of them without while it reads a file, and then removes those.
+    """
+    if torch.__version__ < (2, 6):  # it reads whole pickles by default, and takes no names
         return
     array = np.zeros(1)
     reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
-    allowed = [HistoryBuffer, np.ndarray, np.dtype, (history_buffer_method, 'builtins.getattr')]
+    types = [HistoryBuffer, np.ndarray, np.dtype]
+    types += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
+    allowed = [(history_buffer_method, 'builtins.getattr')]
+    allowed += [(t, f'{t.__module__}.{t.__qualname__}') for t in types]
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 name them differently
         allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
-    allowed += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
     torch.serialization.add_safe_globals(allowed)
 
 
