@@ -7,6 +7,8 @@ import pytest
 import torch
 from test_distributed import mini_data  # noqa: F401
 
+from mmswinv2.core import files
+from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 
 import convert_checkpoint
@@ -38,7 +40,11 @@ def resume_last(path, tmp_path):
     toy.runner(tmp_path / 'work', iters=8, resume=True).train()
 
 
-WAYS = [init_cfg, convert, load_from, resume_named, resume_last]
+def read_as_before_torch_2_6(path, tmp_path):
+    files.read_file(path, load=checkpoint.load_run)
+
+
+WAYS = [read_as_before_torch_2_6, init_cfg, convert, load_from, resume_named, resume_last]
 
 
 class Payload:
@@ -88,7 +94,7 @@ def flipped(path):
 @pytest.mark.parametrize('way', WAYS)
 def test_damage_is_one_clear_error(way, harm, tmp_path, capsys):
     path = tmp_path / 'run' / 'iter_2.pth'
-    if way in (init_cfg, convert):
+    if way in (init_cfg, convert, read_as_before_torch_2_6):
         path.parent.mkdir()
         net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
         torch.save(dict(state_dict={f'backbone.{k}': v for k, v in net.state_dict().items()}), path)
@@ -110,3 +116,12 @@ def test_mim_test_does_not_run_code(tmp_path, mini_data):  # noqa: F811
     code, output = runs.run([sys.executable, str(script), str(config), str(path), '--work-dir', str(tmp_path / 'work')],
                             runs.environment(mini_data / 'mmseg'))
     assert code and 'code in a file is not run' in output and not marker.exists(), output[-3000:]
+
+
+def test_before_torch_2_6_a_run_is_read_as_since(tmp_path):
+    toy.runner(tmp_path, iters=2).train()
+    old, new = (files.read_file(tmp_path / 'iter_2.pth', **options) for options in (dict(load=checkpoint.load_run), {}))
+    assert old.keys() == new.keys() and old['meta'] == new['meta']
+    assert torch.equal(old['state_dict']['layer.weight'], new['state_dict']['layer.weight'])
+    history = [c['message_hub']['log_scalars']['train/loss'] for c in (old, new)]
+    assert history[0].mean() == history[1].mean() and history[0].statistics('current') > 0

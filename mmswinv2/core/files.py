@@ -7,7 +7,7 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,11 +16,17 @@ from torch import Tensor
 _NOT_WHOLE = 'checkpoint must be a whole file that torch.save wrote (read with weights_only=True), got {}'
 
 
-def read_file(path: str | os.PathLike) -> Mapping:
+def load_weights(path: str):
+    """torch's own reading of weights and plain values."""
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_weights) -> Mapping:
     """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
     Args:
         path: A ``.safetensors`` file, or one that ``torch.save`` wrote, packed by a zip tool or not.
+        load: Reads the latter; raises ``pickle.UnpicklingError`` where it refuses what is in it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -42,7 +48,7 @@ def read_file(path: str | os.PathLike) -> Mapping:
             raise ValueError(why)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
-            checkpoint = torch.load(str(path), map_location='cpu', weights_only=True)
+            checkpoint = load(str(path))
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
         if what is None:

@@ -7,10 +7,13 @@ onedl-mmengine allows them only while it reads a file itself.
 """
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch._weights_only_unpickler import _get_allowed_globals
 
 from ..hosts import require
 
@@ -36,22 +39,49 @@ def history_buffer_method(owner: type, name: str):
     return method
 
 
+def safe_globals() -> dict[str, object]:
+    """What an MMEngine checkpoint holds beside weights, by the names that a pickle has for it."""
+    array = np.zeros(1)
+    reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
+    types = [HistoryBuffer, np.ndarray, np.dtype]
+    types += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
+    allowed = {'builtins.getattr': history_buffer_method, **{f'{t.__module__}.{t.__qualname__}': t for t in types}}
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 name them differently
+        allowed |= {f'{module}._reconstruct': reconstruct, f'{module}.scalar': scalar}
+    return allowed
+
+
 def allow_mmengine_checkpoints() -> None:
     """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often.
 
     Each goes in with its name: onedl-mmengine adds some of them without while it reads a file, and then removes those.
     """
-    if torch.__version__ < (2, 6):  # it reads whole pickles by default, and takes no names
-        return
-    array = np.zeros(1)
-    reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
-    types = [HistoryBuffer, np.ndarray, np.dtype]
-    types += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
-    allowed = [(history_buffer_method, 'builtins.getattr')]
-    allowed += [(t, f'{t.__module__}.{t.__qualname__}') for t in types]
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 name them differently
-        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
-    torch.serialization.add_safe_globals(allowed)
+    if torch.__version__ >= (2, 6):  # before, torch takes no names
+        torch.serialization.add_safe_globals([(value, name) for name, value in safe_globals().items()])
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what torch and MMEngine checkpoints need, and nothing else."""
+
+    def find_class(self, module: str, name: str):
+        module = 'builtins' if module == '__builtin__' else module  # protocol 2 has Python 2's names
+        allowed = {**_get_allowed_globals(), **safe_globals()}
+        if f'{module}.{name}' in allowed:
+            return allowed[f'{module}.{name}']
+        if module == 'torch' and name.endswith('Storage'):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f'GLOBAL {module}.{name}')
+
+
+def load_run(path: str):
+    """Reads a checkpoint of MMEngine's runner under torch before 2.6, whose reading of weights knows no exceptions.
+
+    Raises:
+        pickle.UnpicklingError: if there is anything else in the file.
+    """
+    module = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError,
+                             load=lambda f, **kwargs: _Unpickler(f, **kwargs).load())
+    return torch.load(path, map_location='cpu', weights_only=False, pickle_module=module)
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
@@ -69,4 +99,4 @@ def load_from_local(filename: str, map_location=None):
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, no checkpoint, or holds objects other than weights.
     """
-    return read_file(Path(filename).expanduser())
+    return read_file(Path(filename).expanduser(), **({} if torch.__version__ >= (2, 6) else dict(load=load_run)))
