@@ -73,11 +73,13 @@ class NonFiniteHook(Hook):
         self.stepped = True
         largest = [torch.linalg.vector_norm(g, float('inf')) for group in optimizer.param_groups
                    for p in group['params'] if (g := _local(p.grad)) is not None and g.numel()]
-        if self._anywhere(bool(largest) and not torch.stack(largest).isfinite().all()):
+        mine = bool(largest) and not bool(torch.stack(largest).isfinite().all())
+        if self._anywhere(mine):
+            # DeepSpeed has taken the gradients of parameters apart by then, and none has a name
             bad = [n for n, p in self.runner.model.named_parameters()
                    if (g := _local(p.grad)) is not None and not g.isfinite().all()]
-            self._stop(f'the gradient of {bad[0]}{f" and {len(bad) - 1} more" if bad[1:] else ""} not finite'
-                       if bad else '')
+            name = f'the gradient of {bad[0]}{f" and {len(bad) - 1} more" if bad[1:] else ""}' if bad else 'a gradient'
+            self._stop(f'{name} not finite' if mine else '')
 
     @staticmethod
     def _anywhere(bad: bool) -> bool:
