@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmswinv2.hosts import mim_name
+
 from helpers import runs
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +114,7 @@ def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
     mim = Path(sys.executable).parent / 'mim'
     env = runs.environment(mini_data / 'mmdet')
     env['PATH'] = f'{mim.parent}:{env["PATH"]}'
-    code, output = runs.run([str(mim), 'train', 'mmdet', str(config), '--launcher', 'pytorch', '--gpus', '2',
+    code, output = runs.run([str(mim), 'train', mim_name('mmdet'), str(config), '--launcher', 'pytorch', '--gpus', '2',
                              '--work-dir', str(tmp_path / 'work')], env)
     assert code == 0, output[-4000:]
     optimizer = torch.load(tmp_path / 'work' / 'iter_2.pth', weights_only=True)['optimizer']

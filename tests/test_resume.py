@@ -81,6 +81,7 @@ def test_data_do_not_depend_on_workers(tmp_path):
         loop = loop.build_train_loop(loop._train_loop)
         loop.take_seed()
         batches[workers] = [torch.stack(b['inputs']) for b in loop.dataloader]
+        toy.end_workers(loop.dataloader)
     assert len(batches[0]) == 5
     assert all(torch.equal(a, b) for a, b in zip(batches[0], batches[2]))
     assert len({float(v) for b in batches[0] for v in b[:, 1:].flatten()}) == 30  # each draw is another

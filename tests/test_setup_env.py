@@ -373,6 +373,7 @@ def test_the_dockerfile_has_the_pins_of_the_requirements():
 def test_make_passes_options_to_both_set_ups():
     for stack in setup_env.STACKS:
         target = 'setup' if stack == 'classic' else f'setup-{stack}'
-        shown = subprocess.run(['make', '-n', target, 'SETUP_ARGS=--cpu'], cwd=ROOT, capture_output=True, text=True,
-                               env=dict(os.environ, MAKEFLAGS=''), check=True).stdout
+        command = ['make', '--no-print-directory', '-n', target, 'SETUP_ARGS=--cpu']
+        shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, MAKEFLAGS=''),
+                               check=True).stdout
         assert shown.split()[1:] == ['tools/setup_env.py', '--stack', stack, '--cpu']
