@@ -1,7 +1,5 @@
 """The memory planner against tensors that are really alive during a step, and its command line."""
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +10,9 @@ from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import Sharding
 from mmswinv2.models import SwinTransformerV2 as MMEngineBackbone
 
+import measure
+import planner_sharded
 from conftest import SMALL
-
-sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
-import measure  # noqa: E402, I001
-import planner_sharded  # noqa: E402, I001
 
 ALONE = Sharding(state_bytes=0, foreach=False)
 

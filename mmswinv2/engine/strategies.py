@@ -16,7 +16,6 @@ from mmengine.optim import BaseOptimWrapper
 from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.optim import ZeroRedundancyOptimizer as _ZeroRedundancyOptimizer
 
 from ..registry import STRATEGIES
@@ -122,6 +121,7 @@ class FSDPStrategy(_WholeCheckpoints):
     def divide(self, model: nn.Module) -> nn.Module:
         """Shards the model in place; it keeps its class, and ``train_step`` with it."""
         try:
+            from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
         except ImportError as e:
             raise ImportError('mmswinv2.FSDPStrategy needs torch >= 2.6 for torch.distributed.fsdp.fully_shard, got '
