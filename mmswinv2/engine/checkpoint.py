@@ -7,6 +7,7 @@ onedl-mmengine allows them only while it reads a file itself.
 """
 from __future__ import annotations
 
+import codecs
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         module = 'builtins' if module == '__builtin__' else module  # protocol 2 has Python 2's names
-        allowed = {**_get_allowed_globals(), **safe_globals()}
+        allowed = {'_codecs.encode': codecs.encode, **_get_allowed_globals(), **safe_globals()}  # bytes of numpy's
         if f'{module}.{name}' in allowed:
             return allowed[f'{module}.{name}']
         if module == 'torch' and name.endswith('Storage'):
