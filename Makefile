@@ -40,7 +40,7 @@ test-core: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
 	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest -q $(CORE)
 
 test-slow: setup
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow -o timeout=2400 -o faulthandler_timeout=2700
 
 lint: setup
 	$(BIN)/ruff check .
