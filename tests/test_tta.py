@@ -1,5 +1,6 @@
 """Test-time augmentation of detectors: against plain testing, against flips, against a mean taken by hand."""
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -380,16 +381,19 @@ def test_single_stage_detectors_fall_back_to_boxes():
 def test_encoded_masks_are_selected_drawn_and_decoded():
     masks = np.zeros((3, 20, 30), dtype=np.uint8)
     masks[0, 2:9, 3:8] = masks[1, 5:, 20:] = masks[2, 0, 0] = 1
-    rles = RLEMasks(coco_mask.encode(np.asfortranarray(m)) for m in masks)
+    rles = RLEMasks((coco_mask.encode(np.asfortranarray(m)) for m in masks), size=(20, 30))
     boxes = torch.tensor([[3., 2, 8, 9], [20, 5, 30, 20], [0, 0, 1, 1]])
     result = InstanceData(bboxes=boxes, scores=torch.tensor([.9, .1, .8]), labels=torch.zeros(3).long(), masks=rles)
     kept = result[result.scores > .5]
     assert np.array_equal(kept.masks.numpy(), masks[[0, 2]])
     assert np.array_equal(kept.masks.astype(bool), masks[[0, 2]].astype(bool))
-    assert kept[kept.scores > 1].masks.numpy().shape[0] == 0
+    assert kept[kept.scores > 1].masks.numpy().shape == (0, 20, 30)
+    assert pickle.loads(pickle.dumps(rles)).size == (20, 30)
+    assert copy.deepcopy(rles) == rles
     visualizer = DetLocalVisualizer()
     visualizer.dataset_meta = dict(classes=('a',), palette=[(255, 0, 0)])
     sample = DetDataSample(pred_instances=result)
     picture = np.zeros((20, 30, 3), dtype=np.uint8)
     visualizer.add_datasample('x', picture, sample, draw_gt=False, pred_score_thr=.5)
     assert visualizer.get_image().any()
+    visualizer.add_datasample('y', picture, sample, draw_gt=False, pred_score_thr=.95)  # nothing is above it

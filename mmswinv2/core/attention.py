@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from .cell_attention import MAX_LOGIT_SCALE, MIB, cell_attention
 from .checks import Pair, check_rate, is_int
-from .operators import is_compiling
 from .position_bias import (
     POSITION_BIASES,
     ContinuousBias,
@@ -153,29 +152,6 @@ def get_backend(name: str) -> Callable[..., Tensor]:
     return BACKENDS[name]
 
 
-class BiasCache:
-    """The bias tables of a module at test, one per window, for the weights that they were computed from.
-
-    A table is computed again when a weight was changed in place (training steps, ``load_state_dict``), is another
-    tensor (moves to another dtype or device), or the mode of the module was set (code that writes to ``.data``, as
-    averaged models are swapped in, cannot be seen otherwise).
-    """
-
-    def __init__(self) -> None:
-        self.tables: dict[Pair, tuple[tuple, Tensor]] = {}
-
-    def get(self, window: Pair, weights: list[nn.Parameter], compute: Callable[[], Tensor]) -> Tensor:
-        """The table of a window: the kept one while it is that of the weights, else a new one, which is kept."""
-        key = tuple((w.data_ptr(), w._version, w.dtype, w.device) for w in weights)
-        kept = self.tables.get(window)
-        if kept is None or kept[0] != key:
-            kept = self.tables[window] = key, compute()
-        return kept[1]
-
-    def __reduce__(self) -> tuple:
-        return BiasCache, ()
-
-
 class WindowAttention(nn.Module):
     """Multi-head scaled cosine attention within windows, with a relative position bias.
 
@@ -230,23 +206,14 @@ class WindowAttention(nn.Module):
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
-        self.bias_cache = BiasCache()
 
     def bias_table(self, window: Pair) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2Wh-1, 2Ww-1)."""
         if self.position_bias != 'parameterized':
-            if self.training or torch.is_grad_enabled() or is_compiling():
-                return self.cpb_mlp(window, self.pretrained_window)
-            return self.bias_cache.get(window, list(self.cpb_mlp.parameters()),
-                                       lambda: self.cpb_mlp(window, self.pretrained_window))
+            return self.cpb_mlp(window, self.pretrained_window)
         height, width = self.window_size
         table = self.relative_position_bias_table.t().view(-1, 2 * height - 1, 2 * width - 1)
         return crop_table(table, window)
-
-    def train(self, mode: bool = True) -> WindowAttention:
-        """Sets the mode; bias tables that were kept are forgotten."""
-        self.bias_cache = BiasCache()
-        return super().train(mode)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         key = prefix + 'relative_position_bias_table'

@@ -1,6 +1,9 @@
 """Masks in little memory: pasted a few at a time, kept run-length encoded."""
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+
 import numpy as np
 import torch
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
@@ -14,22 +17,31 @@ class RLEMasks(list):
     """Run-length encoded masks: a list of COCO's dicts, which turns into an array where one is asked for.
 
     mmdet's metrics take it as it is; its visualizer calls :meth:`astype`.
+
+    Args:
+        masks: COCO's dicts, of one size.
+        size: (H, W), which an empty list does not know otherwise.
     """
+
+    def __init__(self, masks: Iterable[dict] = (), *, size: tuple[int, int]) -> None:
+        super().__init__(masks)
+        self.size = size
 
     def __getitem__(self, index):
         """One mask, or those of a slice."""
         found = super().__getitem__(index)
-        return RLEMasks(found) if isinstance(index, slice) else found
+        return RLEMasks(found, size=self.size) if isinstance(index, slice) else found
 
     def __add__(self, other: list) -> RLEMasks:
         """These and others."""
-        return RLEMasks([*self, *other])
+        return RLEMasks([*self, *other], size=self.size)
+
+    def __reduce__(self) -> tuple:
+        return partial(RLEMasks, size=self.size), (list(self),)
 
     def numpy(self) -> np.ndarray:
         """Decoded: uint8, shape (n, H, W)."""
-        if not self:
-            return np.zeros((0, 1, 1), dtype=np.uint8)
-        return np.stack([coco_mask.decode(rle) for rle in self])
+        return np.stack([coco_mask.decode(rle) for rle in self]) if self else np.zeros((0, *self.size), dtype=np.uint8)
 
     def astype(self, dtype) -> np.ndarray:
         """Decoded, shape (n, H, W)."""
@@ -59,7 +71,7 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], thr
     h, w = (int(n) for n in size)
     on_cpu = boxes.device.type == 'cpu'
     at_once = 1 if on_cpu else max(1, PASTE_BYTES // (4 * 4 * h * w))  # a grid of two, the result and its comparison
-    masks = RLEMasks()
+    masks = RLEMasks(size=(h, w))
     for i in range(0, len(boxes), at_once):
         pasted, where = _do_paste_mask(probabilities[i:i + at_once, None], boxes[i:i + at_once], h, w,
                                        skip_empty=on_cpu)
