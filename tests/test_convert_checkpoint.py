@@ -218,5 +218,6 @@ def test_as_a_command(state, tmp_path):
     result = subprocess.run([sys.executable, tool, 'a.pth', 'b.pth', '--to', 'timm'], cwd=tmp_path,
                             capture_output=True, text=True)
     assert result.returncode == 0 and 'wrote    b.pth: timm, ' in result.stdout, result.stderr
-    result = subprocess.run([sys.executable, tool, 'c.pth', 'b.pth'], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, tool, 'c.pth', 'b.pth'], cwd=tmp_path, capture_output=True, text=True,
+                            timeout=120)
     assert (result.returncode, result.stdout) == (2, '') and result.stderr.count('\n') == 1

@@ -149,7 +149,7 @@ def test_without_mmdet_the_message_names_the_extra():
             'import mmswinv2\n'
             'print(MODELS.get("mmswinv2.SwinTransformerV2").__name__)\n'
             'from mmswinv2.detection import SingleRoIExtractor\n')
-    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=120)
     assert result.stdout.split() == ['SwinTransformerV2']
     assert result.returncode and 'SingleRoIExtractor needs mmdet' in result.stderr
     assert 'mmswinv2-plugin[classic]' in result.stderr

@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from mmswinv2.hosts import mim_name
+
+from helpers.runs import run
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
@@ -22,7 +25,8 @@ def mim(*args, data):
     env = dict(os.environ, MMSWINV2_MINI_COCO=f'{data}/', MMSWINV2_MINI_ADE20K=f'{data}/',
                PATH=f'{command[0].parent}{os.pathsep}{os.environ["PATH"]}')
     env.pop('PYTHONPATH', None)
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    code, output = run([str(part) for part in command], env)
+    return SimpleNamespace(returncode=code, stdout=output, stderr='')
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +34,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mim')
     data, work_dir = folder / 'data', folder / 'work'
     subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_coco.py', data, '--train', '4', '--val', '2'],
-                   check=True)
+                   check=True, timeout=120)
     result = mim('train', MMDET, CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2',
                  'param_scheduler.1.end=2', *SHORT, data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -82,7 +86,7 @@ def test_test_time_augmentation_writes_masks(trained):
 def test_segmentation_from_training_to_augmentation(tmp_path):
     data, work_dir = tmp_path / 'data', tmp_path / 'work'
     subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_ade20k.py', data, '--train', '4', '--val', '2'],
-                   check=True)
+                   check=True, timeout=120)
     config = 'configs/mmseg/upernet_swinv2_mini.py'
     small = 'model.backbone.arch.depths=[1,1,1,1]'
     result = mim('train', 'mmseg', config, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2', small,

@@ -34,7 +34,7 @@ def test_found_with_and_without_prefix_from_every_scope():
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])

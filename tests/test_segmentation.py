@@ -298,5 +298,5 @@ def test_a_job_of_one_host_does_not_import_the_other():
             'hosts = lambda: print("mmdet" in sys.modules, "mmseg" in sys.modules)\n'
             'MODELS.get("mmswinv2.SwinTransformerV2"); hosts()\nMODELS.get("mmswinv2.SingleRoIExtractor"); hosts()\n'
             'MODELS.get("mmswinv2.StreamingSegTTAModel"); hosts()')
-    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=120)
     assert result.stdout.split() == ['False', 'False', 'True', 'False', 'True', 'True'], result.stderr
