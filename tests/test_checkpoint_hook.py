@@ -107,7 +107,7 @@ def test_the_best_one_is_there_until_a_better_one_is(tmp_path, monkeypatch):
 
 def test_interval_and_accumulation(tmp_path):
     with pytest.raises(ValueError, match=r'interval must be a multiple of .*accumulative_counts \(3\), got 2'):
-        toy.runner(tmp_path, iters=8, accumulate=3).train()
+        toy.runner(tmp_path, iters=8, accumulate=3, loop='').train()
 
 
 def test_a_full_disk_is_one_clear_error(tmp_path, monkeypatch):

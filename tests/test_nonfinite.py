@@ -18,9 +18,10 @@ class Batch(toy.Draws):
         return dict(super().__getitem__(index), data_samples=sample)
 
 
-def test_a_nan_loss_names_iteration_and_images(tmp_path):
-    model = toy.Toy(poison=5)
-    runner = toy.runner(tmp_path, iters=8, model=model)
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_a_nan_loss_names_iteration_and_images(accumulate, tmp_path):
+    model = toy.Toy(poison=4 * accumulate + 1)
+    runner = toy.runner(tmp_path, iters=8, model=model, accumulate=accumulate)
     runner._train_dataloader['dataset'] = Batch()
     weights = []
     model.register_forward_hook(lambda m, args, out: weights.append(m.layer.weight.detach().clone()))

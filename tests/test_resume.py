@@ -18,6 +18,8 @@ RUNS = {
     'two workers': dict(iters=8, workers=2),
     'two workers, epochs of five batches': dict(iters=8, workers=2, sampler='DefaultSampler'),
     'accumulation': dict(iters=8, accumulate=2),
+    'accumulation over five batches of an epoch': dict(iters=8, accumulate=2, sampler='DefaultSampler', workers=2),
+    'accumulation, epochs': dict(epochs=3, accumulate=2, sampler='DefaultSampler', interval=1),
     'averaged weights': dict(iters=8, hooks=[dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=.1)]),
     'no seed': dict(iters=8, seed=None),
     'epochs': dict(epochs=2, sampler='DefaultSampler', by_epoch=True, interval=1),
@@ -70,8 +72,40 @@ def test_interrupted_equals_straight(name, at, tmp_path):
     assert expected.keys() == got.keys()
     assert [k for k, v in expected.items() if not torch.equal(v, got[k])] == []
     assert straight.model.seen[-len(resumed.model.seen):] == resumed.model.seen
-    saved = at >= (5 if options.get('by_epoch') else options.get('interval', 2))
+    saved = at >= options.get('accumulate', 1) * (5 if options.get('by_epoch') else options.get('interval', 2))
     assert (len(resumed.model.seen) < len(straight.model.seen)) == saved  # what was computed is not again
+
+
+def test_an_iteration_is_a_step_of_the_optimizer(tmp_path):
+    """Of as many batches as are accumulated: schedules, intervals and the number of iterations count steps."""
+    class Rates(toy.Toy):
+        def forward(self, *args, **kwargs):
+            rates.append(run.optim_wrapper.optimizer.param_groups[0]['lr'])
+            return super().forward(*args, **kwargs)
+    rates, steps = [], []
+    for folder, options in ('plain', dict(iters=6)), ('three', dict(iters=6, accumulate=3)), (
+            'epochs', dict(epochs=3, accumulate=2, sampler='DefaultSampler')):
+        run = toy.runner(tmp_path / folder, model=Rates(), **options)
+        run.train()
+        steps.append(int(run.optim_wrapper.optimizer.state_dict()['state'][0]['step']))
+        if folder == 'plain':
+            schedule = list(rates)
+        elif folder == 'three':
+            assert rates[6:] == [r for r in schedule for _ in range(3)]
+            assert (tmp_path / folder / 'iter_6.pth').exists() and len(run.model.seen) == 6 * 3 * 2
+    assert steps == [6, 6, 3 * 2]  # 5 batches: two steps of two, and one batch left out
+    assert run.max_iters == 6 and len(run.model.seen) == 3 * 4 * 2
+    logged = (tmp_path / 'epochs' / run.timestamp / 'vis_data' / 'scalars.json').read_text().splitlines()
+    assert len(logged) == 6
+
+
+@pytest.mark.parametrize('counts, options, message', [
+    (6, dict(iters=2, sampler='DefaultSampler'), 'must be at most the batches of an epoch, 5, got 6'),
+    (1.5, dict(iters=2), 'must be a whole number >= 1, got 1.5'),
+    (0, dict(epochs=2, sampler='DefaultSampler'), 'must be a whole number >= 1, got 0')])
+def test_accumulative_counts_are_checked(counts, options, message, tmp_path):
+    with pytest.raises(ValueError, match='optim_wrapper.accumulative_counts ' + message):
+        toy.runner(tmp_path, accumulate=counts, **options).train()
 
 
 def test_data_do_not_depend_on_workers(tmp_path):

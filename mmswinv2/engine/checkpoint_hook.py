@@ -13,6 +13,7 @@ from mmengine.hooks import CheckpointHook as _CheckpointHook
 
 from ..core.files import put_in_place, remove, replace_text
 from ..registry import HOOKS
+from .loops import accumulative_counts
 from .resume import LAST
 
 
@@ -24,14 +25,14 @@ class CheckpointHook(_CheckpointHook):
     means, and only the order of writing and deleting is changed.
 
     Raises:
-        ValueError: before training, if ``interval`` (iterations) is no multiple of ``accumulative_counts``: gradients
-            that are not applied yet are not saved.
+        ValueError: before training with a loop of mmengine's, whose iterations are batches, if ``interval`` is no
+            multiple of ``accumulative_counts``: gradients that are not applied yet are not saved.
         OSError: on every process, if a checkpoint cannot be written; the ones before stay.
     """
 
     def before_train(self, runner) -> None:
         """Prepares the folder, and removes what a killed process left half written."""
-        counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        counts = 1 if hasattr(runner.train_loop, 'counts') else accumulative_counts(runner.optim_wrapper)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError('default_hooks.checkpoint.interval must be a multiple of optim_wrapper.'
                              f'accumulative_counts ({counts}), got {self.interval}')

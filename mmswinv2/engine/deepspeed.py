@@ -56,7 +56,7 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
 
     Args:
         optimizer: Adam or AdamW, before DeepSpeed takes its parameters apart.
-        accumulative_counts: Iterations to a step, as DeepSpeed is told.
+        accumulative_counts: Batches to a step, as DeepSpeed is told.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, accumulative_counts: int = 1) -> None:
@@ -66,11 +66,11 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
         self.params = [[p for p in group['params'] if p.requires_grad] for group in optimizer.param_groups]
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Tells DeepSpeed at which iteration it is, and so where in an accumulation."""
+        """Tells DeepSpeed how many batches there were, and so where in an accumulation it is."""
         self.model.model.micro_steps = init_counts
 
     def should_update(self) -> bool:
-        """Whether this iteration ends in a step."""
+        """Whether this batch ends in a step."""
         return self.model.model.is_gradient_accumulation_boundary()
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
@@ -233,9 +233,6 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         if getattr(name, '__name__', name) not in ('Adam', 'AdamW'):
             raise ValueError(f'optim_wrapper.optimizer.type must be Adam or AdamW with DeepSpeed, got {name!r}')
         counts, clip = left.pop('accumulative_counts', 1), dict(left.pop('clip_grad', None) or {})
-        if self.dispatch_kwargs['max_iters'] % counts:
-            raise ValueError(f'max_iters must be a multiple of optim_wrapper.accumulative_counts ({counts}) with '
-                             f'DeepSpeed, got {self.dispatch_kwargs["max_iters"]}')
         if clip and (set(clip) - {'type', 'max_norm', 'norm_type'} or clip.get('type', 'norm') != 'norm'
                      or clip.get('norm_type', 2) != 2 or 'max_norm' not in clip):
             raise ValueError(f'optim_wrapper.clip_grad must be dict(max_norm=...) with DeepSpeed, got {clip}')

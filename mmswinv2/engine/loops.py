@@ -10,11 +10,13 @@ mmengine's do.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
 from mmengine import dist
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
@@ -78,18 +80,23 @@ class PlacedDataset(Dataset):
 
 
 class PlacedBatches:
-    """Batches of (index, key) from a batch sampler; ``start`` of them are passed over first, without loading samples.
+    """Batches of (index, key) from a batch sampler, for ``counts`` of them an iteration.
+
+    ``start`` iterations are passed over first, without loading samples. What is left of an epoch and no whole iteration
+    is left out.
 
     Args:
         batches: A batch sampler with ``batch_size`` and ``sampler``.
+        counts: Batches to an iteration.
     """
 
-    def __init__(self, batches) -> None:
+    def __init__(self, batches, counts: int = 1) -> None:
         self.batches = batches
+        self.counts = counts
         self.seed = self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) // self.counts * self.counts
 
     def __getattr__(self, name: str):
         if name.startswith('__') or name == 'batches':
@@ -99,28 +106,44 @@ class PlacedBatches:
     def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
         rank, world_size = dist.get_dist_info()
         key = DATA, self.seed, self.epoch
+        iteration = []
         for number, batch in enumerate(self.batches):
+            first = number * self.batches.batch_size
+            iteration.append([(index, (*key, (first + i) * world_size + rank)) for i, index in enumerate(batch)])
+            if len(iteration) < self.counts:
+                continue
             if self.start:
                 self.start -= 1
-                continue
-            first = number * self.batches.batch_size
-            yield [(index, (*key, (first + i) * world_size + rank)) for i, index in enumerate(batch)]
+            else:
+                yield from iteration
+            iteration = []
 
 
 class PlacedLoader(DataLoader):
-    """A data loader over :class:`PlacedBatches`; its workers start when the first batch is asked for."""
+    """A data loader over :class:`PlacedBatches` that gives what an iteration takes: a batch, or a list of ``counts``.
+
+    Its workers start when the first is asked for.
+    """
+
+    def __len__(self) -> int:
+        return super().__len__() // self.batch_sampler.counts
 
     def __iter__(self):
-        yield from super().__iter__()
+        batches, counts = super().__iter__(), self.batch_sampler.counts
+        if counts == 1:
+            yield from batches
+        else:
+            while iteration := list(islice(batches, counts)):
+                yield iteration
 
 
-def placed(loader: DataLoader) -> DataLoader:
-    """The same loader with samples that depend on the seed and their place alone."""
+def placed(loader: DataLoader, counts: int = 1) -> DataLoader:
+    """The same loader with samples that depend on the seed and their place alone, ``counts`` batches at a time."""
     if isinstance(loader.dataset, IterableDataset):
         raise ValueError('train_dataloader.dataset must have a length and indices, so that training can be resumed at '
                          f'an iteration, got the iterable data set {type(loader.dataset).__name__}')
     return PlacedLoader(
-        PlacedDataset(loader.dataset), batch_sampler=PlacedBatches(loader.batch_sampler),
+        PlacedDataset(loader.dataset), batch_sampler=PlacedBatches(loader.batch_sampler, counts),
         num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
         timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
@@ -128,9 +151,9 @@ def placed(loader: DataLoader) -> DataLoader:
 
 
 class _Stream:
-    """Batches without end for a loop at iteration ``start``, epoch after epoch.
+    """What iterations take, without end, for a loop at iteration ``start``, epoch after epoch.
 
-    mmengine's loop asks for ``start`` batches to throw away before it begins; they are empty here.
+    mmengine's loop asks for that of ``start`` iterations to throw away before it begins; it is empty here.
     """
 
     def __init__(self, loader: DataLoader, start: int) -> None:
@@ -168,7 +191,11 @@ class _Resumable:
         prepare_resume(runner)
         if isinstance(dataloader, dict):
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
-        super().__init__(runner, placed(dataloader), *args, **kwargs)
+        self.counts = accumulative_counts(runner.optim_wrapper)
+        if len(dataloader) < self.counts and not isinstance(dataloader.batch_sampler.sampler, InfiniteSampler):
+            raise ValueError('optim_wrapper.accumulative_counts must be at most the batches of an epoch, '
+                             f'{len(dataloader)}, got {self.counts}')
+        super().__init__(runner, placed(dataloader, self.counts), *args, **kwargs)
 
     def take_seed(self) -> None:
         """Gives the seed of the run, which a checkpoint may have brought, to the data."""
@@ -180,25 +207,62 @@ class _Resumable:
         if hasattr(batches.sampler, 'seed'):
             batches.sampler.seed = self.seed
 
+    def run(self):
+        """Trains, from where a checkpoint left off."""
+        self.take_seed()
+        if self.counts > 1:  # mmengine's runner counts iterations here, its wrapper batches
+            self.runner.optim_wrapper.initialize_count_status(
+                self.runner.model, self._iter * self.counts, self._max_iters * self.counts)
+        return super().run()
+
     def run_iter(self, *args) -> None:
-        """Runs one iteration under its own randomness."""
+        """Runs one iteration, up to a step of the optimizer, under its own randomness.
+
+        Hooks get the list of its batches where there are several, and the means of what the model logs.
+        """
+        *place, batches = args  # mmengine's loop over epochs gives the place in the epoch too
+        index, runner = place[0] if place else self._iter, self.runner
         Randomness(MODEL, self.seed, self._iter, dist.get_rank()).seed()
-        super().run_iter(*args)
+        runner.call_hook('before_train_iter', batch_idx=index, data_batch=batches)
+        outputs = [runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+                   for batch in (batches if self.counts > 1 else [batches])]
+        runner.call_hook('after_train_iter', batch_idx=index, data_batch=batches, outputs=_mean(outputs))
+        self._iter += 1
+
+
+def accumulative_counts(optim_wrapper) -> int:
+    """Batches to a step of the optimizer, of a wrapper or its config.
+
+    Raises:
+        ValueError: if it is no whole number >= 1.
+    """
+    counts = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, Mapping) else getattr(
+        optim_wrapper, '_accumulative_counts', 1)
+    if isinstance(counts, bool) or not isinstance(counts, int) or counts < 1:
+        raise ValueError(f'optim_wrapper.accumulative_counts must be a whole number >= 1, got {counts!r}')
+    return counts
+
+
+def _mean(logged: Sequence[Mapping]) -> Mapping:
+    """The mean of each value over the batches that have it."""
+    if len(logged) == 1:
+        return logged[0]
+    found = {name: [values[name] for values in logged if name in values] for values in logged for name in values}
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
     """mmengine's loop, resumed exactly and without loading again what was seen.
 
-    Arguments are those of mmengine's ``IterBasedTrainLoop``.
+    Arguments are those of mmengine's ``IterBasedTrainLoop``; iterations are steps of the optimizer.
 
     Raises:
-        ValueError: if the data set is iterable only.
+        ValueError: if the data set is iterable only, or an epoch has fewer batches than an iteration takes.
     """
 
     def run(self):
         """Trains, from the iteration that a checkpoint set."""
-        self.take_seed()
         self.dataloader_iterator = _Stream(self.dataloader, self._iter)
         return super().run()
 
@@ -210,13 +274,8 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
     Arguments are those of mmengine's ``EpochBasedTrainLoop``.
 
     Raises:
-        ValueError: if the data set is iterable only.
+        ValueError: if the data set is iterable only, or an epoch has fewer batches than an iteration takes.
     """
-
-    def run(self):
-        """Trains, from the epoch and iteration that a checkpoint set."""
-        self.take_seed()
-        return super().run()
 
     def run_epoch(self) -> None:
         """Trains for an epoch, or for the rest of one."""

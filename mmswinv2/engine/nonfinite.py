@@ -40,7 +40,7 @@ class NonFiniteHook(Hook):
         wrappers = runner.optim_wrapper
         wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
         self.scaled = any(getattr(getattr(w, 'loss_scaler', None), 'is_enabled', lambda: False)() for w in wrappers)
-        self.handles = [runner.model.register_forward_hook(self._check_losses),
+        self.handles = [runner.model.register_forward_hook(self._check_losses, with_kwargs=True),
                         *(w.optimizer.register_step_pre_hook(self._check_gradients) for w in wrappers)]
 
     def after_train(self, runner) -> None:
@@ -49,8 +49,8 @@ class NonFiniteHook(Hook):
             handle.remove()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Notes the batch."""
-        self.batch, self.stepped = data_batch, False
+        """Begins to note images."""
+        self.images, self.stepped = [], False
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Counts steps that a loss scale skipped."""
@@ -60,13 +60,18 @@ class NonFiniteHook(Hook):
         if self.skipped > self.max_skipped:
             self._stop(f'the loss scale skipped {self.skipped} steps in a row (max_skipped is {self.max_skipped})')
 
-    def _check_losses(self, model: nn.Module, args: tuple, losses) -> None:
-        if not model.training or not isinstance(losses, dict) or self.scaled:
+    def _check_losses(self, model: nn.Module, args: tuple, kwargs: dict, losses) -> None:
+        if not model.training or not isinstance(losses, dict):
+            return
+        mine = [str(getattr(s, 'img_path', None) or getattr(s, 'img_id', '?')) for s in kwargs.get('data_samples') or []]
+        self.images += mine
+        if self.scaled:
             return
         bad = [name for name, value in losses.items() if 'loss' in name
                for v in (value if isinstance(value, (list, tuple)) else [value])
                if isinstance(v, Tensor) and not v.isfinite().all()]
         if self._anywhere(bool(bad)):
+            self.images = mine  # of several batches to a step, this one
             self._stop(f'{", ".join(dict.fromkeys(bad))} not finite' if bad else '')
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
@@ -91,9 +96,7 @@ class NonFiniteHook(Hook):
 
     def _stop(self, what: str) -> None:
         """Raises on all processes with what each has found and the images of those that found something."""
-        samples = self.batch.get('data_samples', []) if isinstance(self.batch, dict) else []
-        images = [str(getattr(s, 'img_path', None) or getattr(s, 'img_id', '?')) for s in samples]
-        found = dist.all_gather_object(what and f'{what} (images: {", ".join(images) or "unknown"})')
+        found = dist.all_gather_object(what and f'{what} (images: {", ".join(self.images) or "unknown"})')
         last = self.runner.message_hub.runtime_info.get('last_ckpt')
         raise FloatingPointError(f'training stops before the step of iteration {self.runner.iter + 1}: '
                                  f'{"; ".join(dict.fromkeys(f for f in found if f))}. The weights are as they were; '
