@@ -119,6 +119,10 @@ def types(cfg):
 def test_the_demo_has_the_parts_of_the_full_model():
     mini, full = (types(load(f'mmdet/htc_swinv2_{size}.py').model.to_dict()) for size in ('mini', 't'))
     full.pop('.backbone.init_cfg')
+    heads = '.roi_head.bbox_head[]'  # two linear layers are the cheaper ones
+    assert mini.pop(heads) == 'Shared2FCBBoxHead' and full.pop(heads) == 'ConvFCBBoxHead'
+    full.pop(f'{heads}.norm_cfg')
+    assert mini.pop(f'{heads}.loss_bbox') == 'SmoothL1Loss' and full.pop(f'{heads}.loss_bbox') == 'GIoULoss'
     assert mini == full
 
 

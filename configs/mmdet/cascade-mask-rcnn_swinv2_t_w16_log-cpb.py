@@ -10,8 +10,7 @@ pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v2.0.
 model = dict(
     backbone=dict(
         arch='tiny',
-        # the last stage at half the window: our choice, as in the released models
-        window_size=[16, 16, 16, 8],
+        window_size=[16, 16, 16, 16],  # the last not halved: it was not in pre-training
         pretrained_window_sizes=[8, 8, 8, 8],
         position_bias='log_cpb',
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)))

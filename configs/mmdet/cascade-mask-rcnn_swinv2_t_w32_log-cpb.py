@@ -11,8 +11,7 @@ pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v2.0.
 model = dict(
     backbone=dict(
         arch='tiny',
-        # the last stage at half the window: our choice, as in the released models
-        window_size=[32, 32, 32, 16],
+        window_size=[32, 32, 32, 32],  # the last not halved: it was not in pre-training
         pretrained_window_sizes=[8, 8, 8, 8],
         position_bias='log_cpb',
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)))

@@ -2,4 +2,5 @@
 # for their classes and everything below are loaded, the mask branch starts from random weights.
 _base_ = './htc_swinv2_g.py'
 
+model = dict(backbone=dict(init_cfg=None))  # load_from has its weights
 load_from = 'work_dirs/htc_swinv2_g_objects365/iter_67500.pth'

@@ -10,7 +10,8 @@ model = dict(
         arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
         window_size=8,
         pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
-        drop_path_rate=0.),
+        drop_path_rate=0.,
+        init_cfg=None),  # from random weights
     neck=[
         dict(type='mmswinv2.GlobalAttention', dim=384, num_heads=16, drop_path_rate=0.),
         dict(type='FPN', in_channels=[48, 96, 192, 384], out_channels=channels, num_outs=5)
@@ -137,6 +138,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.))
 default_hooks = dict(
-    logger=dict(interval=25), checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
+    logger=dict(interval=25, log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1))
 log_processor = dict(by_epoch=False)
 randomness = dict(seed=0)

@@ -1,4 +1,4 @@
-# HTC++ with SwinV2-T (C = 96) on COCO at 1536 px, window 32.
+# HTC++ with SwinV2-T (C = 96) on COCO at 1536 px, window 32; the recipe is that of B and L: our choice.
 _base_ = [
     './_base_/models/htc-pp_swinv2_fpn.py', './_base_/datasets/coco_instance_lsj-1536.py',
     './_base_/schedules/adamw_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'

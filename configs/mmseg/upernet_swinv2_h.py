@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 # The public SimMIM weights of SwinV2-H (192 px, window 12) are read as they are: name the file with
-# --cfg-options "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='FILE')"
+# --cfg-options model.backbone.init_cfg.checkpoint=FILE
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
@@ -14,6 +14,9 @@ model = dict(
         window_size=[40, 40, 40, 20],
         pretrained_window_sizes=[12, 12, 12, 6],
         with_cp=True,
-        init_cfg=None),
+        init_cfg=dict(type='Pretrained', checkpoint=None)),
     decode_head=dict(in_channels=[352, 704, 1408, 2816]),
     auxiliary_head=dict(in_channels=1408))
+# Our choice for weights of SimMIM, which saw no labels: layer-wise decay, with which the authors fine-tune them (AiT:
+# 0.85), and clipping as there
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.85), clip_grad=dict(max_norm=1.0))

@@ -23,6 +23,8 @@ test_pipeline = [
     dict(type='mmswinv2.CheckLabels', num_classes=150),
     dict(type='PackSegInputs')
 ]
+# 8 GPUs x 1 image x 8 passes = 64; iterations are steps of the optimizer
+optim_wrapper = dict(accumulative_counts=8)
 train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

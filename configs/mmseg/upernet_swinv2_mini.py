@@ -10,7 +10,8 @@ model = dict(
         arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
         window_size=8,
         pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
-        drop_path_rate=0.),
+        drop_path_rate=0.,
+        init_cfg=None),  # from random weights
     decode_head=dict(in_channels=[48, 96, 192, 384], channels=channels),
     auxiliary_head=dict(in_channels=192, channels=channels))
 

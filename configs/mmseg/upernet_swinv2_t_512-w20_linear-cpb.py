@@ -6,13 +6,12 @@ _base_ = [
 ]
 
 # no weights with this position bias were released: name your own (IN-1K at 256 px, window 8) with
-# --cfg-options "model.backbone.init_cfg=dict(type='Pretrained',checkpoint='FILE')"
+# --cfg-options model.backbone.init_cfg.checkpoint=FILE
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
         arch='tiny',
-        # the last stage at half the window: our choice, as in the released models
-        window_size=[20, 20, 20, 10],
+        window_size=[20, 20, 20, 20],  # the last not halved: it was not in pre-training
         pretrained_window_sizes=[8, 8, 8, 8],
         position_bias='linear_cpb',
-        init_cfg=None))
+        init_cfg=dict(type='Pretrained', checkpoint=None)))

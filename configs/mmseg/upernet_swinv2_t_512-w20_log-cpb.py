@@ -12,8 +12,7 @@ model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     backbone=dict(
         arch='tiny',
-        # the last stage at half the window: our choice, as in the released models
-        window_size=[20, 20, 20, 10],
+        window_size=[20, 20, 20, 20],  # the last not halved: it was not in pre-training
         pretrained_window_sizes=[8, 8, 8, 8],
         position_bias='log_cpb',
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)))

@@ -1,4 +1,5 @@
 """What needs MMEngine's runner: its checkpoints, groups of parameters, counts of operations."""
+from .batch_size import BatchSizeHook
 from .checkpoint import allow_mmengine_checkpoints
 from .checkpoint_hook import CheckpointHook
 from .deepspeed import DeepSpeedStrategy
@@ -8,8 +9,9 @@ from .nonfinite import NonFiniteHook
 from .optim import SwinOptimWrapperConstructor
 from .strategies import FSDPStrategy, ZeroStrategy
 
-__all__ = ['CheckpointHook', 'DeepSpeedStrategy', 'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop',
-           'NonFiniteHook', 'SwinOptimWrapperConstructor', 'ZeroStrategy', 'allow_mmengine_checkpoints']
+__all__ = ['BatchSizeHook', 'CheckpointHook', 'DeepSpeedStrategy', 'EpochBasedTrainLoop', 'FSDPStrategy',
+           'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor', 'ZeroStrategy',
+           'allow_mmengine_checkpoints']
 
 allow_mmengine_checkpoints()
 register_flop_handles()

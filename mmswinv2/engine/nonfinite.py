@@ -63,7 +63,8 @@ class NonFiniteHook(Hook):
     def _check_losses(self, model: nn.Module, args: tuple, kwargs: dict, losses) -> None:
         if not model.training or not isinstance(losses, dict):
             return
-        mine = [str(getattr(s, 'img_path', None) or getattr(s, 'img_id', '?')) for s in kwargs.get('data_samples') or []]
+        samples = kwargs.get('data_samples') or []
+        mine = [str(getattr(s, 'img_path', None) or getattr(s, 'img_id', '?')) for s in samples]
         self.images += mine
         if self.scaled:
             return

@@ -55,7 +55,8 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'])``, or None for the
             initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). Every
             weight of the backbone must be in it and every weight of a backbone in it must be used, but for norms of
-            outputs, a classifier's head and derived buffers.
+            outputs, a classifier's head and derived buffers. With ``checkpoint=None`` a recipe asks for weights that
+            are still to be named: it can be tested, and is an error in training.
         autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone; weights, outputs and the
             rest of the model keep theirs, so that boxes do not lose precision. float16 needs a loss scale, as
             mmengine's ``AmpOptimWrapper`` has.
@@ -69,7 +70,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         if autocast_dtype not in (None, 'bfloat16', 'float16'):
             raise ValueError(f'autocast_dtype must be None, bfloat16 or float16, got {autocast_dtype!r}')
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
-                                     or not isinstance(init_cfg.get('checkpoint'), (str, Path))
+                                     or not isinstance(init_cfg.get('checkpoint', 0), (str, Path, type(None)))
                                      or not isinstance(init_cfg.get('prefix', ''), str)
                                      or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
             raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint='...') and may have prefix='...', "
@@ -91,11 +92,19 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         """Loads the weights of ``init_cfg``, strictly; without one the weights stay as constructed.
 
         Raises:
-            ValueError: if the file holds no backbone, or its keys or shapes do not fit.
+            ValueError: if ``init_cfg`` names no file yet, or the file holds no backbone, or its keys or shapes do not
+                fit.
         """
         if self._is_init:
             return
-        if self.init_cfg is not None:
+        if self.init_cfg is None:
+            print_log('SwinTransformerV2: random weights (init_cfg=None), where load_from or resume brings no others',
+                      logger='current')
+        elif self.init_cfg['checkpoint'] is None:
+            raise ValueError('init_cfg.checkpoint must name the weights to begin with, a file or URL, got None. After '
+                             '--cfg-options: model.backbone.init_cfg.checkpoint=FILE, or model.backbone.init_cfg=None '
+                             'to begin with random ones')
+        else:
             name = str(self.init_cfg['checkpoint'])
             checkpoint = read_file(name)
             try:

@@ -1,6 +1,10 @@
 # What `mim test mmdet CONFIG --checkpoint FILE --tta` does: six scales and their flips, boxes and masks. The paper
-# (arXiv:2111.09883, Table 3, "ms") does not state its scales: these are our choice, after public HTC++ configurations.
-tta_model = dict(type='mmswinv2.InstanceSegTTAModel')
+# (arXiv:2111.09883, Table 3, "ms") does not state its scales: these are our choice, those of ViT-Adapter's HTC++, and
+# so are the sizes of objects that a scale is used for: small scales for large objects and large ones for small. All
+# scales for all: --cfg-options tta_model.size_ranges=None
+tta_model = dict(
+    type='mmswinv2.InstanceSegTTAModel',
+    size_ranges=[(96, None), (96, None), (32, None), (0, 96), (0, 96), (0, 96)])  # px, one per scale
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(

@@ -4,6 +4,8 @@
 #
 # InstaBoost needs `pip install instaboostfast`. Without it: in a config of your own,
 # train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline_without_instaboost))
+# For the semantic branch, COCO's stuff maps must be in data/coco/stuffthingmaps. InstaBoost moves objects and not the
+# maps: it is left out there.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 image_size = (1536, 1536)
@@ -35,6 +37,15 @@ train_pipeline = [
         aug_ratio=0.5),
     *jitter
 ]
+train_with_stuff = dict(
+    data_prefix=dict(img='train2017/', seg='stuffthingmaps/train2017/'),
+    pipeline=[
+        dict(type='LoadImageFromFile', backend_args=backend_args),
+        dict(type='LoadAnnotations', with_bbox=True, with_mask=True, with_seg=True),
+        *jitter[1:-2],
+        dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114), seg=255)),
+        dict(type='PackDetInputs')
+    ])
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
     dict(type='Resize', scale=(1800, 1100), keep_ratio=True),
@@ -42,7 +53,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=1,
+    batch_size=8,  # on 8 GPUs: 64
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -1,5 +1,7 @@
 # COCO instances, short side 480 to 800 px, long side at most 1333 (arXiv:2111.09883, appendix A1.2). Half of the images
-# are cropped between two resizes, as in the official configurations of Swin V1 and in DETR.
+# are cropped between two resizes, as in DETR, whose 4200 px are the cap of the first. Swin V1's official configurations
+# have that with a cap of 1333 px, which differs where a side is more than 2.2 times the other, and do not filter
+# annotations.
 dataset_type = 'CocoDataset'
 data_root = 'data/coco/'
 backend_args = None
@@ -36,7 +38,7 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=2,  # on 8 GPUs: 16
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

@@ -15,7 +15,7 @@ model = dict(
         type='mmswinv2.SwinTransformerV2',
         # arch, window_size, pretrained_window_sizes, position_bias: in the leaf
         out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.2),
+        drop_path_rate=0.2),  # Swin V1's on COCO: our choice
     neck=dict(type='FPN', in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5),
     rpn_head=dict(
         type='RPNHead',
@@ -78,7 +78,12 @@ model = dict(
         rcnn=[
             dict(
                 assigner=dict(
-                    type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, ignore_iof_thr=-1),
+                    type='MaxIoUAssigner',
+                    pos_iou_thr=iou,
+                    neg_iou_thr=iou,
+                    min_pos_iou=iou,
+                    match_low_quality=False,
+                    ignore_iof_thr=-1),
                 sampler=dict(
                     type='RandomSampler', num=512, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True),
                 mask_size=28,

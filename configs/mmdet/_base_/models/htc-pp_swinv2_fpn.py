@@ -1,7 +1,28 @@
 # HTC++ with a SwinV2 backbone: Hybrid Task Cascade (arXiv:1901.07518: three stages, interleaved, mask information flow)
 # with the mean of the three stages' masks at test, a layer of global attention on the last map and soft-NMS (HTC++:
-# arXiv:2103.14030, appendix A2.2). Heads are HTC's own: our choice. The semantic branch is in htc-pp-semantic.
+# arXiv:2103.14030, appendix A2.2). Our choice, the papers being silent: box heads of four convolutions with SyncBN and
+# a linear layer, GIoU loss of weight 10 on decoded boxes. Swin V1's authors have them in their Cascade Mask R-CNN,
+# CBNetV2 in its HTC, ViT-Adapter where it starts from Objects365; all of these have four convolutions.
 num_classes = 80
+
+# HTC's semantic branch (arXiv:1901.07518, section 3.3), which public HTC++ have and the paper does not mention: for the
+# leaves that end in _semantic
+semantic_branch = dict(
+    semantic_roi_extractor=dict(
+        type='mmswinv2.SingleRoIExtractor',
+        roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0),
+        out_channels=256,
+        featmap_strides=[8]),
+    semantic_head=dict(
+        type='FusedSemanticHead',
+        num_ins=5,
+        fusion_level=1,
+        seg_scale_factor=1 / 8,
+        num_convs=4,
+        in_channels=256,
+        conv_out_channels=256,
+        num_classes=183,
+        loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2)))
 
 model = dict(
     type='HybridTaskCascade',
@@ -16,7 +37,7 @@ model = dict(
         type='mmswinv2.SwinTransformerV2',
         # arch, window_size, pretrained_window_sizes: in the leaf
         out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.2),
+        drop_path_rate=0.2),  # Swin V1's on COCO (its appendix A2.2): our choice
     # neck: in the leaf, with its channels: a layer of global attention on the last map, then FPN
     rpn_head=dict(
         type='RPNHead',
@@ -40,15 +61,20 @@ model = dict(
             featmap_strides=[4, 8, 16, 32]),
         bbox_head=[
             dict(
-                type='Shared2FCBBoxHead',
+                type='ConvFCBBoxHead',
+                num_shared_convs=4,
+                num_shared_fcs=1,
                 in_channels=256,
+                conv_out_channels=256,
                 fc_out_channels=1024,
                 roi_feat_size=7,
                 num_classes=num_classes,
                 bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
                 reg_class_agnostic=True,
+                reg_decoded_bbox=True,
+                norm_cfg=dict(type='SyncBN', requires_grad=True),
                 loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-                loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
+                loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
             for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
         mask_roi_extractor=dict(

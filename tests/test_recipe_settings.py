@@ -1,0 +1,186 @@
+"""What recipes say: batches, weights to begin with, clipping, heads, windows, validations; and what the tools make of
+it."""
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import METRICS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+from test_configs import CONFIGS, LEAVES, load
+
+from mmswinv2.models import SwinTransformerV2
+
+RECIPES = [name for name in LEAVES if 'mini' not in name]
+UNNAMED = ('_g', '_h', 'parameterized', 'linear-cpb')  # no weights of these were released
+HARDWARE = 8  # GPUs of a node
+
+
+@functools.cache
+def read(name):
+    """A config, not to be changed."""
+    return Config.fromfile(CONFIGS / name)
+
+
+def of(*parts):
+    return [name for name in RECIPES if any(part in name for part in parts)]
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_node_trains_with_the_batch_that_the_rate_is_for(name):
+    cfg = read(name)
+    images, counts = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert HARDWARE * images * counts == cfg.auto_scale_lr.base_batch_size
+    assert cfg.auto_scale_lr.enable is False
+    assert cfg.default_hooks.batch_size.type == 'mmswinv2.BatchSizeHook'
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_weights_are_named_or_have_to_be(name):
+    cfg = read(name)
+    begin = cfg.model.backbone.init_cfg
+    if 'objects365-pre' in name:
+        assert begin is None and cfg.load_from.endswith('iter_67500.pth')
+    else:
+        assert begin.type == 'Pretrained'
+        assert (begin.checkpoint is None) == any(part in name for part in UNNAMED)
+
+
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
+def test_only_the_demo_begins_with_random_weights(host):
+    mini = next(name for name in LEAVES if name.startswith(host) and 'mini' in name)
+    assert Config.fromfile(CONFIGS / mini).model.backbone.init_cfg is None
+
+
+def test_weights_that_are_not_named_are_an_error_in_training():
+    asks = dict(type='Pretrained', checkpoint=None)
+    arch = dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2])
+    net = SwinTransformerV2(arch, window_size=4, out_indices=(0, 1), init_cfg=asks)
+    assert len(net(torch.zeros(1, 3, 32, 32))) == 2  # as for a test
+    with pytest.raises(ValueError, match='init_cfg.checkpoint must name the weights to begin with, a file or URL, got '
+                                         'None.*model.backbone.init_cfg.checkpoint=FILE, or model.backbone.init_cfg='):
+        net.init_weights()
+    with pytest.raises(ValueError, match='init_cfg must be'):
+        SwinTransformerV2(arch, window_size=4, out_indices=(0, 1), init_cfg=dict(type='Pretrained'))
+
+
+def test_random_weights_are_said(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmswinv2.models.swin_transformer_v2.print_log', lambda text, logger: said.append(text))
+    arch = dict(embed_dims=8, depths=[1, 1], num_heads=[1, 2])
+    SwinTransformerV2(arch, window_size=4, out_indices=(0, 1)).init_weights()
+    assert 'random weights (init_cfg=None)' in said[0] and len(said) == 1
+
+
+@pytest.mark.parametrize('option, begin', [
+    ('model.backbone.init_cfg.checkpoint=a.pth', dict(type='Pretrained', checkpoint='a.pth')),
+    ('model.backbone.init_cfg=None', None)])
+def test_the_command_line_names_weights(option, begin):
+    from argparse import ArgumentParser
+
+    from mmengine.config import DictAction
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    cfg = Config.fromfile(CONFIGS / 'mmdet' / 'htc_swinv2_g.py')
+    cfg.merge_from_dict(parser.parse_args(['--cfg-options', option]).cfg_options)
+    assert cfg.model.backbone.init_cfg == begin
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_large_models_clip(name):
+    cfg = read(name)
+    large = '_g' in name or '_h' in name
+    assert cfg.optim_wrapper.get('clip_grad') == (dict(max_norm=1.) if large else None)
+
+
+@pytest.mark.parametrize('name', of('mmdet/htc'))
+def test_box_heads_are_those_of_public_htc_pp(name):
+    for head in read(name).model.roi_head.bbox_head:
+        assert (head.type, head.num_shared_convs, head.num_shared_fcs) == ('ConvFCBBoxHead', 4, 1)
+        assert (head.norm_cfg.type, head.loss_bbox.type, head.loss_bbox.loss_weight) == ('SyncBN', 'GIoULoss', 10.)
+        assert head.reg_decoded_bbox and head.reg_class_agnostic
+
+
+@pytest.mark.parametrize('name', of('t_w16', 't_w32', '512'))
+def test_windows_of_table_1_follow_the_release(name):
+    """Weights of 256 px and window 8 have 8 in each stage: the map of the last is 8 x 8."""
+    backbone = read(name).model.backbone
+    assert backbone.pretrained_window_sizes == [8] * 4 and len(set(backbone.window_size)) == 1
+
+
+@pytest.mark.parametrize('name', of('_h', '_g'))
+def test_drop_path_and_decay_of_what_the_paper_does_not_have(name):
+    cfg = read(name)
+    huge = '_h' in name
+    if huge:
+        assert cfg.model.backbone.drop_path_rate == .3
+        assert cfg.optim_wrapper.paramwise_cfg == dict(backbone_lr_mult=1., layer_decay_rate=.85)
+    else:
+        assert cfg.model.backbone.drop_path_rate == .4 and cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == 1.
+
+
+@pytest.mark.parametrize('name', of('zero1', 'fsdp', 'deepspeed'))
+def test_what_is_divided_is_large_and_in_bfloat16(name):
+    cfg = read(name)
+    assert cfg.runner_type == 'FlexibleRunner' and cfg.model.backbone.autocast_dtype == 'bfloat16'
+    assert {'zero1': 'ZeroStrategy', 'fsdp': 'FSDPStrategy', 'speed': 'DeepSpeedStrategy'}[
+        name.removesuffix('.py')[-5:].lstrip('_')] == cfg.strategy.type.removeprefix('mmswinv2.')
+
+
+def test_every_large_model_can_be_divided():
+    divided = {name.removesuffix('_zero1.py') for name in of('zero1')}
+    assert divided >= {'mmdet/htc_swinv2_g', 'mmdet/htc_swinv2_h', 'mmdet/htc_swinv2_g_objects365',
+                       'mmdet/htc_swinv2_g_objects365-pre', 'mmseg/upernet_swinv2_g', 'mmseg/upernet_swinv2_h',
+                       'mmseg/upernet_swinv2_g_1536-w32'}
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_validations_are_logged_where_they_are(name):
+    """By iteration where training is by iteration: mmengine's loop stays at epoch 0 there."""
+    cfg = read(name)
+    by_iteration = 'IterBased' in cfg.train_cfg.type
+    assert cfg.log_processor.by_epoch is not by_iteration
+    assert cfg.default_hooks.logger.get('log_metric_by_epoch', True) is not by_iteration
+    assert cfg.default_hooks.checkpoint.get('by_epoch', True) is not by_iteration
+    assert cfg.default_hooks.checkpoint.save_best == ('auto' if 'mmdet' in name else 'mIoU')
+
+
+@pytest.mark.parametrize('name', of('objects365_zero1', 'objects365.py'))
+def test_objects365_validates_once(name):
+    cfg = read(name)
+    assert cfg.train_cfg.val_interval == cfg.train_cfg.max_iters == 67500
+
+
+@pytest.mark.parametrize('size', 'lg')
+def test_test_dev_writes_what_the_server_takes(size, tmp_path, monkeypatch):
+    """No annotations are there; boxes and masks come out as two files."""
+    name = f'mmdet/htc_swinv2_{size}_w48_test-dev.py'
+    cfg, base = load(name), load(name.replace('_test-dev', ''))
+    assert cfg.model == base.model and cfg.val_dataloader == base.val_dataloader
+    assert cfg.test_dataloader.dataset.data_prefix.img == 'test2017/'
+    ann = tmp_path / cfg.test_evaluator.ann_file
+    assert cfg.test_evaluator.ann_file == cfg.data_root + cfg.test_dataloader.dataset.ann_file
+    ann.parent.mkdir(parents=True)
+    ann.write_text(json.dumps(dict(images=[dict(id=7, file_name='a.jpg', height=40, width=60)],
+                                   categories=[dict(id=1, name='person')], info={}, licenses=[])))
+    (tmp_path / 'data/coco/test2017').mkdir()
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'data/coco/test2017/a.jpg')
+    monkeypatch.chdir(tmp_path)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        from mmdet.registry import DATASETS
+        data = DATASETS.build(cfg.test_dataloader.dataset)
+        assert len(data) == 1 and data[0]['inputs'].shape[0] == 3
+        metric = METRICS.build(cfg.test_evaluator)
+        metric.dataset_meta = dict(classes=('person',))
+        masks = torch.zeros(1, 40, 60, dtype=torch.bool)
+        masks[:, 5:9, 5:9] = True
+        instances = dict(bboxes=torch.tensor([[5., 5, 9, 9]]), scores=torch.tensor([.9]), labels=torch.tensor([0]),
+                         masks=masks)
+        metric.process({}, [dict(img_id=7, ori_shape=(40, 60), pred_instances=instances)])
+        metric.evaluate(1)
+    for kind, key in ('bbox', 'bbox'), ('segm', 'segmentation'):
+        found, = json.loads((tmp_path / f'work_dirs/htc_swinv2_{size}_test-dev.{kind}.json').read_text())
+        assert found['image_id'] == 7 and found['category_id'] == 1 and key in found
