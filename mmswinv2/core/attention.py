@@ -16,7 +16,8 @@ A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, 
 and returns (B, H, W, C). Padding, shift and partition are the backend's own matter. Backends differ in speed and
 memory, never in meaning: each is tested equal to ``reference`` in output and in every gradient.
 
-``reference``: the formula, with whole attention maps; gradients of any order. ``sequential``: cell by cell within the
+``reference``: the formula, with whole attention maps; derivatives of any order and mode. The others have first
+derivatives in reverse mode, also under ``torch.func``, and refuse any other. ``sequential``: cell by cell within the
 budget (``cell_attention.py``), forward and backward, also with dropout. ``sdpa``: the same with torch's fused kernel
 (``F.scaled_dot_product_attention``) in the forward pass where there is no dropout. ``auto`` is ``sdpa``.
 
@@ -87,14 +88,16 @@ def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, wind
         windows = windows.view(b, rows.count, cols.count, n, 3, num_heads, c3 // 3 // num_heads)
         q, k, v = windows.permute(4, 0, 1, 2, 5, 3, 6)  # each (B, nWh, nWw, nH, N, d)
         q, k, v = cosine_normalize(q), cosine_normalize(k), v.to(dtype)
-        out = torch.empty_like(v)
+        strips: dict[int, list[Tensor]] = {}  # kinds side by side, by their first row of windows
         for kind in window_kinds(rows, cols, mask_padding=padding is None):
             at = (slice(None), kind.rows, kind.cols)
             logits = q[at] @ k[at].transpose(-2, -1) * scale + bias  # (B, ., ., nH, N, N)
             allowed = kind.allowed(qkv.device)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -math.inf)
-            out[at] = F.dropout(logits.softmax(-1), dropout) @ v[at]
+            strips.setdefault(kind.rows.start, []).append(F.dropout(logits.softmax(-1), dropout) @ v[at])
+        # not written into an empty map, which torch.func.linearize would take for a constant
+        out = torch.cat([torch.cat(strip, 2) for strip in strips.values()], 1)  # (B, nWh, nWw, nH, N, d)
         out = out.permute(0, 1, 2, 4, 3, 5).reshape(b, rows.count, cols.count, n, c3 // 3)
         return window_reverse(out, rows, cols).to(qkv.dtype)
 
@@ -103,17 +106,22 @@ def cellwise_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, windo
                        padding: Tensor | None, dropout: float, budget: int, fused: bool) -> Tensor:
     """Attention cell by cell; see the head of this module for arguments and result.
 
-    Padding that is masked is not computed at all. Double backward is refused by torch: the gradient has no derivative.
+    Padding that is masked is not computed at all. Under ``vmap`` maps are taken one after another.
 
     Args:
         fused: Whether torch's fused kernel computes the forward pass.
+
+    Raises:
+        RuntimeError: if a second or a forward-mode derivative is wanted.
     """
     _, h, w, _ = qkv.shape
     if padding is not None:
         rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
         qkv = pad_map(qkv, rows, cols, value=padding)
-    # on the CPU whatever the device, so that activation checkpointing restores it and nothing waits
-    seed = torch.randint(2**62, (1 if dropout else 0,), dtype=torch.int64, device='cpu')
+    # on the CPU whatever the device, so that activation checkpointing restores it and nothing waits; without dropout
+    # nothing is drawn, which vmap would refuse
+    options = dict(dtype=torch.int64, device='cpu')
+    seed = torch.randint(2**62, (1,), **options) if dropout else torch.empty(0, **options)
     out = cell_attention(qkv.contiguous(), table, logit_scale, seed, window, shift, dropout, budget * MIB, fused)
     return out[:, :h, :w]
 

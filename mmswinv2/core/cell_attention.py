@@ -327,10 +327,16 @@ def _refuse(ctx, *grads):
                        "no derivative; attn_backend='reference' has gradients of any order")
 
 
+def _refuse_forward_mode(ctx, *tangents):
+    raise RuntimeError("attention must be differentiated in reverse mode, got a forward-mode derivative (jvp, jacfwd, "
+                       "dual numbers): cell_attention has none; attn_backend='reference' has derivatives of any order")
+
+
 _SHARED = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor seed, int[] window, int[] shift, float dropout, ' \
     'int budget, bool fused'
 cell_attention = define_operator(
-    'cell_attention', f'({_SHARED}) -> Tensor', attend, fake=_fake, backward=_backward, setup_context=_setup_context)
+    'cell_attention', f'({_SHARED}) -> Tensor', attend, fake=_fake, backward=_backward, jvp=_refuse_forward_mode,
+    setup_context=_setup_context)
 cell_attention_backward = define_operator(
     'cell_attention_backward', f'(Tensor grad_out, Tensor out, {_SHARED}) -> (Tensor, Tensor, Tensor)', attend_backward,
-    fake=_fake_backward, backward=_refuse)
+    fake=_fake_backward, backward=_refuse, jvp=_refuse_forward_mode, setup_context=lambda ctx, inputs, output: None)
