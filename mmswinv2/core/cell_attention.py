@@ -114,6 +114,8 @@ def _plan(qkv: Tensor, num_heads: int, window: list[int], shift: list[int], budg
     x N). With ``cached`` a block is no larger than is good for a CPU.
     """
     batch, height, width, c3 = qkv.shape
+    if not batch:
+        return
     size, dim = max(4, qkv.element_size()), c3 // 3 // num_heads
     block = min(budget // 8, CACHE_MIB * MIB) if cached else budget // 8  # bytes
     for rows in axis_cells(height, window[0], shift[0]):
