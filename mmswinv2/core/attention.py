@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cell_attention import MAX_LOGIT_SCALE, MIB, cell_attention
-from .checks import Pair, check_rate, is_int
+from .checks import Pair, check_bool, check_int, check_rate
 from .position_bias import (
     POSITION_BIASES,
     ContinuousBias,
@@ -142,6 +142,7 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
     'sequential': sequential_attention,
 }
 WINDOW_FITS = ('exact', 'balanced')
+MAX_BUDGET_MIB = 2**40  # whose bytes are an int64
 
 
 def get_backend(name: str) -> Callable[..., Tensor]:
@@ -192,8 +193,9 @@ class WindowAttention(nn.Module):
             raise ValueError(f'position_bias must be one of {", ".join(POSITION_BIASES)}, got {position_bias!r}')
         if window_fit not in WINDOW_FITS:
             raise ValueError(f'window_fit must be one of {", ".join(WINDOW_FITS)}, got {window_fit!r}')
-        if attn_budget_mib is not None and (not is_int(attn_budget_mib) or attn_budget_mib < 1):
-            raise ValueError(f'attn_budget_mib must be an integer >= 1 MiB or None, got {attn_budget_mib!r}')
+        if attn_budget_mib is not None:
+            attn_budget_mib = check_int('attn_budget_mib', attn_budget_mib, minimum=1, maximum=MAX_BUDGET_MIB,
+                                        unit=' MiB or None')
         self.window_size = window_size
         self.window_fit = window_fit
         self.attn_budget_mib = attn_budget_mib
@@ -201,7 +203,7 @@ class WindowAttention(nn.Module):
         self.position_bias = position_bias
         self.attn_drop_rate = check_rate('attn_drop_rate', attn_drop_rate)
         self.backend = get_backend(attn_backend)
-        self.mask_padding = mask_padding
+        self.mask_padding = check_bool('mask_padding', mask_padding)
 
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
         if position_bias == 'parameterized':
@@ -210,6 +212,7 @@ class WindowAttention(nn.Module):
         else:
             self.cpb_mlp = ContinuousBias(num_heads, log_spaced=position_bias == 'log_cpb')
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        qkv_bias = check_bool('qkv_bias', qkv_bias)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
