@@ -161,6 +161,14 @@ def get_backend(name: str) -> Callable[..., Tensor]:
     return BACKENDS[name]
 
 
+class BiasedLinear(nn.Linear):
+    """A linear layer whose bias is given at the call: that of queries and values alone, or none."""
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Maps (..., C) to (..., C'), with ``bias`` (C',)."""
+        return F.linear(x, self.weight, bias)
+
+
 class WindowAttention(nn.Module):
     """Multi-head scaled cosine attention within windows, with a relative position bias.
 
@@ -211,7 +219,7 @@ class WindowAttention(nn.Module):
             self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
         else:
             self.cpb_mlp = ContinuousBias(num_heads, log_spaced=position_bias == 'log_cpb')
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = BiasedLinear(dim, 3 * dim, bias=False)
         qkv_bias = check_bool('qkv_bias', qkv_bias)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
@@ -258,7 +266,7 @@ class WindowAttention(nn.Module):
         if not self.mask_padding:  # what the projection makes of a token of zeros
             padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
         x = self.backend(
-            F.linear(x, self.qkv.weight, bias), self.bias_table(window), self.logit_scale,
+            self.qkv(x, bias), self.bias_table(window), self.logit_scale,
             window=window, shift=shift, padding=padding, dropout=self.attn_drop_rate if self.training else 0.,
             budget=self.attn_budget_mib or (64 if x.device.type == 'cpu' else 512))
         return self.proj_drop(self.proj(x))
