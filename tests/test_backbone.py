@@ -294,8 +294,8 @@ def test_half_precision_weights(dtype, rng):
     (dict(out_indices=(1, 4)), r'out_indices must be increasing .*got \(1, 4\)'),
     (dict(out_indices=()), r'out_indices must be increasing .*got \(\)'),
     (dict(attn_backend='magic'), "attn_backend must be one of auto, reference, sdpa, sequential, got 'magic'"),
-    (dict(attn_budget_mib=0), 'attn_budget_mib must be an integer >= 1 MiB or None, got 0'),
-    (dict(attn_budget_mib=1.5), 'attn_budget_mib must be an integer >= 1 MiB or None, got 1.5'),
+    (dict(attn_budget_mib=0), 'attn_budget_mib must be an integer from 1 to 1099511627776 MiB or None, got 0'),
+    (dict(attn_budget_mib=1.5), 'attn_budget_mib must be an integer from 1 to 1099511627776 MiB or None, got 1.5'),
     (dict(window_fit='best'), "window_fit must be one of exact, balanced, got 'best'"),
     (dict(norm_placement='post'), "norm_placement must be one of res_post, pre, got 'post'"),
     (dict(position_bias='none'), "position_bias must be one of log_cpb.*got 'none'"),
@@ -306,7 +306,7 @@ def test_half_precision_weights(dtype, rng):
     (dict(with_cp='yes'), "with_cp must be a bool or a list of bools, one per stage, got 'yes'"),
     (dict(frozen_stages=5), 'frozen_stages must be an integer from -1 to 4, got 5'),
     (dict(in_channels=0), 'in_channels must be an integer >= 1, got 0'),
-    (dict(mlp_ratio=0), 'mlp_ratio must be a number > 0, got 0'),
+    (dict(mlp_ratio=0), 'mlp_ratio must be a finite number > 0, got 0'),
 ])
 def test_bad_arguments_are_named(arguments, message):
     with torch.device('meta'), pytest.raises(ValueError, match=message):

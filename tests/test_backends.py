@@ -215,6 +215,20 @@ def test_a_backbone_equals_that_of_the_reference(backend, options, rng):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize('options', [{}, dict(mask_padding=False), dict(with_cp=True, attn_drop_rate=.3)])
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('backend', sorted(BACKENDS))
+def test_no_images(backend, training, options):
+    """A batch of 0 gives maps of 0 images, and gradients of zeros."""
+    model = net(backend, **options).train(training)
+    x = torch.zeros(0, 3, 44, 52, requires_grad=True)
+    with torch.no_grad():
+        assert [o.shape for o in model(x)] == [(0, 8, 11, 13), (0, 16, 6, 7)]
+    sum(o.sum() for o in model(x)).backward()
+    assert x.grad.shape == x.shape
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('backend', FAST)
 def test_autocast(backend, dtype, rng):

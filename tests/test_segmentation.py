@@ -154,8 +154,34 @@ def test_wrong_labels_are_an_error_that_names_the_file():
     with pytest.raises(ValueError, match=r'labels of x.png must have one value per pixel, got .*\(4, 5, 3\)'):
         check(np.zeros((4, 5, 3), dtype=np.uint8))
     assert check(np.zeros((0, 4), dtype=np.uint8))['gt_seg_map'].size == 0
-    with pytest.raises(ValueError, match='num_classes must be >= 1, got 0'):
-        TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=0))
+
+
+@pytest.mark.parametrize('labels, message', [
+    (np.array([[1.5, 2], [0, 0]]), r'labels of x.png must be 0 to 149 or 255 .*got \[1.5\]'),
+    (np.array([[np.nan, np.nan]]), r'got \[nan\]'),
+    (np.array([[np.inf, -1.]], dtype=np.float32), r'got \[-1.0, inf\]'),
+    (None, 'labels of x.png must be an array of numbers, got None'),
+    ([[1, 2]], r'must be an array of numbers, got \[\[1, 2\]\]'),
+    (np.array([['a']]), 'must be an array of numbers, got an array of <U1'),
+    (np.array([[None]]), 'must be an array of numbers, got an array of object'),
+])
+def test_labels_that_are_no_classes_are_an_error(labels, message):
+    with pytest.raises(ValueError, match=message):
+        check(labels)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64, np.int64, np.uint16, bool])
+def test_whole_numbers_are_labels_in_any_dtype(dtype):
+    labels = np.array([[0, 1, 1]], dtype=dtype)
+    assert check(labels)['gt_seg_map'] is labels
+
+
+@pytest.mark.parametrize('value', ['3', 1.5, True, 0, None])
+def test_the_number_of_classes_is_an_integer(value):
+    with pytest.raises(ValueError, match=f'num_classes must be an integer >= 1, got {value!r}'):
+        TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=value))
+    with pytest.raises(ValueError, match="ignore_index must be an integer, got '255'"):
+        TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=np.int64(3), ignore_index='255'))
 
 
 def test_labels_that_are_not_there_pass_and_those_not_loaded_are_an_error():
@@ -277,6 +303,15 @@ def test_views_must_say_where_they_come_from():
     two[1][1].set_metainfo(dict(ori_shape=(64, 95)))
     with pytest.raises(ValueError, match=r'ori_shape must be the same in all views, got \(64, 95\)'):
         model.test_step(collate(two))
+
+
+def test_views_and_samples_must_be_there():
+    model = StreamingSegTTAModel(module=lively(load('mmseg/upernet_swinv2_t.py')))
+    whole = collate(views_of(0, VIEWS[:2]))
+    with pytest.raises(ValueError, match='data must hold >= 1 view .*got no views'):
+        model.test_step(dict(inputs=[], data_samples=[]))
+    with pytest.raises(ValueError, match='data_samples for each view in inputs, 2, got 1'):
+        model.test_step(dict(whole, data_samples=whole['data_samples'][:1]))
 
 
 @pytest.mark.parametrize('size', [(40, 50), (64, 64), (65, 129), (100, 33)])

@@ -323,6 +323,8 @@ def test_sizes_in_no_range_use_all_views():
     (dict(tta_cfg=dict(iou=.5)), r"tta_cfg must have no key but score_thr, .*got \['iou'\]"),
     (dict(size_ranges=[(1, 2, 3)]), r'size_ranges must be pairs .*got \(1, 2, 3\)'),
     (dict(size_ranges=[(30, 20)]), r'0 <= least < limit, got \(30, 20\)'),
+    (dict(size_ranges=[]), r'size_ranges must be a list of >= 1 ranges, or None, got \[\]'),
+    (dict(size_ranges=32), 'size_ranges must be a list of >= 1 ranges, or None, got 32'),
 ])
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
@@ -347,6 +349,15 @@ def test_views_must_say_where_they_come_from():
     assert len(tta.test_step(batch([(img, without)]))) == 1
     with pytest.raises(ValueError, match='list flip and flip_direction in the meta_keys'):
         tta.test_step(batch([(img, without), (img.flip(-1), without)]))
+
+
+def test_views_and_samples_must_be_there():
+    tta = wrap(build(config('faster rcnn')))
+    whole = batch([view(image()), view(image(), flip='horizontal')])
+    with pytest.raises(ValueError, match='data must hold >= 1 view .*got no views'):
+        tta.test_step(batch([]))
+    with pytest.raises(ValueError, match='data_samples for each view in inputs, 2, got 1'):
+        tta.test_step(dict(whole, data_samples=whole['data_samples'][:1]))
 
 
 def test_heads_with_predictions_of_their_own_are_refused():

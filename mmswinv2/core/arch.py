@@ -11,10 +11,10 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from .checks import is_int
+from .checks import is_int, is_list
 
 ARCHS: dict[str, dict] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -50,7 +50,7 @@ class Arch:
     def __post_init__(self) -> None:
         for name in ('depths', 'num_heads'):
             value = getattr(self, name)
-            if not isinstance(value, Sequence) or isinstance(value, str) or not 1 <= len(value) <= 4 or not all(
+            if not is_list(value) or not 1 <= len(value) <= 4 or not all(
                     is_int(v) and v >= 1 for v in value):
                 raise ValueError(f'arch.{name} must be one to four integers >= 1, one per stage, got {value!r}')
             object.__setattr__(self, name, tuple(value))

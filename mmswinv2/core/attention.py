@@ -16,7 +16,8 @@ A backend is a function ``f(qkv, table, logit_scale, *, window, shift, padding, 
 and returns (B, H, W, C). Padding, shift and partition are the backend's own matter. Backends differ in speed and
 memory, never in meaning: each is tested equal to ``reference`` in output and in every gradient.
 
-``reference``: the formula, with whole attention maps; gradients of any order. ``sequential``: cell by cell within the
+``reference``: the formula, with whole attention maps; derivatives of any order and mode. The others have first
+derivatives in reverse mode, also under ``torch.func``, and refuse any other. ``sequential``: cell by cell within the
 budget (``cell_attention.py``), forward and backward, also with dropout. ``sdpa``: the same with torch's fused kernel
 (``F.scaled_dot_product_attention``) in the forward pass where there is no dropout. ``auto`` is ``sdpa``.
 
@@ -34,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cell_attention import MAX_LOGIT_SCALE, MIB, cell_attention
-from .checks import Pair, check_rate, is_int
+from .checks import Pair, check_bool, check_int, check_rate
 from .position_bias import (
     POSITION_BIASES,
     ContinuousBias,
@@ -87,14 +88,16 @@ def reference_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, wind
         windows = windows.view(b, rows.count, cols.count, n, 3, num_heads, c3 // 3 // num_heads)
         q, k, v = windows.permute(4, 0, 1, 2, 5, 3, 6)  # each (B, nWh, nWw, nH, N, d)
         q, k, v = cosine_normalize(q), cosine_normalize(k), v.to(dtype)
-        out = torch.empty_like(v)
+        strips: dict[int, list[Tensor]] = {}  # kinds side by side, by their first row of windows
         for kind in window_kinds(rows, cols, mask_padding=padding is None):
             at = (slice(None), kind.rows, kind.cols)
             logits = q[at] @ k[at].transpose(-2, -1) * scale + bias  # (B, ., ., nH, N, N)
             allowed = kind.allowed(qkv.device)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -math.inf)
-            out[at] = F.dropout(logits.softmax(-1), dropout) @ v[at]
+            strips.setdefault(kind.rows.start, []).append(F.dropout(logits.softmax(-1), dropout) @ v[at])
+        # not written into an empty map, which torch.func.linearize would take for a constant
+        out = torch.cat([torch.cat(strip, 2) for strip in strips.values()], 1)  # (B, nWh, nWw, nH, N, d)
         out = out.permute(0, 1, 2, 4, 3, 5).reshape(b, rows.count, cols.count, n, c3 // 3)
         return window_reverse(out, rows, cols).to(qkv.dtype)
 
@@ -103,17 +106,22 @@ def cellwise_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, windo
                        padding: Tensor | None, dropout: float, budget: int, fused: bool) -> Tensor:
     """Attention cell by cell; see the head of this module for arguments and result.
 
-    Padding that is masked is not computed at all. Double backward is refused by torch: the gradient has no derivative.
+    Padding that is masked is not computed at all. Under ``vmap`` maps are taken one after another.
 
     Args:
         fused: Whether torch's fused kernel computes the forward pass.
+
+    Raises:
+        RuntimeError: if a second or a forward-mode derivative is wanted.
     """
     _, h, w, _ = qkv.shape
     if padding is not None:
         rows, cols = (AxisWindows.fit(*axis) for axis in zip((h, w), window, shift))
         qkv = pad_map(qkv, rows, cols, value=padding)
-    # on the CPU whatever the device, so that activation checkpointing restores it and nothing waits
-    seed = torch.randint(2**62, (1 if dropout else 0,), dtype=torch.int64, device='cpu')
+    # on the CPU whatever the device, so that activation checkpointing restores it and nothing waits; without dropout
+    # nothing is drawn, which vmap would refuse
+    options = dict(dtype=torch.int64, device='cpu')
+    seed = torch.randint(2**62, (1,), **options) if dropout else torch.empty(0, **options)
     out = cell_attention(qkv.contiguous(), table, logit_scale, seed, window, shift, dropout, budget * MIB, fused)
     return out[:, :h, :w]
 
@@ -134,6 +142,7 @@ BACKENDS: dict[str, Callable[..., Tensor]] = {
     'sequential': sequential_attention,
 }
 WINDOW_FITS = ('exact', 'balanced')
+MAX_BUDGET_MIB = 2**40  # whose bytes are an int64
 
 
 def get_backend(name: str) -> Callable[..., Tensor]:
@@ -150,6 +159,14 @@ def get_backend(name: str) -> Callable[..., Tensor]:
     if name not in BACKENDS:
         raise ValueError(f'attn_backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
     return BACKENDS[name]
+
+
+class BiasedLinear(nn.Linear):
+    """A linear layer whose bias is given at the call: that of queries and values alone, or none."""
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Maps (..., C) to (..., C'), with ``bias`` (C',)."""
+        return F.linear(x, self.weight, bias)
 
 
 class WindowAttention(nn.Module):
@@ -184,8 +201,9 @@ class WindowAttention(nn.Module):
             raise ValueError(f'position_bias must be one of {", ".join(POSITION_BIASES)}, got {position_bias!r}')
         if window_fit not in WINDOW_FITS:
             raise ValueError(f'window_fit must be one of {", ".join(WINDOW_FITS)}, got {window_fit!r}')
-        if attn_budget_mib is not None and (not is_int(attn_budget_mib) or attn_budget_mib < 1):
-            raise ValueError(f'attn_budget_mib must be an integer >= 1 MiB or None, got {attn_budget_mib!r}')
+        if attn_budget_mib is not None:
+            attn_budget_mib = check_int('attn_budget_mib', attn_budget_mib, minimum=1, maximum=MAX_BUDGET_MIB,
+                                        unit=' MiB or None')
         self.window_size = window_size
         self.window_fit = window_fit
         self.attn_budget_mib = attn_budget_mib
@@ -193,7 +211,7 @@ class WindowAttention(nn.Module):
         self.position_bias = position_bias
         self.attn_drop_rate = check_rate('attn_drop_rate', attn_drop_rate)
         self.backend = get_backend(attn_backend)
-        self.mask_padding = mask_padding
+        self.mask_padding = check_bool('mask_padding', mask_padding)
 
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))
         if position_bias == 'parameterized':
@@ -201,7 +219,8 @@ class WindowAttention(nn.Module):
             self.relative_position_bias_table = nn.Parameter(torch.zeros(offsets, num_heads))
         else:
             self.cpb_mlp = ContinuousBias(num_heads, log_spaced=position_bias == 'log_cpb')
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = BiasedLinear(dim, 3 * dim, bias=False)
+        qkv_bias = check_bool('qkv_bias', qkv_bias)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.proj = nn.Linear(dim, dim)
@@ -247,7 +266,7 @@ class WindowAttention(nn.Module):
         if not self.mask_padding:  # what the projection makes of a token of zeros
             padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
         x = self.backend(
-            F.linear(x, self.qkv.weight, bias), self.bias_table(window), self.logit_scale,
+            self.qkv(x, bias), self.bias_table(window), self.logit_scale,
             window=window, shift=shift, padding=padding, dropout=self.attn_drop_rate if self.training else 0.,
             budget=self.attn_budget_mib or (64 if x.device.type == 'cpu' else 512))
         return self.proj_drop(self.proj(x))

@@ -114,6 +114,8 @@ def _plan(qkv: Tensor, num_heads: int, window: list[int], shift: list[int], budg
     x N). With ``cached`` a block is no larger than is good for a CPU.
     """
     batch, height, width, c3 = qkv.shape
+    if not batch:
+        return
     size, dim = max(4, qkv.element_size()), c3 // 3 // num_heads
     block = min(budget // 8, CACHE_MIB * MIB) if cached else budget // 8  # bytes
     for rows in axis_cells(height, window[0], shift[0]):
@@ -327,10 +329,16 @@ def _refuse(ctx, *grads):
                        "no derivative; attn_backend='reference' has gradients of any order")
 
 
+def _refuse_forward_mode(ctx, *tangents):
+    raise RuntimeError("attention must be differentiated in reverse mode, got a forward-mode derivative (jvp, jacfwd, "
+                       "dual numbers): cell_attention has none; attn_backend='reference' has derivatives of any order")
+
+
 _SHARED = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor seed, int[] window, int[] shift, float dropout, ' \
     'int budget, bool fused'
 cell_attention = define_operator(
-    'cell_attention', f'({_SHARED}) -> Tensor', attend, fake=_fake, backward=_backward, setup_context=_setup_context)
+    'cell_attention', f'({_SHARED}) -> Tensor', attend, fake=_fake, backward=_backward, jvp=_refuse_forward_mode,
+    setup_context=_setup_context)
 cell_attention_backward = define_operator(
     'cell_attention_backward', f'(Tensor grad_out, Tensor out, {_SHARED}) -> (Tensor, Tensor, Tensor)', attend_backward,
-    fake=_fake_backward, backward=_refuse)
+    fake=_fake_backward, backward=_refuse, jvp=_refuse_forward_mode, setup_context=lambda ctx, inputs, output: None)

@@ -1,8 +1,10 @@
 """Checks of what a user passes in: each returns the value in one form or says what was wrong with it."""
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 Pair = tuple[int, int]
 
@@ -12,6 +14,57 @@ def is_int(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def is_list(value: object) -> bool:
+    """Whether ``value`` is a list or another sequence, and not text or bytes."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+
+
+def check_bool(name: str, value: bool) -> bool:
+    """Returns a bool as it is.
+
+    Raises:
+        ValueError: if ``value`` is anything else: a text such as 'False' would be taken for True.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be a bool, got {value!r}')
+    return value
+
+
+def check_int(name: str, value: int, *, minimum: int | None = None, maximum: int | None = None, unit: str = '') -> int:
+    """Returns an integer, numpy's too, as an int.
+
+    Args:
+        name: For the message.
+        value: What the user gave.
+        minimum: The least value.
+        maximum: The largest value; only with ``minimum``.
+        unit: For the message, and what else may be given: ``' MiB or None'``.
+
+    Raises:
+        ValueError: if ``value`` is no integer or out of range.
+    """
+    least, most = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)
+    if not is_int(value) or not least <= value <= most:
+        limits = '' if minimum is None else f' >= {minimum}' if maximum is None else f' from {minimum} to {maximum}'
+        raise ValueError(f'{name} must be an integer{limits}{unit}, got {value!r}')
+    return int(value)
+
+
+def hidden_channels(dim: int, mlp_ratio: float) -> int:
+    """The hidden channels of an MLP on ``dim`` channels.
+
+    Raises:
+        ValueError: if ``mlp_ratio`` is no finite number > 0, or there would be none.
+    """
+    ok = isinstance(mlp_ratio, Real) and not isinstance(mlp_ratio, bool) and 0 < mlp_ratio <= sys.float_info.max
+    if not ok:
+        raise ValueError(f'mlp_ratio must be a finite number > 0, got {mlp_ratio!r}')
+    hidden = int(dim * mlp_ratio)
+    if hidden < 1:
+        raise ValueError(f'mlp_ratio must give >= 1 hidden channels, got {mlp_ratio!r} for {dim} channels')
+    return hidden
+
+
 def to_pair(name: str, value: int | Sequence[int], *, minimum: int, unit: str) -> Pair:
     """Turns an int or (h, w) into (h, w).
 
@@ -19,7 +72,7 @@ def to_pair(name: str, value: int | Sequence[int], *, minimum: int, unit: str) -
         ValueError: if ``value`` is neither, or one of the two is below ``minimum``.
     """
     pair = (value, value) if is_int(value) else value
-    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or not all(is_int(v) for v in pair):
+    if not is_list(pair) or len(pair) != 2 or not all(is_int(v) for v in pair):
         raise ValueError(f'{name} must be an integer or (h, w) in {unit}, got {value!r}')
     if min(pair) < minimum:
         raise ValueError(f'{name} must be >= {minimum} {unit}, got {value!r}')
@@ -34,7 +87,7 @@ def to_pairs(name: str, value: int | Sequence, num_stages: int, *, minimum: int,
     """
     if is_int(value):
         return (to_pair(name, value, minimum=minimum, unit=unit),) * num_stages
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not is_list(value):
         raise ValueError(f'{name} must be an integer or a list with one entry per stage, got {value!r}')
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
@@ -49,7 +102,7 @@ def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[
     """
     if isinstance(value, bool):
         return (value,) * num_stages
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(v, bool) for v in value):
+    if not is_list(value) or not all(isinstance(v, bool) for v in value):
         raise ValueError(f'{name} must be a bool or a list of bools, one per stage, got {value!r}')
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
@@ -57,11 +110,11 @@ def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[
 
 
 def check_rate(name: str, value: float) -> float:
-    """Returns a probability as it is.
+    """Returns a probability, numpy's too, as a float.
 
     Raises:
         ValueError: if ``value`` is not in [0, 1).
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
         raise ValueError(f'{name} must be a probability in [0, 1), got {value!r}')
     return float(value)

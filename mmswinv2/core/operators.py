@@ -4,16 +4,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.autograd.function import _SingleLevelFunction
 
 is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')
 
 
-def define_operator(name: str, schema: str, function: Callable, *, fake: Callable, backward: Callable,
-                    setup_context: Callable | None = None) -> Callable:
+def define_operator(name: str, schema: str, function: Callable, *, fake: Callable, backward: Callable, jvp: Callable,
+                    setup_context: Callable) -> Callable:
     """Defines an operator ``mmswinv2::name``, by its schema: ``torch.library.custom_op`` imports the compiler at the
     first call, which takes a second and 100 MiB.
+
+    Its derivative is an ``autograd.Function`` in the kernel of autograd. ``torch.library.register_autograd`` makes one
+    too, but it drops forward-mode tangents without an error and does not work under ``torch.func``.
 
     Args:
         name: Its name.
@@ -21,7 +26,8 @@ def define_operator(name: str, schema: str, function: Callable, *, fake: Callabl
         function: What it does, on any device.
         fake: The same arguments to empty results of the right shapes.
         backward: ``(ctx, *grads)`` to a gradient, or None, per argument.
-        setup_context: ``(ctx, inputs, output)``: keeps what ``backward`` needs.
+        jvp: ``(ctx, *tangents)`` to the tangent of each result.
+        setup_context: ``(ctx, inputs, output)``: keeps what ``backward`` and ``jvp`` need.
 
     Returns:
         The operator.
@@ -30,30 +36,29 @@ def define_operator(name: str, schema: str, function: Callable, *, fake: Callabl
     _LIBRARY.impl(name, function, 'CompositeExplicitAutograd')
     _LIBRARY.impl(name, fake, 'Meta')
     operator = getattr(torch.ops.mmswinv2, name).default
-    if hasattr(torch.library, 'register_autograd'):  # torch 2.4
-        torch.library.register_autograd(f'mmswinv2::{name}', backward, setup_context=setup_context, lib=_LIBRARY)
-    else:
-        _LIBRARY.impl(name, _differentiable(operator, backward, setup_context), 'Autograd')
+
+    def forward(*inputs):
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*inputs)
+
+    def forward_of_a_level(*inputs):
+        # a Function switches both modes off for its forward pass; outer levels of torch.func need them
+        with torch.enable_grad(), _set_fwd_grad_enabled(True):
+            return forward(*inputs)
+
+    methods = dict(setup_context=setup_context, backward=backward, jvp=jvp)
+    plain, level = (_function(name, forward=f, **methods) for f in (forward, forward_of_a_level))
+
+    def differentiate(*inputs):
+        if not torch._C._are_functorch_transforms_active():
+            return plain.apply(*inputs)
+        with enable_single_level_autograd_function():  # torch.func calls this kernel once per level
+            return level.apply(*inputs)
+
+    _LIBRARY.impl(name, differentiate, 'Autograd')
     return operator
 
 
-def _differentiable(operator: Callable, backward: Callable, setup_context: Callable | None) -> Callable:
-    """An operator with its derivative, as the kernel of the dispatch key of autograd."""
-
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *inputs):
-            with torch._C._AutoDispatchBelowAutograd():
-                output = operator(*inputs)
-            if setup_context is not None:
-                setup_context(ctx, inputs, output)
-            return output
-
-    Differentiable.backward = staticmethod(backward)
-
-    def call(*inputs):
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-            return Differentiable.apply(*inputs)
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(*inputs)
-    return call
+def _function(name: str, **methods: Callable) -> type:
+    """A class of ``autograd.Function`` whose ``apply`` is of one level of torch.func."""
+    return type(name, (_SingleLevelFunction,), {k: staticmethod(f) for k, f in methods.items()})

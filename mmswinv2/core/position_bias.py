@@ -68,6 +68,14 @@ def bias_from_table(table: Tensor, window: Pair) -> Tensor:
     return table.flatten(1).index_select(1, index).view(-1, h * w, h * w)
 
 
+class CastLinear(nn.Linear):
+    """A linear layer that computes in the dtype of its input, whatever that of its weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., C) to (..., C')."""
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
 class ContinuousBias(nn.Sequential):
     """The two-layer MLP of continuous position bias: a bias table for any window.
 
@@ -79,18 +87,16 @@ class ContinuousBias(nn.Sequential):
     """
 
     def __init__(self, num_heads: int, *, log_spaced: bool = True) -> None:
-        super().__init__(nn.Linear(2, CPB_HIDDEN), nn.ReLU(), nn.Linear(CPB_HIDDEN, num_heads, bias=False))
+        super().__init__(CastLinear(2, CPB_HIDDEN), nn.ReLU(), CastLinear(CPB_HIDDEN, num_heads, bias=False))
         self.log_spaced = log_spaced
 
     def forward(self, window: Pair, pretrained_window: Pair) -> Tensor:
         """Returns ``16 sigmoid(mlp(coordinates))``, shape (nH, 2Wh-1, 2Ww-1), float32 (float64 for float64 weights)."""
-        first, _, last = self
-        dtype = torch.promote_types(first.weight.dtype, torch.float32)
-        device = first.weight.device
+        weight = self[0].weight
+        dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = relative_coordinates(window, pretrained_window, log_spaced=self.log_spaced, dtype=dtype, device=device)
-            x = F.relu(F.linear(x, first.weight.to(dtype), first.bias.to(dtype)))
-            x = F.linear(x, last.weight.to(dtype))  # (2Wh-1, 2Ww-1, nH)
+            x = super().forward(x)  # (2Wh-1, 2Ww-1, nH)
             return 16 * torch.sigmoid(x).permute(2, 0, 1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .arch import get_arch
 from .attention import WindowAttention
-from .checks import Pair, check_rate, is_int, to_flags, to_pairs
+from .checks import Pair, check_bool, check_int, check_rate, hidden_channels, is_int, is_list, to_flags, to_pairs
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
@@ -45,7 +45,7 @@ class SwinBlock(nn.Module):
         self.norm_first = norm_first
         self.attn = WindowAttention(dim, drop_rate=drop_rate, **attention)
         self.norm1 = LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop_rate=drop_rate)
+        self.mlp = Mlp(dim, hidden_channels(dim, mlp_ratio), drop_rate=drop_rate)
         self.norm2 = LayerNorm(dim)
         self.drop_path = DropPath(drop_path_rate)
         self.norm3 = LayerNorm(dim) if extra_norm else None
@@ -100,7 +100,7 @@ class SwinTransformerV2(nn.Module):
             same as ``window_size`` (training from scratch).
         out_indices: Stages whose output is returned, increasing.
         in_channels: Channels of the image.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of C.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of C, > 0.
         qkv_bias: Whether queries and values have a bias (keys have none).
         drop_rate: Dropout in MLPs and after attention, in [0, 1).
         attn_drop_rate: Dropout of attention probabilities, in [0, 1).
@@ -144,21 +144,15 @@ class SwinTransformerV2(nn.Module):
             to_pairs('pretrained_window_sizes', pretrained_window_sizes, num_stages, minimum=2, unit='tokens'))
         self.out_indices = _check_out_indices(out_indices, num_stages)
         with_cp = to_flags('with_cp', with_cp, num_stages)
-        if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
-            raise ValueError(f'frozen_stages must be an integer from -1 to {num_stages}, got {frozen_stages!r}')
-        if not is_int(in_channels) or in_channels < 1:
-            raise ValueError(f'in_channels must be an integer >= 1, got {in_channels!r}')
-        if isinstance(mlp_ratio, bool) or not isinstance(mlp_ratio, (int, float)) or mlp_ratio <= 0:
-            raise ValueError(f'mlp_ratio must be a number > 0, got {mlp_ratio!r}')
         if norm_placement not in NORM_PLACEMENTS:
             raise ValueError(f'norm_placement must be one of {", ".join(NORM_PLACEMENTS)}, got {norm_placement!r}')
         norm_first = norm_placement == 'pre'
-        check_rate('drop_path_rate', drop_path_rate)
-        self.in_channels = in_channels
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
+        drop_path_rate = check_rate('drop_path_rate', drop_path_rate)
+        self.in_channels = check_int('in_channels', in_channels, minimum=1)
+        self.frozen_stages = check_int('frozen_stages', frozen_stages, minimum=-1, maximum=num_stages)
+        self.norm_eval = check_bool('norm_eval', norm_eval)
 
-        self.patch_embed = PatchEmbed(in_channels, self.arch.embed_dims)
+        self.patch_embed = PatchEmbed(self.in_channels, self.arch.embed_dims)
         self.pos_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
         self.layers = nn.ModuleList()
         every = self.arch.extra_norm_every_n_blocks
@@ -289,7 +283,7 @@ def _short(pairs: list[list[int]]) -> list:
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    ok = isinstance(out_indices, Sequence) and not isinstance(out_indices, str) and len(out_indices) > 0 and all(
+    ok = is_list(out_indices) and len(out_indices) > 0 and all(
         is_int(i) and 0 <= i < num_stages for i in out_indices)
     if not ok or any(a >= b for a, b in zip(out_indices, out_indices[1:])):
         raise ValueError(f'out_indices must be increasing stage indices from 0 to {num_stages - 1}, '

@@ -28,6 +28,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..core.checks import is_list
+from ..engine.views import check_views
 from ..registry import MODELS
 from .htc_roi_head import HybridTaskCascadeRoIHead as _OwnHead
 from .masks import paste_masks
@@ -105,7 +107,7 @@ class InstanceSegTTAModel(DetTTAModel):
         if unknown:
             raise ValueError(f'tta_cfg must have no key but {", ".join(TTA_KEYS)}, got {unknown}')
         self.features = features
-        self.size_ranges = None if size_ranges is None else [_check_range(r) for r in size_ranges]
+        self.size_ranges = None if size_ranges is None else _check_ranges(size_ranges)
         self.two_stage = hasattr(self.module, 'roi_head') and hasattr(self.module, 'extract_feat')
         test_cfg = self.module.test_cfg or {}
         if self.two_stage:
@@ -135,13 +137,12 @@ class InstanceSegTTAModel(DetTTAModel):
             (n), ``labels`` (n), and ``masks``, a list of n run-length encoded masks.
 
         Raises:
-            ValueError: if a view's meta information does not say how it came from the original image.
+            ValueError: if there are no views, samples are missing, or a view's meta information does not say how it
+                came from the original image.
         """
-        if not isinstance(data, dict) or not {'inputs', 'data_samples'} <= set(data):
-            raise ValueError(f'data must be a dict with inputs and data_samples, got {type(data).__name__}')
+        inputs, samples = check_views(data)
         if not self.two_stage:
             return super().test_step(data)
-        inputs, samples = data['inputs'], data['data_samples']
         return [self._detect([dict(inputs=[view[i]], data_samples=[s[i]]) for view, s in zip(inputs, samples)])
                 for i in range(len(inputs[0]))]
 
@@ -306,6 +307,12 @@ def _check_head(head) -> None:
         if getattr(type(head), name, None) not in [getattr(c, name) for c in known]:
             raise ValueError('module.roi_head must be a StandardRoIHead, CascadeRoIHead or HybridTaskCascadeRoIHead '
                              f'with the {name} of that class, got {type(head).__name__}')
+
+
+def _check_ranges(values: Sequence) -> list[tuple[float, float]]:
+    if not is_list(values) or len(values) == 0:
+        raise ValueError(f'size_ranges must be a list of >= 1 ranges, or None, got {values!r}')
+    return [_check_range(value) for value in values]
 
 
 def _check_range(value: Sequence[float | None]) -> tuple[float, float]:

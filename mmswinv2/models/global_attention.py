@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..core.checks import check_bool, check_int, hidden_channels
 from ..core.layers import DropPath, LayerNorm, Mlp
 from ..registry import MODELS
 
@@ -29,7 +30,7 @@ class GlobalAttention(BaseModule):
         init_cfg: As for mmengine's ``BaseModule``.
 
     Raises:
-        ValueError: if ``num_heads`` does not divide ``dim``.
+        ValueError: if ``num_heads`` does not divide ``dim``, or an argument is out of range.
 
     Source:
         arXiv:2103.14030, appendix A2.2 (the layer; nothing more is said of it); heads, norms and rates as in the public
@@ -39,15 +40,16 @@ class GlobalAttention(BaseModule):
     def __init__(self, dim: int, num_heads: int = 32, *, mlp_ratio: float = 4., drop_path_rate: float = .3,
                  with_cp: bool = False, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        if num_heads < 1 or dim % num_heads:
+        dim = check_int('dim', dim, minimum=1)
+        self.num_heads = check_int('num_heads', num_heads, minimum=1)
+        if dim % self.num_heads:
             raise ValueError(f'num_heads must divide dim ({dim}), got {num_heads}')
-        self.num_heads = num_heads
-        self.with_cp = with_cp
+        self.with_cp = check_bool('with_cp', with_cp)
         self.norm1 = LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.norm2 = LayerNorm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, hidden_channels(dim, mlp_ratio))
         self.norm3 = LayerNorm(dim)
         self.drop_path = DropPath(drop_path_rate)
         for module in self.modules():

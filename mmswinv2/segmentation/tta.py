@@ -16,6 +16,7 @@ from mmseg.models.segmentors.seg_tta import SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..engine.views import check_views
 from ..registry import MODELS
 
 STRIP_BYTES = 64 * 2**20  # of a strip of resized logits
@@ -55,14 +56,13 @@ class StreamingSegTTAModel(SegTTAModel):
             The first view's sample of each image, with ``pred_sem_seg``, (1, H, W), int64.
 
         Raises:
-            ValueError: if a view's meta information does not say how it came from the original image.
+            ValueError: if there are no views, samples are missing, or a view's meta information does not say how it
+                came from the original image.
         """
-        if not isinstance(data, dict) or not {'inputs', 'data_samples'} <= set(data):
-            raise ValueError(f'data must be a dict with inputs and data_samples, got {type(data).__name__}')
+        all_inputs, all_samples = check_views(data)
         results: list[SegDataSample] = []
         totals: list[Tensor] = []
-        views = len(data['inputs'])
-        for inputs, samples in zip(data['inputs'], data['data_samples']):
+        for inputs, samples in zip(all_inputs, all_samples):
             batch = self.module.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
             logits = self.module.inference(batch['inputs'], [s.metainfo for s in batch['data_samples']])
             if not results:
@@ -72,7 +72,7 @@ class StreamingSegTTAModel(SegTTAModel):
                 self._add(total, view, sample)
             del logits
         for total, sample in zip(totals, results):
-            total /= views
+            total /= len(all_inputs)
             sample.set_data(dict(pred_sem_seg=PixelData(data=self._decide(total))))
             if self.keep_probabilities:
                 sample.set_data(dict(seg_logits=PixelData(data=total)))

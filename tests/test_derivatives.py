@@ -1,0 +1,122 @@
+"""Derivatives of the backbone beside ``backward()``: torch.func, forward mode, vmap; exact, or refused by name."""
+import pytest
+import torch
+from torch import func
+from torch.autograd import forward_ad
+
+from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core.attention import BACKENDS
+
+from conftest import SMALL, randomize
+
+FAST = sorted(set(BACKENDS) - {'reference'})
+
+
+def model(backend, **options):
+    options = dict(dict(window_size=4, out_indices=(1,), drop_path_rate=0., attn_backend=backend), **options)
+    return randomize(SwinTransformerV2(SMALL, **options)).double()
+
+
+@pytest.fixture
+def images(rng):
+    return torch.randn(3, 1, 3, 44, 36, generator=rng, dtype=torch.float64)  # ragged, several kinds of windows
+
+
+def dual(f, x, v):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, v))).tangent
+
+
+FORWARD_MODE = dict(
+    jvp=lambda f, x, v: func.jvp(f, (x,), (v,))[1],
+    dual=dual,
+    linearize=lambda f, x, v: func.linearize(f, x)[1](v),
+    jacfwd=lambda f, x, v: func.jacfwd(lambda t: f(x + t * v))(x.new_zeros(())),
+)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('how', FORWARD_MODE)
+@pytest.mark.parametrize('backend', FAST)
+def test_forward_mode_is_refused(backend, how, training, images):
+    net = model(backend)
+    with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='reference'"):
+        FORWARD_MODE[how](lambda x: net(x)[0], images[0], images[1])
+
+
+def test_forward_mode_in_weights_is_refused(images):
+    net = model('auto')
+    name = 'layers.0.blocks.1.attn.logit_scale'
+
+    def f(scale):
+        return func.functional_call(net, {name: scale}, images[0])[0]
+    scale = net.get_parameter(name).detach()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='reference'"):
+        dual(f, scale, torch.ones_like(scale))
+
+
+@pytest.mark.parametrize('how', FORWARD_MODE)
+def test_forward_mode_of_the_reference_is_exact(how, images):
+    """The tangent along v, probed by u, is the gradient of u's product along v."""
+    net = model('reference')
+    x, v = images[0].clone().requires_grad_(), images[1]
+    out = net(x)[0]
+    probe = torch.randn_like(out)
+    grad, = torch.autograd.grad(out, x, probe)
+    tangent = FORWARD_MODE[how](lambda t: net(t)[0], images[0], v)
+    torch.testing.assert_close((tangent * probe).sum(), (grad * v).sum(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('backend', FAST)
+def test_second_derivatives_are_refused_under_torch_func(backend, images):
+    net = model(backend)
+
+    def f(t):
+        return net(images[0] * t)[0].sum()
+    one = images.new_ones(())
+    with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='reference'"):
+        func.grad(func.grad(f))(one)
+    with pytest.raises(RuntimeError, match="attn_backend='reference'"):
+        func.hessian(f)(one)
+
+
+@pytest.mark.parametrize('options', [{}, dict(mask_padding=False), dict(attn_budget_mib=1)])
+@pytest.mark.parametrize('backend', FAST)
+def test_func_grad_equals_backward(backend, options, images):
+    net = model(backend, **options)
+    net(images[0])[0].square().sum().backward()
+    weights = {n: p.detach() for n, p in net.named_parameters()}
+    grads = func.grad(lambda w: func.functional_call(net, w, images[0])[0].square().sum())(weights)
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(grads[name], p.grad, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('backend', FAST)
+def test_jacrev_equals_the_references(backend, images):
+    ours, theirs = (func.jacrev(lambda x, net=model(b): net(x)[0].mean((2, 3)))(images[0])
+                    for b in (backend, 'reference'))
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('backend', FAST)
+def test_vmap_equals_one_after_another(backend, training, images):
+    net = model(backend)
+
+    def loss(x):
+        return net(x)[0].square().sum()
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(func.vmap(net)(images)[0], torch.stack([net(x)[0] for x in images]))
+        grads = torch.stack([func.grad(loss)(x) for x in images])
+        torch.testing.assert_close(func.vmap(func.grad(loss))(images), grads)
+
+
+def test_vmap_with_dropout_asks_for_the_kind_of_randomness(images):
+    net = model('auto', attn_drop_rate=.5)
+    with pytest.raises(RuntimeError, match='randomness'):
+        func.vmap(net)(images)
+    same = images[:1].expand_as(images)
+    a, b, _ = func.vmap(net, randomness='different')(same)[0]
+    assert not torch.equal(a, b)
+    a, b, _ = func.vmap(net, randomness='same')(same)[0]
+    torch.testing.assert_close(a, b)
