@@ -1,10 +1,16 @@
 """Files as other tools write them and as users name them: read right, or refused in one clear line."""
+import contextlib
+import io
 import zipfile
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
 
+from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
 from mmswinv2.core.files import read_file
+from mmswinv2.core.finite import not_finite
 from mmswinv2.models import SwinTransformerV2
 
 import convert_checkpoint
@@ -70,3 +76,80 @@ def test_a_zeroed_local_header_is_refused(record, packed, tmp_path):
     with pytest.raises(ValueError, match='checkpoint must be a whole file that torch.save wrote') as error:
         read_file(path)
     assert '\n' not in str(error.value)
+
+
+def spoilt(state, value, dtype=torch.float32):
+    """Two weights with one such value each."""
+    state = {k: v.to(dtype) if v.is_floating_point() else v.clone() for k, v in state.items()}
+    for name in ('layers.0.blocks.1.attn.proj.weight', 'norm1.bias'):
+        state[name].view(-1)[3] = value
+    return state
+
+
+NOT_FINITE = r'checkpoint must hold finite weights, got NaN or infinity in 2 of \d+: ' \
+    r'layers.0.blocks.1.attn.proj.weight, norm1.bias'
+
+
+def init_cfg(path, tmp_path):
+    SwinTransformerV2(SMALL, **OPTIONS, init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
+
+
+def core(path, tmp_path):
+    load_backbone(backbone(), read_backbone_state(read_file(path)))
+
+
+def convert(path, tmp_path):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = convert_checkpoint.main([str(path), str(tmp_path / 'out.pth')])
+    if code:
+        assert code == 2 and said.getvalue().count('\n') == 1
+        raise ValueError(said.getvalue().rstrip())
+
+
+class Detector(toy.Toy):
+    """A model with a backbone and a mask of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = backbone(seed=1)
+        self.register_buffer('mask', torch.tensor(float('-inf')))
+
+
+def load_from(path, tmp_path):
+    toy.runner(tmp_path / 'work', iters=2, model=Detector(), load_from=str(path), non_finite=None).train()
+
+
+@pytest.mark.parametrize('way', [init_cfg, core, convert, load_from])
+@pytest.mark.parametrize('value, dtype', [
+    (float('nan'), torch.float32), (float('inf'), torch.float32), (float('-inf'), torch.float64),
+    (float('nan'), torch.float16), (float('inf'), torch.bfloat16), (float('nan'), torch.float8_e4m3fn)])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_weights_that_are_not_finite_are_refused(name, value, dtype, way, tmp_path):
+    state = spoilt(backbone().state_dict(), value, dtype)
+    (save_file if name == 'a.safetensors' else torch.save)(state, tmp_path / name)
+    with pytest.raises(ValueError, match=NOT_FINITE):
+        way(tmp_path / name, tmp_path)
+    assert not (tmp_path / 'out.pth').exists()
+
+
+def test_the_loader_of_other_models_takes_infinities(tmp_path):
+    """Where there is no backbone of ours a file is read as it is: other models keep masks and thresholds in it."""
+    state = dict(mask=torch.tensor([0., float('-inf')]), weight=torch.tensor(float('nan')))
+    torch.save(dict(state_dict=state), tmp_path / 'a.pth')
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))['state_dict']
+    assert loaded['mask'].tolist() == [0., float('-inf')] and loaded['weight'].isnan()
+
+
+def test_infinities_outside_of_the_backbone_are_left_to_their_model(tmp_path):
+    torch.save(dict(state_dict=Detector().state_dict()), tmp_path / 'a.pth')
+    load_from(tmp_path / 'a.pth', tmp_path)
+    init_cfg(tmp_path / 'a.pth', tmp_path)
+
+
+def test_a_tensor_that_repeats_one_number_is_not_written_out():
+    """Its 2**50 elements would not fit in any memory."""
+    for value in (1., float('nan')):
+        large = torch.tensor(value).expand(2**25, 2**25)
+        assert not_finite(dict(large=large, meta=torch.ones(2, device='meta'), none=torch.ones(0))) == (
+            ['large'] if value != value else [])
