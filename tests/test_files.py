@@ -1,15 +1,18 @@
 """Files as other tools write them and as users name them: read right, or refused in one clear line."""
 import contextlib
 import io
+import os
+import stat
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
-from mmswinv2.core.files import read_file
+from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.finite import not_finite
 from mmswinv2.models import SwinTransformerV2
 
@@ -153,3 +156,89 @@ def test_a_tensor_that_repeats_one_number_is_not_written_out():
         large = torch.tensor(value).expand(2**25, 2**25)
         assert not_finite(dict(large=large, meta=torch.ones(2, device='meta'), none=torch.ones(0))) == (
             ['large'] if value != value else [])
+
+
+def as_legacy(state, path):
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+
+
+@pytest.mark.parametrize('write', [torch.save, as_legacy, save_file], ids=['zip', 'legacy', 'safetensors'])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors', 'A.SAFETENSORS', 'a', 'a.bin'])
+def test_what_a_file_is_called_does_not_matter(name, write, tmp_path):
+    state = dict(backbone().state_dict())
+    write(state, tmp_path / name)
+    assert_equal(read_file(tmp_path / name), state)
+    init_cfg(tmp_path / name, tmp_path)
+    assert_equal(CheckpointLoader.load_checkpoint(str(tmp_path / name)), state)
+
+
+@pytest.mark.parametrize('write', [torch.save, as_legacy, save_file], ids=['zip', 'legacy', 'safetensors'])
+def test_what_was_read_is_not_mapped_from_the_file(write, tmp_path):
+    """Who writes into the file in place would end the process."""
+    write(dict(a=torch.ones(2**20)), tmp_path / 'a')
+    state = read_file(tmp_path / 'a')
+    assert str(tmp_path / 'a') not in Path('/proc/self/maps').read_text()
+    (tmp_path / 'a').write_bytes(b'')
+    assert state['a'].sum() == 2**20
+
+
+@pytest.mark.parametrize('name', ['a.safetensors', 'A.SAFETENSORS', 'a.SafeTensors'])
+def test_the_end_of_a_name_is_written_as_meant(name, tmp_path):
+    write_file(tmp_path / name, backbone().state_dict())
+    assert_equal(load_file(tmp_path / name), backbone().state_dict())
+
+
+def test_a_legacy_file_with_the_end_of_a_zip_file_is_what_torch_reads(tmp_path):
+    state = dict(backbone().state_dict())
+    as_legacy(state, tmp_path / 'a.pth')
+    with (tmp_path / 'a.pth').open('ab') as file:
+        file.write(b'PK\x05\x06' + bytes(18))
+    assert zipfile.is_zipfile(tmp_path / 'a.pth')
+    assert_equal(read_file(tmp_path / 'a.pth'), state)
+
+
+def test_a_zip_file_with_something_before_it_is_refused(tmp_path):
+    torch.save(dict(backbone().state_dict()), tmp_path / 'a.pth')
+    (tmp_path / 'a.pth').write_bytes(b'#!/bin/sh\n' + (tmp_path / 'a.pth').read_bytes())
+    with pytest.raises(ValueError, match=r'a.pth \(a zip file with something else before it\)$'):
+        read_file(tmp_path / 'a.pth')
+
+
+@pytest.mark.parametrize('damaged', [
+    b'\x80\x02\x89)R.',  # False()
+    b'\x80\x02}(X\x01\x00\x00\x00aK\x01)Ru.', b'\x80\x02cto\xc3rch\n_x\n)R.', b'\x80\x02c 4\n_%\n)R.'])
+def test_a_damaged_pickle_is_not_taken_for_code(damaged, tmp_path):
+    as_legacy(dict(a=torch.ones(3)), tmp_path / 'a.pth')
+    data = (tmp_path / 'a.pth').read_bytes()
+    start = data.index(b'.', data.index(b'long') + 1) + 1  # the third pickle: after magic number, version, system
+    (tmp_path / 'a.pth').write_bytes(data[:start] + damaged)
+    with pytest.raises(ValueError, match='must be a whole file that torch.save wrote') as error:
+        read_file(tmp_path / 'a.pth')
+    assert 'code in a file' not in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['b.pth', 'b.safetensors'])
+def test_a_sign_taken_when_a_tensor_is_read_is_kept(name, tmp_path):
+    state = backbone().state_dict()
+    state['norm1.bias'] = torch._neg_view(-state['norm1.bias'])
+    conjugate = torch.view_as_complex(torch.ones(4, 8, 2)).conj().imag  # a part of it is negative when read
+    assert state['norm1.bias'].is_neg() and conjugate.is_neg()
+    torch.save(dict(state), tmp_path / 'a.pth')
+    assert convert_checkpoint.main([str(tmp_path / 'a.pth'), str(tmp_path / name)]) == 0
+    written = read_file(tmp_path / name)
+    assert_equal(written.get('state_dict', written), backbone().state_dict())
+    write_file(tmp_path / name, dict(a=conjugate))
+    assert torch.equal(read_file(tmp_path / name)['a'], -torch.ones(4, 8))
+
+
+@pytest.mark.parametrize('umask, mode', [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.parametrize('name', ['a.pth', 'a.safetensors'])
+def test_a_file_has_the_mode_of_a_new_file(name, umask, mode, tmp_path):
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            write_file(tmp_path / name, dict(a=torch.ones(2)))
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == mode
+            (tmp_path / name).chmod(0o640)
+    finally:
+        os.umask(before)
