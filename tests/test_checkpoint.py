@@ -234,6 +234,22 @@ def test_tensors_of_another_kind_are_an_error(name, value, message):
         read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
 
 
+@pytest.mark.parametrize('windows, message', [
+    ([[4, 4], [4, 2**40], [4, 4]], r'\[1\] must be <= 4096 tokens, got \[4, 1099511627776\]'),
+    ([[4, 4], [4, 4], [1, 4]], r'\[2\] must be >= 2 tokens, got \[1, 4\]'),
+    ([[4, 4], [-4, 4], [4, 4]], r'\[1\] must be >= 2 tokens'), ([[4, 4]], 'one entry per stage, 3 in all, got 1')])
+def test_absurd_windows_in_a_file_are_an_error(windows, message):
+    with pytest.raises(ValueError, match=f'^pretrained_window_sizes.*{message}'):
+        read_backbone_state({**backbone(PLAIN).state_dict(), 'pretrained_window_sizes': torch.tensor(windows)})
+
+
+def test_coordinates_of_absurd_windows_are_an_error():
+    state = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'], [4] * 3, [4] * 3)['model']
+    for change in (lambda x: x * 1e-30, lambda x: x[:, :1, :1].expand(1, 2**20 + 1, 2**20 + 1, 2)):
+        with pytest.raises(ValueError, match='must hold log-spaced or linear coordinates|of at most 4096 tokens'):
+            read_backbone_state({**state, COORDS: change(state[COORDS])})
+
+
 COORDS = 'layers.0.blocks.0.attn.relative_coords_table'
 
 

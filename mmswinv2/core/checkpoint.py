@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .arch import ARCHS, get_arch
-from .checks import Pair
+from .checks import Pair, to_windows
 from .coordinates import read_coordinates
 from .finite import check_finite
 from .layouts import COORDS, LAYOUTS, OWN, detect_layout, find_prefix, first
@@ -162,6 +162,7 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
         if name == WINDOWS_KEY:
             _check_tensor(name, value, value.ndim == 2 and value.shape[1] == 2 and not value.is_floating_point(),
                           'integers, of shape (stages, 2)')
+            to_windows(name, value.tolist(), num_stages)
         else:
             ndim = next((n for end, n in RANKS.items() if name.endswith(end)), 1)
             _check_tensor(name, value, value.ndim == ndim and value.is_floating_point(),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .arch import get_arch
 from .attention import WindowAttention
-from .checks import Pair, check_rate, is_int, to_flags, to_pairs
+from .checks import Pair, check_rate, is_int, to_flags, to_windows
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
@@ -93,8 +93,8 @@ class SwinTransformerV2(nn.Module):
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, ``'giant'`` (1.06B, SimMIM), ``'g'``
             (3.0B, the paper's SwinV2-G), or a dict with ``embed_dims``, ``depths``, ``num_heads`` and optionally
             ``extra_norm_every_n_blocks``; one to four stages.
-        window_size: In tokens, >= 2: an int, or one entry per stage, each an int or (h, w). Along an axis where the
-            map is no larger than the window, the map is one unshifted window.
+        window_size: In tokens, 2 to 4096: an int, or one entry per stage, each an int or (h, w). Along an axis where
+            the map is no larger than the window, the map is one unshifted window.
         pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
             normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
             same as ``window_size`` (training from scratch).
@@ -138,10 +138,10 @@ class SwinTransformerV2(nn.Module):
         super().__init__()
         self.arch = get_arch(arch)
         num_stages = len(self.arch.depths)
-        self.window_sizes = to_pairs('window_size', window_size, num_stages, minimum=2, unit='tokens')
+        self.window_sizes = to_windows('window_size', window_size, num_stages)
         self.pretrained_window_given = pretrained_window_sizes is not None
         self.pretrained_window_sizes: tuple[Pair, ...] = self.window_sizes if pretrained_window_sizes is None else (
-            to_pairs('pretrained_window_sizes', pretrained_window_sizes, num_stages, minimum=2, unit='tokens'))
+            to_windows('pretrained_window_sizes', pretrained_window_sizes, num_stages))
         self.out_indices = _check_out_indices(out_indices, num_stages)
         with_cp = to_flags('with_cp', with_cp, num_stages)
         if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
