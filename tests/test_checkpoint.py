@@ -403,3 +403,58 @@ def test_a_public_table_says_its_window():
     with pytest.raises(ValueError, match=r'pre-trained with, \[8, 6, 4\], got \[16, 16, 16\]'):
         load_backbone(backbone(PLAIN, window_size=16, pretrained_window_sizes=None, position_bias='parameterized'),
                       found)
+
+
+TABLE = 'layers.{}.blocks.0.attn.relative_position_bias_table'
+
+
+def parameterized(seed=0, **options):
+    return backbone(PLAIN, seed=seed, position_bias='parameterized', **options)
+
+
+def without_windows(state):
+    return {k: v for k, v in state.items() if k != 'pretrained_window_sizes'}
+
+
+@pytest.mark.parametrize('says', [True, False])
+@pytest.mark.parametrize('reader', [True, False])
+@pytest.mark.parametrize('old, new', [((8, 2), (5, 3)), ((23, 3), (8, 8)), ((8, 8), (23, 3)),
+                                      ((5, 3), (8, 2))])
+def test_a_table_with_as_many_rows_is_of_the_window_of_pretraining(old, new, reader, says):
+    """45 rows are 15 x 3 and 9 x 5: what a file or the config says decides."""
+    state = parameterized(window_size=[old] * 3, pretrained_window_sizes=None).state_dict()
+    net = parameterized(seed=1, window_size=[new] * 3, pretrained_window_sizes=[old] * 3)
+
+    def load(net, state):
+        load_backbone(net, read_backbone_state(state)) if reader else net.load_state_dict(state)
+    load(net, state if says else without_windows(state))
+    size, resized = [2 * n - 1 for n in new], net.state_dict()
+    for stage in range(3):
+        table = state[TABLE.format(stage)]
+        image = table.T.reshape(1, -1, 2 * old[0] - 1, 2 * old[1] - 1)
+        expected = torch.nn.functional.interpolate(image, size=size, mode='bicubic')[0].flatten(1).T
+        assert expected.shape == table.shape and not torch.equal(expected, table)
+        torch.testing.assert_close(resized[TABLE.format(stage)], expected, rtol=1e-12, atol=1e-12)
+    again = parameterized(seed=2, window_size=[new] * 3, pretrained_window_sizes=[old] * 3)
+    load(again, resized)  # as a resumed run does: it is not resized again
+    assert_same(dict(again.state_dict()), dict(resized))
+    assert read_backbone_state(resized).pretrained_window_sizes == (new,) * 3
+    load(parameterized(window_size=[new] * 3, pretrained_window_sizes=None), resized)
+    with pytest.raises(ValueError, match='pretrained_window_sizes must be what the checkpoint was pre-trained with'):
+        load(parameterized(window_size=[new] * 3, pretrained_window_sizes=7), state)
+
+
+def test_a_table_that_is_not_square_is_what_the_config_says():
+    state = without_windows(parameterized(window_size=[(23, 3)] * 3, pretrained_window_sizes=None).state_dict())
+    net = parameterized(seed=1, window_size=[(23, 3)] * 3, pretrained_window_sizes=[(23, 3)] * 3)
+    load_backbone(net, read_backbone_state(state))
+    assert_same(without_windows(net.state_dict()), dict(state))
+    assert read_backbone_state(state).pretrained_window_sizes == ((8, 8),) * 3  # without a config: square
+
+
+def test_a_table_of_a_window_that_nobody_says_is_an_error():
+    state = without_windows(parameterized(window_size=[(8, 2)] * 3, pretrained_window_sizes=None).state_dict())
+    with pytest.raises(ValueError, match='set pretrained_window_sizes in the config'):
+        load_backbone(parameterized(window_size=[(5, 3)] * 3, pretrained_window_sizes=None), read_backbone_state(state))
+    with pytest.raises(ValueError, match='square or one of .* got 45'):
+        check_complete(read_backbone_state(state))

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from mmswinv2.core.checkpoint import WINDOWS_KEY, check_complete, read_backbone_state
-from mmswinv2.core.checks import to_windows
-from mmswinv2.core.export import TARGETS, square, to_layout
+from mmswinv2.core.checks import square, to_windows
+from mmswinv2.core.export import TARGETS, to_layout
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import LAYOUTS
 

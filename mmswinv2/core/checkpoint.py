@@ -5,6 +5,7 @@ error. See ``layouts.py`` for the rules and ``docs/checkpoints.md`` for their us
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from .checks import Pair, to_windows
 from .coordinates import read_coordinates
 from .finite import check_finite
 from .layouts import COORDS, LAYOUTS, OWN, detect_layout, find_prefix, first
-from .position_bias import table_window
+from .position_bias import table_rows, table_window
 
 CONTAINERS = ('state_dict', 'model', 'module')
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
@@ -38,6 +39,7 @@ class BackboneState:
         dropped: Names in the file that were not used, by rule.
         window_sizes: (h, w) in tokens per stage, where coordinates or tables in the file show it.
         position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
+        windows_assumed: Whether the file does not say its windows, and they are those of square tables of as many rows.
     """
 
     state: dict[str, Tensor]
@@ -46,6 +48,7 @@ class BackboneState:
     dropped: dict[str, list[str]] = field(default_factory=dict)
     window_sizes: tuple[Pair, ...] | None = None
     position_bias: str | None = None
+    windows_assumed: bool = False
 
     @property
     def pretrained_window_sizes(self) -> tuple[Pair, ...] | None:
@@ -171,14 +174,17 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
 
     windows, pretrained, kind = read_coordinates(coords, num_stages)
     tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
-    if WINDOWS_KEY not in state and all(t is not None for t in tables):
-        windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
+    assumed = WINDOWS_KEY not in state and all(t is not None for t in tables)
+    if assumed:
+        with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
+            windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
     if pretrained is not None:
         said = state.setdefault(WINDOWS_KEY, torch.tensor(pretrained, dtype=torch.int64))
         if said.tolist() != [list(pair) for pair in pretrained]:
             raise ValueError(f'{WINDOWS_KEY} must be what the coordinates in the checkpoint are normalised by, '
                              f'{[list(pair) for pair in pretrained]}, got {said.tolist()}')
-    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind)
+    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind,
+                         assumed)
 
 
 def config_of(found: BackboneState) -> dict:
@@ -290,6 +296,10 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
                     'set pretrained_window_sizes in the config of the backbone')
         raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
     taken = {k: v for k, v in state.items() if k in own}
+    if found.windows_assumed and net.pretrained_window_given and all(
+            table_rows(window) == state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0]
+            for i, window in enumerate(net.pretrained_window_sizes)):
+        taken.pop(WINDOWS_KEY, None)  # the config knows better than the assumption
     text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}'
     fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]
     unused = [k for k in state if k not in own]

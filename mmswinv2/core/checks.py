@@ -56,6 +56,11 @@ def to_windows(name: str, value: int | Sequence, num_stages: int) -> tuple[Pair,
     return windows
 
 
+def square(windows: Sequence[Pair]) -> list:
+    """Windows as they stand in configs: an int where both sides are equal."""
+    return [h if h == w else (h, w) for h, w in windows]
+
+
 def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:
     """Turns a bool or one bool per stage into one bool per stage.
 

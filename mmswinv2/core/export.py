@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import WINDOWS_KEY, BackboneState, check_complete
-from .checks import Pair, to_windows
+from .checks import square, to_windows
 from .position_bias import relative_coordinates
 from .windows import AxisWindows
 
@@ -164,8 +164,3 @@ def _shift_mask(resolution: int, size: int) -> Tensor:
     ids = 3 * regions[:, None, :, None] + regions[None, :, None, :]  # (nWh, nWw, Wh, Ww)
     ids = ids.reshape(axis.count**2, size * size)
     return torch.where(ids[:, :, None] == ids[:, None, :], 0., -100.)
-
-
-def square(windows: Sequence[Pair]) -> list:
-    """Windows as they stand in configs: an int where both sides are equal."""
-    return [h if h == w else (h, w) for h, w in windows]

@@ -108,6 +108,11 @@ def crop_table(table: Tensor, window: Pair) -> Tensor:
     return table[:, top:top + 2 * window[0] - 1, left:left + 2 * window[1] - 1]
 
 
+def table_rows(window: Pair) -> int:
+    """Rows of the parameterised table of a window (h, w): one per offset. Windows may have as many as another."""
+    return (2 * window[0] - 1) * (2 * window[1] - 1)
+
+
 def table_window(rows: int, known: Sequence[Pair] = ()) -> Pair:
     """The window of a parameterised table, from its number of rows.
 
@@ -118,9 +123,9 @@ def table_window(rows: int, known: Sequence[Pair] = ()) -> Pair:
     Raises:
         ValueError: if the table is none of a known or a square window.
     """
-    for h, w in known:
-        if rows == (2 * h - 1) * (2 * w - 1):
-            return h, w
+    for window in known:
+        if rows == table_rows(window):
+            return window
     side = isqrt(rows)
     if side * side != rows or side % 2 == 0:
         raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
