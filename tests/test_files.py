@@ -206,7 +206,8 @@ def test_a_zip_file_with_something_before_it_is_refused(tmp_path):
 
 @pytest.mark.parametrize('damaged', [
     b'\x80\x02\x89)R.',  # False()
-    b'\x80\x02}(X\x01\x00\x00\x00aK\x01)Ru.', b'\x80\x02cto\xc3rch\n_x\n)R.', b'\x80\x02c 4\n_%\n)R.'])
+    b'\x80\x02}(X\x01\x00\x00\x00aK\x01)Ru.', b'\x80\x02cto\xc3rch\n_x\n)R.', b'\x80\x02c 4\n_%\n)R.',
+    b'\x80\x02ccollections\nOrderedD\n)R.', b'\x80\x02c__builtin__\neva\n)R.'])
 def test_a_damaged_pickle_is_not_taken_for_code(damaged, tmp_path):
     as_legacy(dict(a=torch.ones(3)), tmp_path / 'a.pth')
     data = (tmp_path / 'a.pth').read_bytes()

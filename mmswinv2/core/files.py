@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -80,13 +81,20 @@ def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool):
             return load(str(path))
     except Exception as e:  # a damaged pickle can raise anything
         what = re.search(r'GLOBAL ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)
-        if isinstance(e, pickle.UnpicklingError) and what:
+        if isinstance(e, pickle.UnpicklingError) and what and (zipped or _may_exist(what[1])):
             raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
                              f'{what[1]}; code in a file is not run: save its weights alone') from e
         why = f' ({_line(e)})' if not isinstance(e, pickle.UnpicklingError) else ''  # that is advice for others
         if not zipped and zipfile.is_zipfile(path):
             why = ' (a zip file with something else before it)'
         raise ValueError(_NOT_WHOLE.format(_TORCH, path) + why) from e
+
+
+def _may_exist(name: str) -> bool:
+    """Whether a module may have such a name, as far as shows without importing one."""
+    module, _, attribute = name.rpartition('.')
+    module = sys.modules.get(module or 'builtins')
+    return module is None or module.__name__ == '__main__' or hasattr(module, attribute)
 
 
 def why_damaged(path: Path) -> str | None:

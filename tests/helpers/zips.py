@@ -7,6 +7,6 @@ def deflated(source, target, names=None):
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, 'w') as new:
         for info in old.infolist():
             deflate = names is None or info.filename.partition('/')[2] in names
-            new.writestr(info.filename, old.read(info),
+            new.writestr(zipfile.ZipInfo(info.filename), old.read(info),
                          compress_type=zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED)
     return target
