@@ -9,6 +9,7 @@ from mmswinv2.core.checkpoint import check_complete, config_of, load_backbone, r
 from mmswinv2.core.export import to_layout
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import detect_layout
+from mmswinv2.core.position_bias import resize_table
 
 import peer_files
 import reference
@@ -442,6 +443,23 @@ def test_a_table_with_as_many_rows_is_of_the_window_of_pretraining(old, new, rea
     load(parameterized(window_size=[new] * 3, pretrained_window_sizes=None), resized)
     with pytest.raises(ValueError, match='pretrained_window_sizes must be what the checkpoint was pre-trained with'):
         load(parameterized(window_size=[new] * 3, pretrained_window_sizes=7), state)
+
+
+@pytest.mark.parametrize('old, new', [((5, 3), (8, 2)), ((5, 3), (3, 5)), ((8, 8), (23, 3)), ((23, 3), (8, 8))])
+def test_a_resized_table_is_not_taken_for_that_of_another_window(old, new):
+    """A second change of the window, from one to another with as many rows; the weights were pre-trained with 7."""
+    state = parameterized(window_size=[old] * 3, pretrained_window_sizes=7).state_dict()
+    said = state['pretrained_window_sizes'].tolist()
+    assert said == ([[7, 7]] if old[0] == old[1] else [list(old)]) * 3
+    if old[0] != old[1]:
+        with pytest.raises(ValueError, match=rf'pre-trained with, \[\({old[0]}, {old[1]}\), .* got \[7, 7, 7\]'):
+            parameterized(window_size=[new] * 3, pretrained_window_sizes=7).load_state_dict(state)
+    net = parameterized(seed=1, window_size=[new] * 3, pretrained_window_sizes=said)
+    load_backbone(net, read_backbone_state(state))
+    table = state[TABLE.format(0)]
+    expected = resize_table(table, old, new)
+    assert expected.shape == table.shape and not torch.equal(expected, table)
+    torch.testing.assert_close(net.state_dict()[TABLE.format(0)], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_a_table_that_is_not_square_is_what_the_config_says():

@@ -228,7 +228,7 @@ def config_of(found: BackboneState) -> dict:
         known = found.pretrained_window_sizes
         config['window_size'] = [
             table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
-                         [known[i]] if known else []) for i in range(num_stages)]
+                         known[i] if known else None) for i in range(num_stages)]
     elif found.position_bias == 'linear_cpb':
         config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:

@@ -143,10 +143,10 @@ class SwinTransformerV2(nn.Module):
         self.pretrained_window_given = pretrained_window_sizes is not None
         self.pretrained_window_sizes: tuple[Pair, ...] = self.window_sizes if pretrained_window_sizes is None else (
             to_windows('pretrained_window_sizes', pretrained_window_sizes, num_stages))
-        # what a state dict says. A table is saved resized: where the other window has as many rows, it is named
+        # what a state dict says: of a table, its own window where its rows do not tell that
         self.saved_window_sizes = tuple(
-            own if position_bias == 'parameterized' and table_rows(own) == table_rows(pretrained) else pretrained
-            for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
+            own if position_bias == 'parameterized' and (own[0] != own[1] or table_rows(own) == table_rows(pretrained))
+            else pretrained for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
         self.out_indices = _check_out_indices(out_indices, num_stages)
         with_cp = to_flags('with_cp', with_cp, num_stages)
         if not is_int(frozen_stages) or not -1 <= frozen_stages <= num_stages:
@@ -293,13 +293,14 @@ class SwinTransformerV2(nn.Module):
                 f'got {square(configured)}; set pretrained_window_sizes={square(saved)} in the config of the backbone')
 
     def _resize_tables(self, state_dict: dict, prefix: str, windows: tuple[Pair, ...]) -> None:
-        """Resizes parameterised tables to the window: from that of pre-training, where they have as many rows."""
+        """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
         for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
             for j in range(depth):
                 key = f'{prefix}layers.{i}.blocks.{j}.attn.relative_position_bias_table'
                 table = state_dict.get(key)
                 if table is not None and table.ndim == 2 and table.shape[1] == heads:  # else torch says what is wrong
-                    state_dict[key] = resize_table(table, table_window(table.shape[0], [windows[i], own]), own)
+                    old = table_window(table.shape[0], windows[i], otherwise=own)
+                    state_dict[key] = resize_table(table, old, own)
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
