@@ -283,6 +283,8 @@ def test_half_precision_weights(dtype, rng):
     (dict(arch=dict(embed_dims=8, depths=[2] * 5, num_heads=[2] * 5)), 'arch.depths must be one to four integers'),
     (dict(arch=dict(embed_dims=8, depths=[2], num_heads=[3])), 'arch.num_heads must divide .*8.*got 3'),
     (dict(window_size=1), 'window_size must be >= 2 tokens, got 1'),
+    (dict(window_size=2**40), 'window_size must be <= 4096 tokens, got 1099511627776'),
+    (dict(pretrained_window_sizes=[8, 8, (8, 4097), 8]), r'sizes\[2\] must be <= 4096 tokens, got \(8, 4097\)'),
     (dict(window_size=[8, 8, 8, (8, 1)]), r'window_size\[3\] must be >= 2 tokens, got \(8, 1\)'),
     (dict(window_size=[8, 8, 8]), 'window_size must have one entry per stage, 4 in all, got 3'),
     (dict(window_size=8.), 'window_size must be an integer or a list'),

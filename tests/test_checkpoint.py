@@ -9,6 +9,7 @@ from mmswinv2.core.checkpoint import check_complete, config_of, load_backbone, r
 from mmswinv2.core.export import to_layout
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import detect_layout
+from mmswinv2.core.position_bias import resize_table
 
 import peer_files
 import reference
@@ -234,6 +235,22 @@ def test_tensors_of_another_kind_are_an_error(name, value, message):
         read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
 
 
+@pytest.mark.parametrize('windows, message', [
+    ([[4, 4], [4, 2**40], [4, 4]], r'\[1\] must be <= 4096 tokens, got \[4, 1099511627776\]'),
+    ([[4, 4], [4, 4], [1, 4]], r'\[2\] must be >= 2 tokens, got \[1, 4\]'),
+    ([[4, 4], [-4, 4], [4, 4]], r'\[1\] must be >= 2 tokens'), ([[4, 4]], 'one entry per stage, 3 in all, got 1')])
+def test_absurd_windows_in_a_file_are_an_error(windows, message):
+    with pytest.raises(ValueError, match=f'^pretrained_window_sizes.*{message}'):
+        read_backbone_state({**backbone(PLAIN).state_dict(), 'pretrained_window_sizes': torch.tensor(windows)})
+
+
+def test_coordinates_of_absurd_windows_are_an_error():
+    state = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'], [4] * 3, [4] * 3)['model']
+    for change in (lambda x: x * 1e-30, lambda x: x[:, :1, :1].expand(1, 2**20 + 1, 2**20 + 1, 2)):
+        with pytest.raises(ValueError, match='must hold log-spaced or linear coordinates|of at most 4096 tokens'):
+            read_backbone_state({**state, COORDS: change(state[COORDS])})
+
+
 COORDS = 'layers.0.blocks.0.attn.relative_coords_table'
 
 
@@ -279,13 +296,13 @@ def test_weights_of_other_shapes_in_other_layouts_are_an_error(layout, name, val
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_linear_coordinates_in_half_precision_are_linear(dtype):
-    from mmswinv2.core.checkpoint import _solve_coordinates
+    from mmswinv2.core.coordinates import solve_coordinates
     from mmswinv2.core.position_bias import relative_coordinates
     for window, pretrained in ((8, 12), (16, 16), (24, 12), (7, 7)):
         for log_spaced in (False, True):
             table = relative_coordinates((window,) * 2, (pretrained,) * 2, log_spaced=log_spaced, dtype=torch.float64)
             kind = 'log_cpb' if log_spaced else 'linear_cpb'
-            assert _solve_coordinates('x', table.to(dtype), (window,) * 2)[1] == kind
+            assert solve_coordinates('x', table.to(dtype), (window,) * 2)[1] == kind
 
 
 def test_a_gap_among_blocks_is_an_error():
@@ -387,3 +404,75 @@ def test_a_public_table_says_its_window():
     with pytest.raises(ValueError, match=r'pre-trained with, \[8, 6, 4\], got \[16, 16, 16\]'):
         load_backbone(backbone(PLAIN, window_size=16, pretrained_window_sizes=None, position_bias='parameterized'),
                       found)
+
+
+TABLE = 'layers.{}.blocks.0.attn.relative_position_bias_table'
+
+
+def parameterized(seed=0, **options):
+    return backbone(PLAIN, seed=seed, position_bias='parameterized', **options)
+
+
+def without_windows(state):
+    return {k: v for k, v in state.items() if k != 'pretrained_window_sizes'}
+
+
+@pytest.mark.parametrize('says', [True, False])
+@pytest.mark.parametrize('reader', [True, False])
+@pytest.mark.parametrize('old, new', [((8, 2), (5, 3)), ((23, 3), (8, 8)), ((8, 8), (23, 3)),
+                                      ((5, 3), (8, 2))])
+def test_a_table_with_as_many_rows_is_of_the_window_of_pretraining(old, new, reader, says):
+    """45 rows are 15 x 3 and 9 x 5: what a file or the config says decides."""
+    state = parameterized(window_size=[old] * 3, pretrained_window_sizes=None).state_dict()
+    net = parameterized(seed=1, window_size=[new] * 3, pretrained_window_sizes=[old] * 3)
+
+    def load(net, state):
+        load_backbone(net, read_backbone_state(state)) if reader else net.load_state_dict(state)
+    load(net, state if says else without_windows(state))
+    size, resized = [2 * n - 1 for n in new], net.state_dict()
+    for stage in range(3):
+        table = state[TABLE.format(stage)]
+        image = table.T.reshape(1, -1, 2 * old[0] - 1, 2 * old[1] - 1)
+        expected = torch.nn.functional.interpolate(image, size=size, mode='bicubic')[0].flatten(1).T
+        assert expected.shape == table.shape and not torch.equal(expected, table)
+        torch.testing.assert_close(resized[TABLE.format(stage)], expected, rtol=1e-12, atol=1e-12)
+    again = parameterized(seed=2, window_size=[new] * 3, pretrained_window_sizes=[old] * 3)
+    load(again, resized)  # as a resumed run does: it is not resized again
+    assert_same(dict(again.state_dict()), dict(resized))
+    assert read_backbone_state(resized).pretrained_window_sizes == (new,) * 3
+    load(parameterized(window_size=[new] * 3, pretrained_window_sizes=None), resized)
+    with pytest.raises(ValueError, match='pretrained_window_sizes must be what the checkpoint was pre-trained with'):
+        load(parameterized(window_size=[new] * 3, pretrained_window_sizes=7), state)
+
+
+@pytest.mark.parametrize('old, new', [((5, 3), (8, 2)), ((5, 3), (3, 5)), ((8, 8), (23, 3)), ((23, 3), (8, 8))])
+def test_a_resized_table_is_not_taken_for_that_of_another_window(old, new):
+    """A second change of the window, from one to another with as many rows; the weights were pre-trained with 7."""
+    state = parameterized(window_size=[old] * 3, pretrained_window_sizes=7).state_dict()
+    said = state['pretrained_window_sizes'].tolist()
+    assert said == ([[7, 7]] if old[0] == old[1] else [list(old)]) * 3
+    if old[0] != old[1]:
+        with pytest.raises(ValueError, match=rf'pre-trained with, \[\({old[0]}, {old[1]}\), .* got \[7, 7, 7\]'):
+            parameterized(window_size=[new] * 3, pretrained_window_sizes=7).load_state_dict(state)
+    net = parameterized(seed=1, window_size=[new] * 3, pretrained_window_sizes=said)
+    load_backbone(net, read_backbone_state(state))
+    table = state[TABLE.format(0)]
+    expected = resize_table(table, old, new)
+    assert expected.shape == table.shape and not torch.equal(expected, table)
+    torch.testing.assert_close(net.state_dict()[TABLE.format(0)], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_table_that_is_not_square_is_what_the_config_says():
+    state = without_windows(parameterized(window_size=[(23, 3)] * 3, pretrained_window_sizes=None).state_dict())
+    net = parameterized(seed=1, window_size=[(23, 3)] * 3, pretrained_window_sizes=[(23, 3)] * 3)
+    load_backbone(net, read_backbone_state(state))
+    assert_same(without_windows(net.state_dict()), dict(state))
+    assert read_backbone_state(state).pretrained_window_sizes == ((8, 8),) * 3  # without a config: square
+
+
+def test_a_table_of_a_window_that_nobody_says_is_an_error():
+    state = without_windows(parameterized(window_size=[(8, 2)] * 3, pretrained_window_sizes=None).state_dict())
+    with pytest.raises(ValueError, match='set pretrained_window_sizes in the config'):
+        load_backbone(parameterized(window_size=[(5, 3)] * 3, pretrained_window_sizes=None), read_backbone_state(state))
+    with pytest.raises(ValueError, match='square or one of .* got 45'):
+        check_complete(read_backbone_state(state))

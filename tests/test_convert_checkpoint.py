@@ -145,6 +145,11 @@ def test_a_bad_file_is_one_line_and_no_output(name, message, state, tmp_path, ca
     (['--window-size', '8'], '--window-size must be given with --to microsoft only, got --to mmswinv2'),
     (['--to', 'microsoft', '--image-size', '100'], 'image_size must be a multiple of 16 px for microsoft, got 100'),
     (['--to', 'microsoft', '--image-size', '176', '--window-size', '8'], 'a map of 44 tokens and windows of 8'),
+    (['--to', 'microsoft', '--window-size', '100000'], 'window_size must be <= 4096 tokens, got 100000'),
+    (['--to', 'microsoft', '--window-size', '1024'], 'buffers of at most 8 GiB for microsoft, got'),
+    (['--to', 'microsoft', '--window-size', '8', '--image-size', str(2**40)], 'at most 8 GiB for microsoft, got'),
+    (['--pretrained-window-sizes', '9' * 20], 'must be <= 4096 tokens, got 99999999999999999999'),
+    (['--pretrained-window-sizes', '8', '8', '5000'], '--pretrained-window-sizes[2] must be <= 4096 tokens, got 5000'),
 ])
 def test_options_that_do_not_fit(args, message, state, tmp_path, capsys):
     torch.save(dict(state), tmp_path / 'a.pth')

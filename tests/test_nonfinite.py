@@ -92,3 +92,35 @@ def test_a_loss_scale_may_skip_some_steps(bad, stops, tmp_path):
 def test_max_skipped_is_checked(value):
     with pytest.raises(ValueError, match=f'max_skipped must be a whole number >= 0, got {value!r}'):
         NonFiniteHook(max_skipped=value)
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('how', ['load_from', 'resume', 'last', 'validation', 'test'])
+def test_weights_that_are_not_finite_are_not_used(how, value, tmp_path):
+    """Of a model without anything of ours in it: the hook is what the user asked for."""
+    toy.runner(tmp_path, iters=2).train()
+    path = tmp_path / 'iter_2.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint['state_dict']['layer.bias'][1] = value
+    torch.save(checkpoint, path)
+    runner = toy.runner(tmp_path, iters=4, resume=how in ('resume', 'last'),
+                        load_from=None if how == 'last' else str(path))
+    what = how if how in ('validation', 'test') else 'training'
+    with pytest.raises(ValueError, match=f'finite weights before (a )?{what}, got NaN .* in 1 of 2: layer.bias$'):
+        if what == 'training':
+            runner.train()
+        else:
+            runner.load_or_resume()
+            runner.call_hook('before_val' if how == 'validation' else 'before_test')
+    assert runner.model.calls == 0
+
+
+def test_buffers_may_hold_infinities(tmp_path):
+    class Masked(toy.Toy):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer('mask', torch.tensor(float('-inf')))
+    toy.runner(tmp_path, iters=2, model=Masked()).train()
+    model = Masked()
+    toy.runner(tmp_path, iters=4, model=model, load_from=str(tmp_path / 'iter_2.pth'), resume=True).train()
+    assert model.calls == 2

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from mmswinv2.core.checkpoint import WINDOWS_KEY, check_complete, read_backbone_state
-from mmswinv2.core.checks import to_pairs
-from mmswinv2.core.export import TARGETS, square, to_layout
+from mmswinv2.core.checks import square, to_windows
+from mmswinv2.core.export import TARGETS, to_layout
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import LAYOUTS
 
@@ -62,8 +62,7 @@ def convert(args: argparse.Namespace) -> None:
     found = read_backbone_state(read_file(args.src), source=args.source, prefix=args.prefix)
     num_stages = 1 + max(int(k.split('.')[1]) for k in found.state if k.startswith('layers.'))
     if args.pretrained_window_sizes is not None:
-        given = to_pairs('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), num_stages, minimum=2,
-                         unit='tokens')
+        given = to_windows('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), num_stages)
         if found.pretrained_window_sizes not in (None, given):
             raise ValueError(f'--pretrained-window-sizes must be what SRC says, '
                              f'{square(found.pretrained_window_sizes)}, got {square(given)}')

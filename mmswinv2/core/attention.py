@@ -41,8 +41,6 @@ from .position_bias import (
     ContinuousBias,
     bias_from_table,
     crop_table,
-    resize_table,
-    table_window,
 )
 from .precision import without_autocast
 from .windows import AxisWindows, balanced_window, pad_map, window_kinds, window_partition, window_reverse
@@ -233,15 +231,6 @@ class WindowAttention(nn.Module):
         height, width = self.window_size
         table = self.relative_position_bias_table.t().view(-1, 2 * height - 1, 2 * width - 1)
         return crop_table(table, window)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        key = prefix + 'relative_position_bias_table'
-        if self.position_bias == 'parameterized' and key in state_dict:
-            table = state_dict[key]
-            if table.ndim == 2 and table.shape[1] == self.logit_scale.shape[0]:  # else torch says what is wrong
-                old = table_window(table.shape[0], [self.window_size, self.pretrained_window])
-                state_dict[key] = resize_table(table, old, self.window_size)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
         """Attends within windows.

@@ -5,6 +5,7 @@ error. See ``layouts.py`` for the rules and ``docs/checkpoints.md`` for their us
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from .arch import ARCHS, get_arch
-from .checks import Pair
+from .checks import Pair, to_windows
+from .coordinates import read_coordinates
+from .finite import check_finite
 from .layouts import COORDS, LAYOUTS, OWN, detect_layout, find_prefix, first
-from .position_bias import POSITION_BIASES, relative_coordinates, table_window
+from .position_bias import table_rows, table_window
 
 CONTAINERS = ('state_dict', 'model', 'module')
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
@@ -36,6 +39,7 @@ class BackboneState:
         dropped: Names in the file that were not used, by rule.
         window_sizes: (h, w) in tokens per stage, where coordinates or tables in the file show it.
         position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
+        windows_assumed: Whether the file does not say its windows, and they are those of square tables of as many rows.
     """
 
     state: dict[str, Tensor]
@@ -44,6 +48,7 @@ class BackboneState:
     dropped: dict[str, list[str]] = field(default_factory=dict)
     window_sizes: tuple[Pair, ...] | None = None
     position_bias: str | None = None
+    windows_assumed: bool = False
 
     @property
     def pretrained_window_sizes(self) -> tuple[Pair, ...] | None:
@@ -99,7 +104,8 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
         The weights; tensors are those of ``checkpoint`` or, where they had to be rearranged, new ones.
 
     Raises:
-        ValueError: if the file holds no weights, none under ``prefix``, or names that no rule knows.
+        ValueError: if the file holds no weights, none under ``prefix``, names that no rule knows, or weights of the
+            backbone that are not finite.
     """
     if source != 'auto' and source not in LAYOUTS:
         raise ValueError(f'source must be one of auto, {", ".join(LAYOUTS)}, got {source!r}')
@@ -159,65 +165,26 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
         if name == WINDOWS_KEY:
             _check_tensor(name, value, value.ndim == 2 and value.shape[1] == 2 and not value.is_floating_point(),
                           'integers, of shape (stages, 2)')
+            to_windows(name, value.tolist(), num_stages)
         else:
             ndim = next((n for end, n in RANKS.items() if name.endswith(end)), 1)
             _check_tensor(name, value, value.ndim == ndim and value.is_floating_point(),
                           f'floating-point numbers along {ndim} axes')
+    check_finite('checkpoint', state)
 
-    windows, pretrained, kind = _read_coordinates(coords, num_stages)
+    windows, pretrained, kind = read_coordinates(coords, num_stages)
     tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
-    if WINDOWS_KEY not in state and all(t is not None for t in tables):
-        windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
+    assumed = WINDOWS_KEY not in state and all(t is not None for t in tables)
+    if assumed:
+        with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
+            windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
     if pretrained is not None:
         said = state.setdefault(WINDOWS_KEY, torch.tensor(pretrained, dtype=torch.int64))
         if said.tolist() != [list(pair) for pair in pretrained]:
             raise ValueError(f'{WINDOWS_KEY} must be what the coordinates in the checkpoint are normalised by, '
                              f'{[list(pair) for pair in pretrained]}, got {said.tolist()}')
-    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind)
-
-
-def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
-    """What the coordinates kept in a file say: windows, pre-training windows and kind of bias; None where unsaid."""
-    found: dict[int, tuple[Pair, Pair, str]] = {}
-    for name, table in coords.items():
-        stage = int(COORDS.fullmatch(name)[2])
-        if table.ndim != 4 or table.shape[0] != 1 or table.shape[3] != 2 or min(table.shape[1:3]) < 3:
-            raise ValueError(f'{name} must have the shape (1, 2h-1, 2w-1, 2), got {tuple(table.shape)}')
-        window = tuple((n + 1) // 2 for n in table.shape[1:3])
-        pretrained, kind = _solve_coordinates(name, table[0], window)
-        if found.setdefault(stage, (window, pretrained, kind)) != (window, pretrained, kind):
-            raise ValueError(f'{name} must be the same in all blocks of a stage')
-    if not found:
-        return None, None, None
-    if set(found) != set(range(num_stages)):
-        raise ValueError(f'relative_coords_table must be there for all {num_stages} stages or none, got stages '
-                         f'{sorted(found)}')
-    windows, pretrained, kinds = zip(*(found[i] for i in range(num_stages)))
-    if len(set(kinds)) > 1:
-        raise ValueError(f'relative_coords_table must be of one kind in all stages, got {", ".join(kinds)}')
-    return windows, pretrained, kinds[0]
-
-
-def _solve_coordinates(name: str, table: Tensor, window: Pair) -> tuple[Pair, str]:
-    """The pre-training window that coordinates were normalised by, and whether they are log-spaced."""
-    corner = table[-1, -1].double().tolist()  # coordinates of the largest offset, (h, w)
-    if not all(0 < c < 100 for c in corner):  # NaN is not either
-        raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
-    # computed in float32 also where they were cast to float64 later
-    tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)
-    fits: list[tuple[float, Pair, str]] = []
-    for kind in POSITION_BIASES[:2]:
-        largest = [(2**(3 * c) - 1) / 8 if kind == 'log_cpb' else c for c in corner]  # (W - 1) / (P - 1)
-        pretrained = tuple(1 + round((w - 1) / x) for w, x in zip(window, largest))
-        if min(pretrained) < 2:
-            continue
-        ours = relative_coordinates(window, pretrained, log_spaced=kind == 'log_cpb', dtype=torch.float64)
-        theirs = table.double().cpu()
-        if torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance):
-            fits.append(((ours - theirs).abs().max().item(), pretrained, kind))
-    if fits:  # coordinates in half precision may be near to both kinds
-        return min(fits)[1:]
-    raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
+    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind,
+                         assumed)
 
 
 def config_of(found: BackboneState) -> dict:
@@ -261,7 +228,7 @@ def config_of(found: BackboneState) -> dict:
         known = found.pretrained_window_sizes
         config['window_size'] = [
             table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
-                         [known[i]] if known else []) for i in range(num_stages)]
+                         known[i] if known else None) for i in range(num_stages)]
     elif found.position_bias == 'linear_cpb':
         config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:
@@ -329,6 +296,10 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
                     'set pretrained_window_sizes in the config of the backbone')
         raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
     taken = {k: v for k, v in state.items() if k in own}
+    if found.windows_assumed and net.pretrained_window_given and all(
+            table_rows(window) == state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0]
+            for i, window in enumerate(net.pretrained_window_sizes)):
+        taken.pop(WINDOWS_KEY, None)  # the config knows better than the assumption
     text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}'
     fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]
     unused = [k for k in state if k not in own]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 
 Pair = tuple[int, int]
+MAX_WINDOW = 4096  # tokens along an axis: all of an image of 16384 px at the first stage
 
 
 def is_int(value: object) -> bool:
@@ -92,6 +93,25 @@ def to_pairs(name: str, value: int | Sequence, num_stages: int, *, minimum: int,
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
     return tuple(to_pair(f'{name}[{i}]', v, minimum=minimum, unit=unit) for i, v in enumerate(value))
+
+
+def to_windows(name: str, value: int | Sequence, num_stages: int) -> tuple[Pair, ...]:
+    """Turns window sizes in tokens, in the forms of :func:`to_pairs`, into (h, w) per stage.
+
+    Raises:
+        ValueError: as :func:`to_pairs`, or if a window is below 2 tokens or above ``MAX_WINDOW``.
+    """
+    windows = to_pairs(name, value, num_stages, minimum=2, unit='tokens')
+    for i, window in enumerate(windows):
+        if max(window) > MAX_WINDOW:
+            got = value if is_int(value) else value[i]
+            raise ValueError(f'{name if is_int(value) else f"{name}[{i}]"} must be <= {MAX_WINDOW} tokens, got {got!r}')
+    return windows
+
+
+def square(windows: Sequence[Pair]) -> list:
+    """Windows as they stand in configs: an int where both sides are equal."""
+    return [h if h == w else (h, w) for h, w in windows]
 
 
 def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from .checkpoint import WINDOWS_KEY, BackboneState, check_complete
-from .checks import Pair, to_pairs
+from .checks import square, to_windows
 from .position_bias import relative_coordinates
 from .windows import AxisWindows
 
+MAX_BUFFERS = 8 * 2**30  # bytes
 TARGETS = ('mmswinv2', 'microsoft', 'timm', 'transformers')
 
 
@@ -114,8 +115,7 @@ def _microsoft_buffers(found: BackboneState, config: Mapping, num_stages: int, w
     if pretrained is None:
         raise ValueError('pretrained_window_sizes must be given: the checkpoint does not say them, and the '
                          "release's buffers depend on them")
-    windows = pretrained if window_size is None else to_pairs('window_size', window_size, num_stages, minimum=2,
-                                                              unit='tokens')
+    windows = pretrained if window_size is None else to_windows('window_size', window_size, num_stages)
     if any(h != w for h, w in (*windows, *pretrained)):
         raise ValueError(f'window_size and pretrained_window_sizes must be square for microsoft, got {windows} and '
                          f'{pretrained}')
@@ -123,19 +123,24 @@ def _microsoft_buffers(found: BackboneState, config: Mapping, num_stages: int, w
     image_size = stride * windows[-1][0] if image_size is None else image_size
     if image_size < stride or image_size % stride:
         raise ValueError(f'image_size must be a multiple of {stride} px for microsoft, got {image_size}')
+    blocks = []  # name, stage, tokens of a window, tokens of the map, whether windows are shifted
+    for name in found.state:
+        match = re.fullmatch(r'(layers\.(\d)\.blocks\.(\d+)\.)attn\.logit_scale', name)
+        if match:
+            stage, resolution = int(match[2]), image_size // (4 * 2**int(match[2]))
+            size = min(windows[stage][0], resolution)  # the release shrinks a window to the map
+            blocks.append((match[1], stage, size, resolution, int(match[3]) % 2 == 1 and resolution > size))
+    total = sum(8 * (2 * size - 1)**2 + 8 * size**4 + 4 * shifted * (resolution * size)**2
+                for _, _, size, resolution, shifted in blocks)  # bytes
+    if total > MAX_BUFFERS:
+        raise ValueError(f'window_size and image_size must give buffers of at most {MAX_BUFFERS / 2**30:.0f} GiB for '
+                         f'microsoft, got {total / 2**30:.3g} GiB for windows of {square(windows)} tokens and '
+                         f'{image_size} px')
     buffers = {}
-    for name, value in found.state.items():
-        match = re.fullmatch(r'layers\.(\d)\.blocks\.(\d+)\.attn\.logit_scale', name)
-        if match is None:
-            continue
-        stage, block = int(match[1]), int(match[2])
-        resolution = image_size // (4 * 2**stage)
-        size = min(windows[stage][0], resolution)  # the release shrinks a window to the map
-        stem = name.removesuffix('attn.logit_scale')
-        coords = relative_coordinates((size, size), pretrained[stage])
-        buffers[f'{stem}attn.relative_coords_table'] = coords[None]
+    for stem, stage, size, resolution, shifted in blocks:
+        buffers[f'{stem}attn.relative_coords_table'] = relative_coordinates((size, size), pretrained[stage])[None]
         buffers[f'{stem}attn.relative_position_index'] = _pair_index(size)
-        if block % 2 and resolution > size:
+        if shifted:
             buffers[f'{stem}attn_mask'] = _shift_mask(resolution, size)
     return buffers
 
@@ -159,8 +164,3 @@ def _shift_mask(resolution: int, size: int) -> Tensor:
     ids = 3 * regions[:, None, :, None] + regions[None, :, None, :]  # (nWh, nWw, Wh, Ww)
     ids = ids.reshape(axis.count**2, size * size)
     return torch.where(ids[:, :, None] == ids[:, None, :], 0., -100.)
-
-
-def square(windows: Sequence[Pair]) -> list:
-    """Windows as they stand in configs: an int where both sides are equal."""
-    return [h if h == w else (h, w) for h, w in windows]

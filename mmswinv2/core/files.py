@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import shutil
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -13,19 +14,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-_NOT_WHOLE = 'checkpoint must be a whole file that torch.save wrote (read with weights_only=True), got {}'
+_NOT_WHOLE = 'checkpoint must be a whole {}, got {}'
+SAFETENSORS = '.safetensors'
+_TORCH = 'file that torch.save wrote (read with weights_only=True)'
+_ZIP, _PICKLE = b'PK\x03\x04', b'\x80'  # what torch's files begin with, from 1.6 on and before
 
 
 def load_weights(path: str):
     """torch's own reading of weights and plain values."""
-    return torch.load(path, map_location='cpu', weights_only=True)
+    with open(path, 'rb') as file:  # of a path torch looks at the name
+        return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_weights) -> Mapping:
     """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
+    The first bytes tell safetensors from torch's files; where they are neither's, the name does.
+
     Args:
-        path: A ``.safetensors`` file, or one that ``torch.save`` wrote, packed by a zip tool or not.
+        path: A safetensors file, or one that ``torch.save`` wrote, packed by a zip tool or not.
         load: Reads the latter; raises ``pickle.UnpicklingError`` where it refuses what is in it.
 
     Raises:
@@ -37,31 +44,57 @@ def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_w
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint must be a file, there is none at {path}')
-    if path.suffix == '.safetensors':
-        safetensors = _safetensors()
-        try:
-            return safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as e:
-            raise ValueError(f'checkpoint must be a whole safetensors file, got {path}: {_line(e)}') from e
     try:
-        if zipfile.is_zipfile(path) and (why := why_damaged(path)):
-            raise ValueError(why)
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what torch warns of is an error below
-            checkpoint = load(str(path))
-    except pickle.UnpicklingError as e:
-        what = re.search(r'GLOBAL (\S+)|unrecognized function (\S+)', str(e))
-        if what is None:
-            raise ValueError(_NOT_WHOLE.format(path)) from e
-        raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
-                         f'{what[1] or what[2]}; code in a file is not run: save its weights alone') from e
-    except PermissionError as e:
+        with path.open('rb') as file:
+            begin = file.read(9)
+    except OSError as e:
         raise ValueError(f'checkpoint must be readable, got {path} ({e.strerror})') from e
-    except Exception as e:  # a damaged pickle can raise anything
-        raise ValueError(f'{_NOT_WHOLE.format(path)} ({_line(e)})') from e
+    named = path.suffix.lower() == SAFETENSORS and not begin.startswith((_ZIP, _PICKLE))
+    if named or _begins_safetensors(begin, path.stat().st_size):
+        return _read_safetensors(path)
+    checkpoint = _read_torch(path, load, zipped=begin.startswith(_ZIP))
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
+
+
+def _begins_safetensors(begin: bytes, size: int) -> bool:
+    """Whether a file begins with the length of a JSON object that it has room for."""
+    return begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    safetensors = _safetensors()
+    try:
+        # copied, since these are mapped from the file: who writes into that later would end the process
+        return {name: value.clone() for name, value in safetensors.torch.load_file(path).items()}
+    except Exception as e:  # it has its own, and torch has others for what it cannot represent
+        raise ValueError(f'{_NOT_WHOLE.format("safetensors file", path)}: {_line(e)}') from e
+
+
+def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool):
+    if zipped and (why := why_damaged(path)):
+        raise ValueError(f'{_NOT_WHOLE.format(_TORCH, path)} ({why})')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what torch warns of is an error below
+            return load(str(path))
+    except Exception as e:  # a damaged pickle can raise anything
+        what = re.search(r'GLOBAL ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)
+        if isinstance(e, pickle.UnpicklingError) and what and (zipped or _may_exist(what[1])):
+            raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
+                             f'{what[1]}; code in a file is not run: save its weights alone') from e
+        why = f' ({_line(e)})' if not isinstance(e, pickle.UnpicklingError) else ''  # that is advice for others
+        if not zipped and zipfile.is_zipfile(path):
+            why = ' (a zip file with something else before it)'
+        raise ValueError(_NOT_WHOLE.format(_TORCH, path) + why) from e
+
+
+def _may_exist(name: str) -> bool:
+    """Whether a module may have such a name, as far as shows without importing one."""
+    module, _, attribute = name.rpartition('.')
+    module = sys.modules.get(module or 'builtins')
+    return module is None or module.__name__ == '__main__' or hasattr(module, attribute)
 
 
 def why_damaged(path: Path) -> str | None:
@@ -82,7 +115,8 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
     """Writes a checkpoint under another name first, so that ``path`` is the whole file or what it was.
 
     Args:
-        path: Where to; ``.safetensors`` for that format, else for ``torch.load``.
+        path: Where to; ``.safetensors``, in any case, for that format, else for ``torch.load``. It gets the mode of a
+            new file, also where there was one.
         weights: Names and tensors.
         container: Key under which the weights are put, such as ``'state_dict'``; None: as they are. A safetensors
             file always holds them as they are.
@@ -98,17 +132,18 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
         raise ValueError(f'the output must be in a folder that exists, got {path}')
     if path.exists() and not path.is_file():
         raise ValueError(f'the output must be a file or absent, got {path}, which is something else')
-    # a view would be saved with all that it is a view of, and safetensors refuses what shares memory
-    own = {k: v.detach() if v.untyped_storage().nbytes() == v.nbytes and v.is_contiguous() else
-           v.detach().clone(memory_format=torch.contiguous_format) for k, v in weights.items()}
+    own = {k: _own(v) for k, v in weights.items()}
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
-        if path.suffix == '.safetensors':
+        part.touch()
+        mode = part.stat().st_mode  # by the umask; safetensors would have 0600
+        if path.suffix.lower() == SAFETENSORS:
             _safetensors().torch.save_file(own, part, metadata={'format': 'pt', **(meta or {})})
         elif container is None:
             torch.save(own, part)
         else:
             torch.save({container: own, 'meta': dict(meta or {})}, part)
+        part.chmod(mode)
         put_in_place(part, path)
     except ImportError:
         raise
@@ -116,6 +151,18 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
         raise OSError(f'the output could not be written to {path}: {_line(e)}') from e
     finally:
         part.unlink(missing_ok=True)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A tensor as it reads, with memory of its own.
+
+    A view would be saved with all that it is a view of; safetensors refuses what shares memory, and writes numbers
+    without a sign that is taken when they are read.
+    """
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    if tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.is_contiguous():
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def put_in_place(part: Path, path: Path) -> None:

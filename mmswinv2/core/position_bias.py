@@ -10,7 +10,6 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isqrt
 
 import torch
@@ -114,24 +113,30 @@ def crop_table(table: Tensor, window: Pair) -> Tensor:
     return table[:, top:top + 2 * window[0] - 1, left:left + 2 * window[1] - 1]
 
 
-def table_window(rows: int, known: Sequence[Pair] = ()) -> Pair:
-    """The window of a parameterised table, from its number of rows.
+def table_rows(window: Pair) -> int:
+    """Rows of the parameterised table of a window (h, w): one per offset. Windows may have as many as another."""
+    return (2 * window[0] - 1) * (2 * window[1] - 1)
+
+
+def table_window(rows: int, said: Pair | None = None, *, otherwise: Pair | None = None) -> Pair:
+    """The window of a parameterised table, from its number of rows: ``said``, a square one, or ``otherwise``.
 
     Args:
         rows: Rows of the table.
-        known: Windows to try first, (h, w) in tokens; a table of none of them is that of a square window.
+        said: The window to try first, (h, w) in tokens.
+        otherwise: The window to try last.
 
     Raises:
-        ValueError: if the table is none of a known or a square window.
+        ValueError: if no such window has that many rows.
     """
-    for h, w in known:
-        if rows == (2 * h - 1) * (2 * w - 1):
-            return h, w
     side = isqrt(rows)
-    if side * side != rows or side % 2 == 0:
-        raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
-                         f'or one of {list(known)}, got {rows}')
-    return (side + 1) // 2, (side + 1) // 2
+    square = ((side + 1) // 2,) * 2
+    for window in (said, square, otherwise):
+        if window is not None and rows == table_rows(window):
+            return window
+    known = [window for window in (said, otherwise) if window]
+    raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
+                     f'or one of {known}, got {rows}')
 
 
 def resize_table(table: Tensor, old: Pair, new: Pair) -> Tensor:

@@ -17,8 +17,20 @@ from torch import Tensor, nn
 
 from .arch import get_arch
 from .attention import WindowAttention
-from .checks import Pair, check_bool, check_int, check_rate, hidden_channels, is_int, is_list, to_flags, to_pairs
+from .checks import (
+    Pair,
+    check_bool,
+    check_int,
+    check_rate,
+    hidden_channels,
+    is_int,
+    is_list,
+    square,
+    to_flags,
+    to_windows,
+)
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+from .position_bias import resize_table, table_rows, table_window
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
 NORM_PLACEMENTS = ('res_post', 'pre')
@@ -93,8 +105,8 @@ class SwinTransformerV2(nn.Module):
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, ``'giant'`` (1.06B, SimMIM), ``'g'``
             (3.0B, the paper's SwinV2-G), or a dict with ``embed_dims``, ``depths``, ``num_heads`` and optionally
             ``extra_norm_every_n_blocks``; one to four stages.
-        window_size: In tokens, >= 2: an int, or one entry per stage, each an int or (h, w). Along an axis where the
-            map is no larger than the window, the map is one unshifted window.
+        window_size: In tokens, 2 to 4096: an int, or one entry per stage, each an int or (h, w). Along an axis where
+            the map is no larger than the window, the map is one unshifted window.
         pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
             normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
             same as ``window_size`` (training from scratch).
@@ -115,7 +127,7 @@ class SwinTransformerV2(nn.Module):
             that windows hold less padding; the bias of a continuous kind is that of the smaller window.
         mask_padding: Whether tokens that pad a map to whole windows are masked; False as in the authors' dense code.
         position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'`` (a table, resized on load when the
-            window is another one).
+            window is another one; ``docs/checkpoints.md`` says how that is told).
         norm_placement: ``'res_post'``: residual post-norm; ``'pre'``: the arrangement of Swin V1, norms before
             attention, MLP and the reduction of patch merging (for comparison; attention stays the cosine one).
 
@@ -138,10 +150,14 @@ class SwinTransformerV2(nn.Module):
         super().__init__()
         self.arch = get_arch(arch)
         num_stages = len(self.arch.depths)
-        self.window_sizes = to_pairs('window_size', window_size, num_stages, minimum=2, unit='tokens')
+        self.window_sizes = to_windows('window_size', window_size, num_stages)
         self.pretrained_window_given = pretrained_window_sizes is not None
         self.pretrained_window_sizes: tuple[Pair, ...] = self.window_sizes if pretrained_window_sizes is None else (
-            to_pairs('pretrained_window_sizes', pretrained_window_sizes, num_stages, minimum=2, unit='tokens'))
+            to_windows('pretrained_window_sizes', pretrained_window_sizes, num_stages))
+        # what a state dict says: of a table, its own window where its rows do not tell that
+        self.saved_window_sizes = tuple(
+            own if position_bias == 'parameterized' and (own[0] != own[1] or table_rows(own) == table_rows(pretrained))
+            else pretrained for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
         self.out_indices = _check_out_indices(out_indices, num_stages)
         with_cp = to_flags('with_cp', with_cp, num_stages)
         if norm_placement not in NORM_PLACEMENTS:
@@ -263,23 +279,33 @@ class SwinTransformerV2(nn.Module):
                               error_msgs) -> None:
         key = prefix + self.pretrained_window_key
         saved = state_dict.pop(key, None)
+        windows = self.pretrained_window_sizes
         if saved is not None:
-            self._check_pretrained_windows(saved.tolist())
+            windows = tuple(map(tuple, saved.tolist()))
+            self._check_pretrained_windows(windows)
         elif not self.pretrained_window_given:
             missing_keys.append(key)  # a checkpoint that does not know its window needs a config that does
+        self._resize_tables(state_dict, prefix, windows)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
 
-    def _check_pretrained_windows(self, saved: list[list[int]]) -> None:
-        configured = [list(pair) for pair in self.pretrained_window_sizes]
-        if saved != configured:
+    def _check_pretrained_windows(self, saved: tuple[Pair, ...]) -> None:
+        configured = self.pretrained_window_sizes
+        if len(saved) != len(configured) or any(
+                window not in pair for window, pair in zip(saved, zip(configured, self.saved_window_sizes))):
             raise ValueError(
-                f'pretrained_window_sizes must be what the checkpoint was pre-trained with, {_short(saved)}, '
-                f'got {_short(configured)}; set pretrained_window_sizes={_short(saved)} in the config of the backbone')
+                f'pretrained_window_sizes must be what the checkpoint was pre-trained with, {square(saved)}, '
+                f'got {square(configured)}; set pretrained_window_sizes={square(saved)} in the config of the backbone')
 
-
-def _short(pairs: list[list[int]]) -> list:
-    return [h if h == w else (h, w) for h, w in pairs]
+    def _resize_tables(self, state_dict: dict, prefix: str, windows: tuple[Pair, ...]) -> None:
+        """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
+        for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
+            for j in range(depth):
+                key = f'{prefix}layers.{i}.blocks.{j}.attn.relative_position_bias_table'
+                table = state_dict.get(key)
+                if table is not None and table.ndim == 2 and table.shape[1] == heads:  # else torch says what is wrong
+                    old = table_window(table.shape[0], windows[i], otherwise=own)
+                    state_dict[key] = resize_table(table, old, own)
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
@@ -299,5 +325,5 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _save_pretrained_windows(module: SwinTransformerV2, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    windows = torch.tensor(module.pretrained_window_sizes, dtype=torch.int64, device='cpu')
+    windows = torch.tensor(module.saved_window_sizes, dtype=torch.int64, device='cpu')
     state_dict[prefix + module.pretrained_window_key] = windows

@@ -82,7 +82,8 @@ def load_run(path: str):
     """
     module = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError,
                              load=lambda f, **kwargs: _Unpickler(f, **kwargs).load())
-    return torch.load(path, map_location='cpu', weights_only=False, pickle_module=module)
+    with open(path, 'rb') as file:  # of a path torch looks at the name
+        return torch.load(file, map_location='cpu', weights_only=False, pickle_module=module)
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)

@@ -1,5 +1,8 @@
-"""A loss or a gradient that is not finite stops training before a step of the optimizer spoils the weights."""
+"""A loss or a gradient that is not finite stops training before a step of the optimizer spoils the weights; weights
+that are not finite are neither trained nor tested."""
 from __future__ import annotations
+
+import itertools
 
 import torch
 from mmengine import dist
@@ -7,15 +10,19 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from ..core.finite import not_finite
+from ..core.layouts import first
 from ..registry import HOOKS
 
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Raises where a loss, or a gradient at the optimizer's step, is infinite or NaN on any process.
+    """Raises where a loss, or a gradient at the optimizer's step, is infinite or NaN on any process, and before
+    training, validation and tests where a weight of the model is, wherever it was loaded from.
 
-    All processes raise together, so that none waits for another. Under a loss scale such steps are skipped, as it
-    means them to be, and a long row of them raises.
+    Buffers are not looked at: some models keep infinities in them, as masks. All processes raise together, so that
+    none waits for another. Under a loss scale steps with such gradients are skipped, as it means them to be, and a
+    long row of them raises.
 
     Args:
         max_skipped: Steps in a row that a loss scale may skip, >= 0. A dynamic one halves itself at each.
@@ -23,6 +30,7 @@ class NonFiniteHook(Hook):
     Raises:
         ValueError: if ``max_skipped`` is negative or no whole number.
         FloatingPointError: in training; the message has the iteration, what is not finite, and the batch's images.
+        ValueError: before training, validation and tests; the message has the number of such weights and first names.
     """
 
     priority = 'VERY_HIGH'
@@ -35,13 +43,22 @@ class NonFiniteHook(Hook):
         self.handles: list = []
 
     def before_train(self, runner) -> None:
-        """Watches the model's losses and the optimizers' steps."""
+        """Checks the weights, and watches the model's losses and the optimizers' steps."""
+        self._check_weights(runner, 'training')
         self.runner = runner
         wrappers = runner.optim_wrapper
         wrappers = list(wrappers.values()) if hasattr(wrappers, 'values') else [wrappers]
         self.scaled = any(getattr(getattr(w, 'loss_scaler', None), 'is_enabled', lambda: False)() for w in wrappers)
         self.handles = [runner.model.register_forward_hook(self._check_losses, with_kwargs=True),
                         *(w.optimizer.register_step_pre_hook(self._check_gradients) for w in wrappers)]
+
+    def before_val(self, runner) -> None:
+        """Checks the weights."""
+        self._check_weights(runner, 'validation')
+
+    def before_test(self, runner) -> None:
+        """Checks the weights."""
+        self._check_weights(runner, 'a test')
 
     def after_train(self, runner) -> None:
         """Leaves the model and the optimizers as they were."""
@@ -59,6 +76,14 @@ class NonFiniteHook(Hook):
         self.skipped = 0 if self.stepped else self.skipped + 1
         if self.skipped > self.max_skipped:
             self._stop(f'the loss scale skipped {self.skipped} steps in a row (max_skipped is {self.max_skipped})')
+
+    @staticmethod
+    def _check_weights(runner, what: str) -> None:
+        weights = {name: _local(p) for name, p in runner.model.named_parameters()}
+        bad = list(dict.fromkeys(itertools.chain(*dist.all_gather_object(not_finite(weights)))))
+        if bad:
+            raise ValueError(f'the model must have finite weights before {what}, got NaN or infinity in {len(bad)} of '
+                             f'{len(weights)}: {first(bad)}')
 
     def _check_losses(self, model: nn.Module, args: tuple, kwargs: dict, losses) -> None:
         if not model.training or not isinstance(losses, dict):

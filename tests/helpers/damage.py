@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""Damages small checkpoints at random and counts what reading them gives, per container. From tests/:
+
+    python helpers/damage.py [NUMBER OF DAMAGES PER CONTAINER] [SEED]
+
+What is allowed: one line of refusal, or the weights bit by bit. Safetensors and torch's format before 1.6 have no
+checksums: other weights that are finite cannot be told from the right ones where the damage is in their numbers.
+"""
+from __future__ import annotations
+
+import io
+import random
+import re
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from unittest import mock
+
+if __name__ == '__main__':
+    sys.path[:0] = [str(Path(__file__).parents[i]) for i in (1, 2)]
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from mmswinv2.core import SwinTransformerV2  # noqa: E402
+from mmswinv2.core.checkpoint import load_backbone, read_backbone_state  # noqa: E402
+from mmswinv2.core.files import read_file  # noqa: E402
+
+import peer_files  # noqa: E402
+from conftest import SMALL, randomize  # noqa: E402
+from helpers.zips import deflated  # noqa: E402
+
+SECONDS, MIB = 10, 300  # that one damage may take; that memory may grow by in all
+RESULTS = ('refused', 'right', 'undetectable', 'wrong')
+
+
+def backbone(seed: int) -> SwinTransformerV2:
+    """A small backbone with other weights per seed."""
+    return randomize(SwinTransformerV2(SMALL, window_size=4, pretrained_window_sizes=4, out_indices=(1,)), seed=seed)
+
+
+def containers(folder: Path) -> dict[str, Path]:
+    """The same weights in each container."""
+    state = dict(backbone(0).state_dict())
+    paths = {name: folder / f'{name}{end}' for name, end in [
+        ('own', '.pth'), ('deflated', '.pth'), ('microsoft', '.pth'), ('legacy', '.pth'),
+        ('safetensors', '.safetensors')]}
+    torch.save(dict(state_dict=state, meta=dict(epoch=3)), paths['own'])
+    deflated(paths['own'], paths['deflated'])
+    torch.save(peer_files.microsoft(state, SMALL['depths'], [4, 4], [4, 4]), paths['microsoft'])
+    paths['legacy'].write_bytes(legacy(state))
+    save_file(state, paths['safetensors'])
+    return paths
+
+
+def legacy(state: dict) -> bytes:
+    """The same bytes in each run: torch names tensors by their addresses there, and sorts them by these."""
+    file = io.BytesIO()
+    with mock.patch('torch.serialization.sorted', list, create=True):
+        torch.save(dict(state_dict=state), file, _use_new_zipfile_serialization=False)
+    names: dict[bytes, bytes] = {}
+
+    def rename(match: re.Match) -> bytes:
+        return b'X\x0f\0\0\0' + names.setdefault(match[1], b'%015d' % len(names))
+    return re.sub(rb'X[\x06-\x14]\0\0\0(\d{6,20})', rename, file.getvalue())
+
+
+def begin_of_numbers(container: str, data: bytes) -> int | None:
+    """Where the part begins in which damage cannot be seen; None where there is no such part."""
+    if container == 'safetensors':
+        return 8 + int.from_bytes(data[:8], 'little')
+    return 0 if container == 'legacy' else None  # there strides and offsets are as blind as numbers
+
+
+def damage(data: bytes, rng: random.Random) -> tuple[bytes, str, int]:
+    """One damage: what is left, what was done, and the last byte that it concerns."""
+    kind = rng.choice(['truncate', 'flip', 'swap', 'zero', 'insert'])
+    # headers and directories are at the ends and small
+    begin, end = rng.choice([(0, len(data)), (0, min(6000, len(data))), (max(0, len(data) - 12000), len(data))])
+    at, size = rng.randrange(begin, end), min(rng.choice([1, 2, 4, 8, 30, 64, 500]), len(data))
+    out, last = bytearray(data), min(at + size, len(data)) - 1
+    if kind == 'truncate':
+        del out[at:]
+        last = len(data)
+    elif kind == 'flip':
+        places = [at, *(rng.randrange(begin, end) for _ in range(rng.choice([0, 0, 0, 1, 7])))]
+        for place in places:
+            out[place] ^= 1 << rng.randrange(8)
+        last = max(places)
+    elif kind == 'swap':
+        other = rng.randrange(begin, end)
+        out[at], out[other] = out[other], out[at]
+        last = max(at, other)
+    elif kind == 'zero':
+        out[at:last + 1] = bytes(last + 1 - at)
+    else:
+        out[at:at] = rng.randbytes(size)
+        last = len(data)
+    return bytes(out), f'{kind} at {at}', last
+
+
+def read(path: Path, expected: dict[str, torch.Tensor]) -> tuple[str, str]:
+    """Reads a file into a backbone with other weights: one of ``RESULTS``, and why."""
+    net = read.net
+    load_backbone(net, read.others)
+    try:
+        load_backbone(net, read_backbone_state(read_file(path)))
+    except ValueError as e:
+        return ('refused', str(e)) if '\n' not in str(e) else ('wrong', f'more than one line: {e}')
+    except BaseException as e:  # the point is that there is no other
+        return 'wrong', f'{type(e).__name__}: {e}'
+    state = net.state_dict()
+    if all(torch.equal(v.view(torch.uint8), expected[k].view(torch.uint8)) for k, v in state.items() if v.ndim):
+        return 'right', ''
+    if all(v.isfinite().all() for v in state.values()):
+        return 'undetectable', 'other weights'
+    return 'wrong', 'weights that are not finite'
+
+
+def run(number: int, seed: int) -> tuple[dict[str, Counter], list[str]]:
+    """Counts per container, and a line for each result that is not allowed."""
+    counts, failures = {}, []
+    read.net, read.others = backbone(1), read_backbone_state(backbone(1).state_dict())
+    expected = backbone(0).state_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        for container, whole in containers(Path(folder)).items():
+            data, rng, count = whole.read_bytes(), random.Random(f'{container} {seed}'), Counter()
+            assert read(whole, expected) == ('right', '')
+            blind = begin_of_numbers(container, data)
+            path = Path(folder, f'damaged{whole.suffix}')
+            for index in range(number):
+                before = time.monotonic()
+                damaged, what, last = damage(data, rng)
+                path.write_bytes(damaged)
+                result, why = read(path, expected)
+                if result == 'undetectable' and (blind is None or last < blind):
+                    result = 'wrong'
+                if time.monotonic() - before > SECONDS:
+                    result, why = 'wrong', f'{time.monotonic() - before:.0f} s'
+                if result == 'wrong':
+                    failures.append(f'{container} {index} ({what}): {why}')
+                count[result] += 1
+            counts[container] = count
+    return counts, failures
+
+
+def main(argv: list[str]) -> int:
+    """Prints the counts; 1 if there was anything that is not allowed."""
+    number, seed = (int(argv[i]) if len(argv) > i else default for i, default in ((0, 1000), (1, 0)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    counts, failures = run(number, seed)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    for container, count in counts.items():
+        print(f'{container:12}', ', '.join(f'{result} {count[result]}' for result in RESULTS))
+    print(f'memory grew by {grown:.0f} MiB')
+    if grown > MIB:
+        failures.append(f'memory grew by {grown:.0f} MiB')
+    print('\n'.join(failures), file=sys.stderr)
+    return bool(failures)
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))
