@@ -90,10 +90,11 @@ def test_the_command_line_names_weights(option, begin):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_large_models_clip(name):
+def test_large_models_clip_and_save_memory(name):
     cfg = read(name)
     large = '_g' in name or '_h' in name
     assert cfg.optim_wrapper.get('clip_grad') == (dict(max_norm=1.) if large else None)
+    assert cfg.optim_wrapper.optimizer.get('fused', False) is large  # no copy of the parameters at the step
 
 
 @pytest.mark.parametrize('name', of('mmdet/htc'))

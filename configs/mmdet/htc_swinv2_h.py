@@ -21,6 +21,8 @@ model = dict(
         dict(type='FPN', in_channels=[352, 704, 1408, 2816], out_channels=256, num_outs=5)
     ])
 # Weights of SimMIM saw no labels: layer-wise decay, with which the authors fine-tune them (AiT on COCO: 0.85), instead
-# of the factor for the backbone of B and L; gradients clipped as there
+# of the factor for the backbone of B and L; gradients clipped as there. fused: no copy of the parameters at the step
 optim_wrapper = dict(
-    paramwise_cfg=dict(backbone_lr_mult=1.0, layer_decay_rate=0.85), clip_grad=dict(max_norm=1.0))
+    paramwise_cfg=dict(backbone_lr_mult=1.0, layer_decay_rate=0.85),
+    optimizer=dict(fused=True),
+    clip_grad=dict(max_norm=1.0))

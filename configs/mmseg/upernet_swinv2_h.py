@@ -18,5 +18,6 @@ model = dict(
     decode_head=dict(in_channels=[352, 704, 1408, 2816]),
     auxiliary_head=dict(in_channels=1408))
 # Our choice for weights of SimMIM, which saw no labels: layer-wise decay, with which the authors fine-tune them (AiT:
-# 0.85), and clipping as there
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.85), clip_grad=dict(max_norm=1.0))
+# 0.85), and clipping as there. fused: no copy of the parameters at the step
+optim_wrapper = dict(
+    paramwise_cfg=dict(layer_decay_rate=0.85), optimizer=dict(fused=True), clip_grad=dict(max_norm=1.0))
