@@ -1,6 +1,10 @@
 """What is resumed is what was interrupted: position in the data, random draws, optimizer, schedule, averages."""
+import multiprocessing
+import os
 import random
 import re
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +110,46 @@ def test_an_iteration_is_a_step_of_the_optimizer(tmp_path):
 def test_accumulative_counts_are_checked(counts, options, message, tmp_path):
     with pytest.raises(ValueError, match='optim_wrapper.accumulative_counts ' + message):
         toy.runner(tmp_path, accumulate=counts, **options).train()
+
+
+def _train_slowly(folder):
+    """Trains with samples that fill the pipe of a worker."""
+    class Large(toy.Draws):
+        def __getitem__(self, index):
+            return dict(super().__getitem__(index), data_samples=np.zeros(10**6))
+
+    class Slow(toy.Toy):
+        def forward(self, *args, **kwargs):
+            (folder / 'workers').write_text(' '.join(str(p.pid) for p in multiprocessing.active_children()))
+            time.sleep(60)
+    run = toy.runner(folder, iters=8, workers=2, model=Slow())
+    run._train_dataloader['dataset'] = Large()
+    run.train()
+
+
+def test_workers_end_with_a_killed_process(tmp_path):
+    """Otherwise they wait for ever to hand over samples, and each kill leaves some."""
+    process = multiprocessing.get_context('fork').Process(target=_train_slowly, args=(tmp_path,))
+    process.start()
+    try:
+        pids = wait_for(lambda: (tmp_path / 'workers').exists() and (tmp_path / 'workers').read_text().split(), 60)
+        time.sleep(2)  # they fill their pipes
+    finally:
+        process.kill()
+        process.join(20)
+    assert len(pids) == 2
+    alive = [pid for pid in pids if not wait_for(lambda pid=pid: not Path('/proc', pid).exists(), 10)]
+    for pid in alive:
+        os.kill(int(pid), signal.SIGKILL)
+    assert alive == []
+
+
+def wait_for(condition, seconds):
+    """What a condition gives, as soon as it is true or at the limit."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(.1)
+    return found
 
 
 def test_data_do_not_depend_on_workers(tmp_path):

@@ -10,7 +10,9 @@ mmengine's do.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -145,9 +147,19 @@ def placed(loader: DataLoader, counts: int = 1) -> DataLoader:
     return PlacedLoader(
         PlacedDataset(loader.dataset), batch_sampler=PlacedBatches(loader.batch_sampler, counts),
         num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
-        timeout=loader.timeout, worker_init_fn=loader.worker_init_fn,
+        timeout=loader.timeout, worker_init_fn=partial(_start_worker, loader.worker_init_fn),
         multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
         prefetch_factor=loader.prefetch_factor, persistent_workers=loader.persistent_workers)
+
+
+def _start_worker(then: Callable[[int], None] | None, number: int) -> None:
+    """Starts a loader's worker, which ends with the process that started it, also where that is killed (on Linux).
+
+    Otherwise a worker with samples that nobody takes any more waits for ever to get rid of them.
+    """
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)
+    if then is not None:
+        then(number)
 
 
 class _Stream:

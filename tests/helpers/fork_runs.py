@@ -80,6 +80,11 @@ def run(step):
                 except ProcessLookupError:
                     pass
         time.sleep(.002)
+    for pid in pids:
+        try:
+            os.killpg(pid, signal.SIGKILL)  # what a process leaves that ends without its interpreter's last steps
+        except ProcessLookupError:
+            pass
     return what_is_left(work_dir) if step.get('kill') is not None else [codes[pid] for pid in pids]
 
 
