@@ -37,11 +37,20 @@ def start(tmp_path):
     script.write_text(SCRIPT)
     (tmp_path / 'in').mkdir()
 
+    started = []
+
     def start(*args):
-        return subprocess.Popen([sys.executable, str(script), *map(str, args)], cwd=tmp_path / 'in', text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env=dict(os.environ, PYTHONPATH=str(TOOLS)))
-    return start
+        # a shell has its background jobs ignore SIGINT, and their children too
+        process = subprocess.Popen([sys.executable, str(script), *map(str, args)], cwd=tmp_path / 'in', text=True,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   env=dict(os.environ, PYTHONPATH=str(TOOLS)),
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        started.append(process)
+        return process
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(20)
 
 
 def finish(process):
