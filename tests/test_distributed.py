@@ -87,6 +87,26 @@ def test_processes_equal_one(tmp_path, mini_data):
 
 
 @pytest.mark.timeout(400)
+def test_batches_that_are_accumulated_equal_a_larger_one(tmp_path, mini_data):
+    """One process four times, and two processes twice with each strategy, give the weights of a batch of four."""
+    config = {kind: runs.write_config(tmp_path, 'mmseg', *fragments, iters=4, more=EXACT)
+              for kind, fragments in (('ddp', []), ('zero1', ['zero1']), ('fsdp', ['fsdp']))}
+
+    def options(images, counts):
+        return ('--cfg-options', f'train_dataloader.batch_size={images}', f'optim_wrapper.accumulative_counts={counts}',
+                'auto_scale_lr.base_batch_size=4', 'default_hooks.batch_size.type=mmswinv2.BatchSizeHook')
+    steps = [runs.step('mmseg', config['ddp'], tmp_path / 'four', *options(4, 1)),
+             runs.step('mmseg', config['ddp'], tmp_path / 'one by one', *options(1, 4))]
+    steps += [runs.step('mmseg', config[kind], tmp_path / kind, *options(1, 2), processes=2) for kind in config]
+    codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data / 'mmseg')
+    assert codes == [[0], [0], [0, 0], [0, 0], [0, 0]], '\n'.join(log[-3000:] for log in logs)
+    expected = state(tmp_path / 'four')
+    for kind in ('one by one', *config):
+        for name, value in state(tmp_path / kind).items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-8, msg=lambda m: f'{kind} {name}: {m}')
+
+
+@pytest.mark.timeout(400)
 def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""
     config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL + VALIDATION)
