@@ -56,5 +56,5 @@ def test_processes_count(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('value', ['True', 1, None])
 def test_allow_other_is_checked(value):
-    with pytest.raises(ValueError, match=f'allow_other must be True or False, got {value!r}'):
+    with pytest.raises(ValueError, match=f'allow_other must be a bool, got {value!r}'):
         BatchSizeHook(allow_other=value)

@@ -90,7 +90,7 @@ def test_a_loss_scale_may_skip_some_steps(bad, stops, tmp_path):
 
 @pytest.mark.parametrize('value', [-1, 1.5, True, '3'])
 def test_max_skipped_is_checked(value):
-    with pytest.raises(ValueError, match=f'max_skipped must be a whole number >= 0, got {value!r}'):
+    with pytest.raises(ValueError, match=f'max_skipped must be an integer >= 0, got {value!r}'):
         NonFiniteHook(max_skipped=value)
 
 

@@ -105,8 +105,8 @@ def test_an_iteration_is_a_step_of_the_optimizer(tmp_path):
 
 @pytest.mark.parametrize('counts, options, message', [
     (6, dict(iters=2, sampler='DefaultSampler'), 'must be at most the batches of an epoch, 5, got 6'),
-    (1.5, dict(iters=2), 'must be a whole number >= 1, got 1.5'),
-    (0, dict(epochs=2, sampler='DefaultSampler'), 'must be a whole number >= 1, got 0')])
+    (1.5, dict(iters=2), 'must be an integer >= 1, got 1.5'),
+    (0, dict(epochs=2, sampler='DefaultSampler'), 'must be an integer >= 1, got 0')])
 def test_accumulative_counts_are_checked(counts, options, message, tmp_path):
     with pytest.raises(ValueError, match='optim_wrapper.accumulative_counts ' + message):
         toy.runner(tmp_path, accumulate=counts, **options).train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 from mmengine import dist
 from mmengine.hooks import Hook
 
+from ..core.checks import check_bool
 from ..registry import HOOKS
 from .loops import accumulative_counts
 
@@ -19,16 +20,14 @@ class BatchSizeHook(Hook):
         allow_other: Trains with another batch and the rate as it is written; said in the log.
 
     Raises:
-        ValueError: before training, if the batch is another and the rate is not scaled to it, or if it would be
+        ValueError: if ``allow_other`` is no bool; before training, if the batch is another and the rate is not scaled to it, or if it would be
             scaled and batches are accumulated: mmengine scales by processes x images alone.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, allow_other: bool = False) -> None:
-        if not isinstance(allow_other, bool):
-            raise ValueError(f'allow_other must be True or False, got {allow_other!r}')
-        self.allow_other = allow_other
+        self.allow_other = check_bool('allow_other', allow_other)
 
     def before_train(self, runner) -> None:
         """Compares."""

@@ -25,6 +25,7 @@ from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..core.checks import check_int
 from ..registry import LOOPS
 from .resume import prepare_resume
 
@@ -246,13 +247,11 @@ def accumulative_counts(optim_wrapper) -> int:
     """Batches to a step of the optimizer, of a wrapper or its config.
 
     Raises:
-        ValueError: if it is no whole number >= 1.
+        ValueError: if it is no integer >= 1.
     """
     counts = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, Mapping) else getattr(
         optim_wrapper, '_accumulative_counts', 1)
-    if isinstance(counts, bool) or not isinstance(counts, int) or counts < 1:
-        raise ValueError(f'optim_wrapper.accumulative_counts must be a whole number >= 1, got {counts!r}')
-    return counts
+    return check_int('optim_wrapper.accumulative_counts', counts, minimum=1)
 
 
 def _mean(logged: Sequence[Mapping]) -> Mapping:

@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from ..core.checks import check_int
 from ..core.finite import not_finite
 from ..core.layouts import first
 from ..registry import HOOKS
@@ -28,7 +29,7 @@ class NonFiniteHook(Hook):
         max_skipped: Steps in a row that a loss scale may skip, >= 0. A dynamic one halves itself at each.
 
     Raises:
-        ValueError: if ``max_skipped`` is negative or no whole number.
+        ValueError: if ``max_skipped`` is no integer >= 0.
         FloatingPointError: in training; the message has the iteration, what is not finite, and the batch's images.
         ValueError: before training, validation and tests; the message has the number of such weights and first names.
     """
@@ -36,9 +37,7 @@ class NonFiniteHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self, max_skipped: int = 30) -> None:
-        if isinstance(max_skipped, bool) or not isinstance(max_skipped, int) or max_skipped < 0:
-            raise ValueError(f'max_skipped must be a whole number >= 0, got {max_skipped!r}')
-        self.max_skipped = max_skipped
+        self.max_skipped = check_int('max_skipped', max_skipped, minimum=0)
         self.skipped = 0
         self.handles: list = []
 
