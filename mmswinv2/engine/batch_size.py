@@ -20,8 +20,8 @@ class BatchSizeHook(Hook):
         allow_other: Trains with another batch and the rate as it is written; said in the log.
 
     Raises:
-        ValueError: if ``allow_other`` is no bool; before training, if the batch is another and the rate is not scaled to it, or if it would be
-            scaled and batches are accumulated: mmengine scales by processes x images alone.
+        ValueError: if ``allow_other`` is no bool; before training, if the batch is another and the rate is not scaled
+            to it, or if it would be scaled and batches are accumulated: mmengine scales by processes x images alone.
     """
 
     priority = 'VERY_HIGH'
