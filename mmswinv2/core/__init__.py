@@ -1,7 +1,9 @@
 """Swin Transformer V2 in torch alone: the mathematics, usable without OpenMMLab."""
-from . import flops  # noqa: F401  (tells torch)
+from . import flops  # noqa: F401  (tells torch's counter of operations)
 from .arch import ARCHS, Arch, get_arch
-from .attention import BACKENDS, WindowAttention
-from .swin_transformer_v2 import SwinBlock, SwinStage, SwinTransformerV2
+from .attention import BACKENDS, AttentionConfig, WindowAttention, window_attention
+from .config import BackboneConfig, BlockConfig
+from .swin_transformer_v2 import Feature, SwinBlock, SwinStage, SwinTransformerV2
 
-__all__ = ['ARCHS', 'Arch', 'BACKENDS', 'SwinBlock', 'SwinStage', 'SwinTransformerV2', 'WindowAttention', 'get_arch']
+__all__ = ['ARCHS', 'Arch', 'AttentionConfig', 'BACKENDS', 'BackboneConfig', 'BlockConfig', 'Feature', 'SwinBlock',
+           'SwinStage', 'SwinTransformerV2', 'WindowAttention', 'get_arch', 'window_attention']

@@ -22,7 +22,7 @@ ARCHS: dict[str, dict] = {
     'base': dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     'large': dict(embed_dims=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48)),
     'huge': dict(embed_dims=352, depths=(2, 2, 18, 2), num_heads=(11, 22, 44, 88), extra_norm_every_n_blocks=6),
-    'giant': dict(embed_dims=448, depths=(2, 2, 18, 2), num_heads=(14, 28, 56, 112)),
+    'simmim_giant': dict(embed_dims=448, depths=(2, 2, 18, 2), num_heads=(14, 28, 56, 112)),
     'g': dict(embed_dims=512, depths=(2, 2, 42, 4), num_heads=(16, 32, 64, 128), extra_norm_every_n_blocks=6),
 }
 
@@ -72,20 +72,25 @@ class Arch:
         return tuple(self.embed_dims * 2**i for i in range(len(self.depths)))
 
 
-def get_arch(arch: str | Mapping) -> Arch:
+def get_arch(arch: str | Mapping | Arch) -> Arch:
     """Looks an architecture up by name, or checks one given as a mapping.
 
     Args:
-        arch: One of ``ARCHS``, or a mapping with ``embed_dims``, ``depths``, ``num_heads`` and optionally
+        arch: One of ``ARCHS``, an ``Arch``, or a mapping with ``embed_dims``, ``depths``, ``num_heads`` and optionally
             ``extra_norm_every_n_blocks``.
 
     Raises:
         ValueError: if the name is unknown, or the mapping lacks a key, has an unknown one or a bad value.
     """
     if isinstance(arch, str):
+        if arch == 'giant':
+            raise ValueError("arch must be 'simmim_giant' for the public 1.06B model of SimMIM, or 'g' for the paper's "
+                             "3.0B SwinV2-G, which mmpretrain calls giant; got 'giant'")
         if arch not in ARCHS:
             raise ValueError(f'arch must be one of {", ".join(ARCHS)}, or a dict, got {arch!r}')
         return Arch(**ARCHS[arch])
+    if isinstance(arch, Arch):
+        return arch
     if not isinstance(arch, Mapping):
         raise ValueError(f'arch must be a name or a dict, got {arch!r}')
     known = [f.name for f in fields(Arch)]

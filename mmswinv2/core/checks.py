@@ -31,6 +31,17 @@ def check_bool(name: str, value: bool) -> bool:
     return value
 
 
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Returns a name as it is.
+
+    Raises:
+        ValueError: if ``value`` is none of ``choices``.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
+    return value
+
+
 def check_int(name: str, value: int, *, minimum: int | None = None, maximum: int | None = None, unit: str = '') -> int:
     """Returns an integer, numpy's too, as an int.
 

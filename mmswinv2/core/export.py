@@ -16,7 +16,7 @@ from torch import Tensor
 from .checkpoint import WINDOWS_KEY, BackboneState, check_complete
 from .checks import square, to_windows
 from .position_bias import relative_coordinates
-from .windows import AxisWindows
+
 
 MAX_BUFFERS = 8 * 2**30  # bytes
 TARGETS = ('mmswinv2', 'microsoft', 'timm', 'transformers')

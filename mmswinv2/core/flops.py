@@ -11,7 +11,8 @@ from math import prod
 import torch
 from torch.utils import flop_counter
 
-from .cell_attention import axis_cells
+from . import attention  # noqa: F401  (defines the operators)
+from .grid import Axis
 
 BACKWARD = 5 / 2  # matrix products backward (logits again, gradients of p, v, q, k) over those forward
 
@@ -22,24 +23,23 @@ def attention_macs(qkv: Sequence[int], window: Sequence[int], shift: Sequence[in
     The published figures count whole windows; where windows are shifted, cells at the borders are smaller.
 
     Args:
-        qkv: The shape of queries, keys and values: (B, H, W, 3C).
-        window: (h, w) in tokens.
-        shift: (h, w) in tokens.
+        qkv: The shape of queries, keys and values: (B, *map, 3C).
+        window: Tokens along each axis.
+        shift: Tokens along each axis.
     """
-    b, height, width, c3 = qkv
-    pairs = prod(sum(cells.count * cells.size**2 for cells in axis_cells(*axis))
-                 for axis in zip((height, width), window, shift))
-    return 2 * b * pairs * (c3 // 3)
+    batch, *lengths, c3 = qkv
+    pairs = prod(Axis(*axis).pairs for axis in zip(lengths, window, shift))
+    return 2 * batch * pairs * (c3 // 3)
 
 
 def _forward(qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
     return 2 * attention_macs(qkv, window, shift)
 
 
-def _backward(grad_out, out, qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
+def _backward(grad_out, qkv, table, logit_scale, seed, out, lse, window, shift, *args, **kwargs) -> int:
     return int(2 * BACKWARD * attention_macs(qkv, window, shift))
 
 
 if hasattr(flop_counter, 'register_flop_formula'):  # torch 2.2
-    flop_counter.register_flop_formula(torch.ops.mmswinv2.cell_attention)(_forward)
-    flop_counter.register_flop_formula(torch.ops.mmswinv2.cell_attention_backward)(_backward)
+    flop_counter.register_flop_formula(torch.ops.mmswinv2.window_attention)(_forward)
+    flop_counter.register_flop_formula(torch.ops.mmswinv2.window_attention_backward)(_backward)

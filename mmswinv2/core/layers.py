@@ -11,12 +11,20 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .checks import check_rate
-from .operators import is_compiling
+from .operators import is_transformed
 
 PATCH_SIZE = 4  # pixels
-HIDDEN_BYTES = {True: 4 * 2**20, False: 256 * 2**20}  # of an MLP's hidden map without gradients; True: on a CPU
+HIDDEN_BYTES = 256 * 2**20  # of a chunk of an MLP's hidden map
+HIDDEN_BYTES_CPU = 4 * 2**20  # which is in the cache
+KEPT_CHUNKS = 1.5  # chunks of a hidden map that is kept for the backward pass
+
+
+def mlp_rows(device: torch.device, hidden: int) -> int:
+    """Tokens of a chunk of an MLP, whose hidden map takes ``hidden`` bytes a token."""
+    return max(1, (HIDDEN_BYTES_CPU if device.type == 'cpu' else HIDDEN_BYTES) // hidden)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -53,28 +61,33 @@ class DropPath(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them.
 
-    Without gradients tokens are taken in chunks, so that hidden maps stay small: 4 MiB on a CPU, where they are then
-    in the cache and not in new pages, 256 MiB elsewhere.
+    Tokens are taken in chunks where the hidden map is large, and hidden maps of chunks are computed again in the
+    backward pass instead of kept: one product more beside six, for half of what a block keeps.
 
     Args:
         dim: C.
         hidden_dim: Channels between the two.
         drop_rate: Dropout after each layer, in [0, 1).
+        keep_hidden: Whether hidden maps are kept however large: where all of it is computed again anyway.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0.) -> None:
+    def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0., keep_hidden: bool = False) -> None:
         super().__init__()
+        self.keep_hidden = keep_hidden
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop = nn.Dropout(check_rate('drop_rate', drop_rate))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., C) to (..., C)."""
-        if torch.is_grad_enabled() or is_compiling() or torch.jit.is_tracing():
+        if is_transformed():
             return self._map(x)
-        tokens = x.flatten(0, -2)
-        limit = HIDDEN_BYTES[x.device.type == 'cpu']
-        rows = max(1, limit // (self.fc1.out_features * x.element_size()))
+        tokens, rows = x.flatten(0, -2), mlp_rows(x.device, self.fc1.out_features * x.element_size())
+        if torch.is_grad_enabled():
+            if self.keep_hidden or len(tokens) <= KEPT_CHUNKS * rows:
+                return self._map(x)
+            chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
+            return torch.cat(chunks).view(*x.shape[:-1], -1)
         if len(tokens) <= rows:
             return self._map(x)
         out = None

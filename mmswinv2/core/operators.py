@@ -9,6 +9,13 @@ from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
 
 is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
+
+
+def is_transformed() -> bool:
+    """Whether code is compiled or traced, or runs under torch.func: then nothing may depend on values."""
+    return is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+
+
 _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')
 
 

@@ -1,7 +1,9 @@
-"""Relative position bias: log-spaced continuous (log-CPB), linear continuous, and a table of parameters.
+"""Relative position bias on any number of axes: log-spaced continuous (log-CPB), linear continuous, parameterised.
 
-Legend: window (Wh, Ww) in tokens, N = Wh*Ww, P the pre-training window, nH heads. A bias *table* has the shape
-(nH, 2Wh-1, 2Ww-1): one value for each offset of a query from a key.
+A bias *table* holds one value for each offset of a query from a key: shape (nH, 2W-1, ...), one axis per axis of the
+window. Files keep parameterised tables as *rows*, shape (prod(2W-1), nH); :func:`from_rows` reads them.
+
+Legend: nH heads, W tokens of a window along an axis, N tokens of a window, P the pre-training window along an axis.
 
 Source:
     arXiv:2111.09883, section 3.3; numbers of the released weights: microsoft/Swin-Transformer,
@@ -10,61 +12,160 @@ Source:
 """
 from __future__ import annotations
 
-from math import isqrt
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import Pair
 from .precision import without_autocast
 
 POSITION_BIASES = ('log_cpb', 'linear_cpb', 'parameterized')
 CPB_HIDDEN = 512
+RANGE = 8  # coordinates are spread over -8 to 8 before the logarithm, whose base this is too
+LARGEST_BIAS = 16
+
+Window = Sequence[int]
 
 
-def relative_coordinates(window: Pair, pretrained_window: Pair, *, log_spaced: bool = True,
+def relative_coordinates(window: Window, pretrained_window: Window, *, log_spaced: bool = True,
                          dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """Coordinates of each offset within a window, normalised by the window of pre-training.
 
     Args:
-        window: (Wh, Ww) in tokens.
-        pretrained_window: P, (h, w) in tokens, each >= 2: the window that the weights were first trained with. It
-            stays what it was when the window changes, so that a larger window extrapolates.
+        window: Tokens along each axis.
+        pretrained_window: P, tokens along each axis: the window that the weights were first trained with. It stays
+            what it was when the window changes, so that a larger window extrapolates. Where it is 1, offsets are
+            divided by 1.
         log_spaced: ``sign(t) log2(1 + |t|) / log2(8)`` with ``t = 8 dx / (P - 1)``; otherwise ``dx / (P - 1)``.
         dtype: A floating dtype.
         device: Where.
 
     Returns:
-        Shape (2Wh-1, 2Ww-1, 2), the last axis (h, w).
+        Shape (2W-1, ..., axes).
     """
     axes = []
     for size, pretrained in zip(window, pretrained_window):
         # integers first: under some runtimes a floating arange comes out in half precision
         offsets = torch.arange(1 - size, size, dtype=torch.int64, device=device)  # (2W-1,)
-        t = offsets.to(dtype) / (pretrained - 1)
-        axes.append(torch.sign(t) * torch.log2(1 + 8 * t.abs()) / 3 if log_spaced else t)
+        t = offsets.to(dtype) / max(pretrained - 1, 1)
+        axes.append(torch.sign(t) * torch.log2(1 + RANGE * t.abs()) / math.log2(RANGE) if log_spaced else t)
     return torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1)
 
 
-def bias_from_table(table: Tensor, window: Pair) -> Tensor:
+def window_of(table: Tensor) -> tuple[int, ...]:
+    """The window of a bias table, in tokens along each axis."""
+    return tuple((n + 1) // 2 for n in table.shape[1:])
+
+
+def expand(table: Tensor) -> Tensor:
     """Expands a bias table to pairs of tokens.
 
+    Views of the reversed table, one per position of a query, need no index, and their derivative no atomics.
+
     Args:
-        table: Shape (nH, 2Wh-1, 2Ww-1).
-        window: (Wh, Ww) in tokens.
+        table: Shape (nH, 2W-1, ...).
 
     Returns:
         Shape (nH, N, N), rows are queries and columns keys.
     """
-    h, w = window
-    assert table.shape[-2:] == (2 * h - 1, 2 * w - 1), 'the table belongs to another window'
-    rows = torch.arange(h, device=table.device)
-    cols = torch.arange(w, device=table.device)
-    dh = (rows[:, None] - rows[None, :] + h - 1)[:, None, :, None]  # (Wh, 1, Wh, 1)
-    dw = (cols[:, None] - cols[None, :] + w - 1)[None, :, None, :]  # (1, Ww, 1, Ww)
-    index = (dh * (2 * w - 1) + dw).reshape(-1)  # (N*N,)
-    return table.flatten(1).index_select(1, index).view(-1, h * w, h * w)
+    window = window_of(table)
+    axes = tuple(range(1, table.ndim))
+    x = table.flip(axes)
+    for i, size in zip(axes, window):
+        x = x.unfold(i, size, 1)  # (nH, W, ..., W, ...): position W-1-i of the query, j of the key
+    n = math.prod(window)
+    return x.flip(axes).reshape(-1, n, n)
+
+
+def fold(grad: Tensor, window: Window) -> Tensor:
+    """The adjoint of :func:`expand`: sums over the pairs of one offset.
+
+    Sums along diagonals are sums of columns once each row is moved one further; one axis after another.
+
+    Args:
+        grad: Shape (nH, N, N).
+        window: Tokens along each axis.
+
+    Returns:
+        Shape (nH, 2W-1, ...).
+    """
+    axes = len(window)
+    x = grad.view(-1, *window, *window)
+    for i in range(1, axes + 1):  # offsets take the place of queries; the first axis of keys is that of the same axis
+        x = _sum_diagonals(x.movedim((i, axes + 1), (-2, -1))).movedim(-1, i)
+    return x
+
+
+def crop(table: Tensor, window: Window) -> Tensor:
+    """The part of a bias table that a smaller window uses: the middle, as a view.
+
+    Args:
+        table: Shape (nH, 2M-1, ...) of a window of M tokens along each axis.
+        window: W tokens along each axis, at most M.
+
+    Returns:
+        Shape (nH, 2W-1, ...).
+    """
+    for i, size in enumerate(window, 1):
+        length = 2 * size - 1
+        table = table.narrow(i, (table.shape[i] - length) // 2, length)
+    return table
+
+
+def from_rows(rows: Tensor, window: Window) -> Tensor:
+    """A table in a file, (prod(2W-1), nH), the last axis of the window running fastest, as (nH, 2W-1, ...)."""
+    return rows.t().unflatten(1, [2 * size - 1 for size in window])
+
+
+def to_rows(table: Tensor) -> Tensor:
+    """The inverse of :func:`from_rows`."""
+    return table.flatten(1).t().contiguous()
+
+
+def resize(table: Tensor, window: Window) -> Tensor:
+    """Resizes a parameterised table to another window, bicubically, as the paper's baseline does.
+
+    Args:
+        table: Shape (nH, 2h-1, 2w-1).
+        window: (Wh, Ww) in tokens.
+
+    Returns:
+        Shape (nH, 2Wh-1, 2Ww-1), dtype of ``table``.
+
+    Source:
+        arXiv:2111.09883, section 3.3, table 1; microsoft/Swin-Transformer, ``utils.py``, ``load_pretrained``.
+    """
+    if window_of(table) == tuple(window):
+        return table
+    x = table.to(torch.promote_types(table.dtype, torch.float32))
+    return F.interpolate(x[None], size=[2 * size - 1 for size in window], mode='bicubic')[0].to(table.dtype)
+
+
+def table_rows(window: Window) -> int:
+    """Rows of the parameterised table of a window: one per offset. Windows may have as many as another."""
+    return math.prod(2 * size - 1 for size in window)
+
+
+def table_window(rows: int, said: Window | None = None, *, otherwise: Window | None = None) -> tuple[int, ...]:
+    """The window of a parameterised table, from its number of rows: ``said``, a square one, or ``otherwise``.
+
+    Args:
+        rows: Rows of the table.
+        said: The window to try first, (h, w) in tokens.
+        otherwise: The window to try last.
+
+    Raises:
+        ValueError: if no such window has that many rows.
+    """
+    square = ((math.isqrt(rows) + 1) // 2,) * 2
+    for window in (said, square, otherwise):
+        if window is not None and rows == table_rows(window):
+            return tuple(window)
+    known = [window for window in (said, otherwise) if window]
+    raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
+                     f'or one of {known}, got {rows}')
 
 
 class CastLinear(nn.Linear):
@@ -82,79 +183,26 @@ class ContinuousBias(nn.Sequential):
 
     Args:
         num_heads: nH.
+        axes: Of the windows.
         log_spaced: Log-spaced (log-CPB) or linear coordinates.
     """
 
-    def __init__(self, num_heads: int, *, log_spaced: bool = True) -> None:
-        super().__init__(CastLinear(2, CPB_HIDDEN), nn.ReLU(), CastLinear(CPB_HIDDEN, num_heads, bias=False))
+    def __init__(self, num_heads: int, *, axes: int = 2, log_spaced: bool = True) -> None:
+        super().__init__(CastLinear(axes, CPB_HIDDEN), nn.ReLU(), CastLinear(CPB_HIDDEN, num_heads, bias=False))
         self.log_spaced = log_spaced
 
-    def forward(self, window: Pair, pretrained_window: Pair) -> Tensor:
-        """Returns ``16 sigmoid(mlp(coordinates))``, shape (nH, 2Wh-1, 2Ww-1), float32 (float64 for float64 weights)."""
+    def forward(self, window: Window, pretrained_window: Window) -> Tensor:
+        """Returns ``16 sigmoid(mlp(coordinates))``, shape (nH, 2W-1, ...), float32 (float64 for float64 weights)."""
         weight = self[0].weight
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = relative_coordinates(window, pretrained_window, log_spaced=self.log_spaced, dtype=dtype, device=device)
-            x = super().forward(x)  # (2Wh-1, 2Ww-1, nH)
-            return 16 * torch.sigmoid(x).permute(2, 0, 1)
+            x = super().forward(x)  # (2W-1, ..., nH)
+            return LARGEST_BIAS * torch.sigmoid(x).movedim(-1, 0)
 
 
-def crop_table(table: Tensor, window: Pair) -> Tensor:
-    """The part of a bias table that a smaller window uses.
-
-    Args:
-        table: Shape (nH, 2Mh-1, 2Mw-1) of a window (Mh, Mw).
-        window: (Wh, Ww) in tokens, at most (Mh, Mw).
-
-    Returns:
-        Shape (nH, 2Wh-1, 2Ww-1).
-    """
-    top, left = ((n - (2 * w - 1)) // 2 for n, w in zip(table.shape[-2:], window))
-    return table[:, top:top + 2 * window[0] - 1, left:left + 2 * window[1] - 1]
-
-
-def table_rows(window: Pair) -> int:
-    """Rows of the parameterised table of a window (h, w): one per offset. Windows may have as many as another."""
-    return (2 * window[0] - 1) * (2 * window[1] - 1)
-
-
-def table_window(rows: int, said: Pair | None = None, *, otherwise: Pair | None = None) -> Pair:
-    """The window of a parameterised table, from its number of rows: ``said``, a square one, or ``otherwise``.
-
-    Args:
-        rows: Rows of the table.
-        said: The window to try first, (h, w) in tokens.
-        otherwise: The window to try last.
-
-    Raises:
-        ValueError: if no such window has that many rows.
-    """
-    side = isqrt(rows)
-    square = ((side + 1) // 2,) * 2
-    for window in (said, square, otherwise):
-        if window is not None and rows == table_rows(window):
-            return window
-    known = [window for window in (said, otherwise) if window]
-    raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
-                     f'or one of {known}, got {rows}')
-
-
-def resize_table(table: Tensor, old: Pair, new: Pair) -> Tensor:
-    """Resizes a parameterised table to another window, bicubically, as the paper's baseline does.
-
-    Args:
-        table: Shape ((2h-1)(2w-1), nH), rows ordered by the offset along H, then W.
-        old: (h, w) in tokens.
-        new: (Wh, Ww) in tokens.
-
-    Returns:
-        Shape ((2Wh-1)(2Ww-1), nH), dtype of ``table``.
-
-    Source:
-        arXiv:2111.09883, section 3.3, table 1; microsoft/Swin-Transformer, ``utils.py``, ``load_pretrained``.
-    """
-    if old == new:
-        return table
-    (h, w), size = old, tuple(2 * n - 1 for n in new)
-    x = table.to(torch.promote_types(table.dtype, torch.float32)).t().view(1, -1, 2 * h - 1, 2 * w - 1)
-    return F.interpolate(x, size=size, mode='bicubic').flatten(2)[0].t().to(table.dtype).contiguous()
+def _sum_diagonals(x: Tensor) -> Tensor:
+    """(..., n, n), row i and column j, to (..., 2n-1): sums over i - j = 1-n, ..., n-1."""
+    n = x.shape[-1]
+    x = F.pad(x.flip(-1), (0, n)).flatten(-2)[..., :-n]  # row i begins at i (2n) = i (2n-1) + i
+    return x.unflatten(-1, (n, 2 * n - 1)).sum(-2)

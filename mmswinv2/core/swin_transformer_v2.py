@@ -9,31 +9,29 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from .arch import get_arch
 from .attention import WindowAttention
-from .checks import (
-    Pair,
-    check_bool,
-    check_int,
-    check_rate,
-    hidden_channels,
-    is_int,
-    is_list,
-    square,
-    to_flags,
-    to_windows,
-)
-from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
-from .position_bias import resize_table, table_rows, table_window
+from .checks import Pair, hidden_channels, square
+from .config import BackboneConfig, BlockConfig
+from .layers import PATCH_SIZE, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+from .position_bias import from_rows, resize, table_rows, table_window, to_rows
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
-NORM_PLACEMENTS = ('res_post', 'pre')
+
+
+class Feature(NamedTuple):
+    """What an output is: its stage, channels, and pixels of the image per token."""
+
+    stage: int
+    channels: int
+    stride: int
 
 
 class SwinBlock(nn.Module):
@@ -41,23 +39,27 @@ class SwinBlock(nn.Module):
 
     Args:
         dim: C.
+        num_heads: nH, a divisor of C.
+        window_size: Tokens along each axis.
+        pretrained_window: Tokens along each axis, the normaliser of the coordinates of a continuous bias.
         shifted: Whether the windows are shifted by half their size.
-        norm_first: ``x + drop_path(f(norm(x)))`` instead.
-        mlp_ratio: Hidden channels of the MLP as a multiple of C.
-        drop_rate: Dropout in the MLP and after the projection of attention, in [0, 1).
         drop_path_rate: Probability to drop a branch, in [0, 1).
         extra_norm: Whether a LayerNorm on the main branch ends the block.
-        attention: Further arguments of :class:`~mmswinv2.core.attention.WindowAttention`.
+        keep_hidden: Whether the MLP keeps large hidden maps.
+        config: What all blocks share; with ``norm_placement='pre'`` the rule is ``x + drop_path(f(norm(x)))``.
     """
 
-    def __init__(self, dim: int, *, shifted: bool, norm_first: bool, mlp_ratio: float, drop_rate: float,
-                 drop_path_rate: float, extra_norm: bool, attention: Mapping) -> None:
+    def __init__(self, dim: int, num_heads: int, *, window_size: Sequence[int], pretrained_window: Sequence[int],
+                 shifted: bool, drop_path_rate: float = 0., extra_norm: bool = False, keep_hidden: bool = False,
+                 config: BlockConfig = BlockConfig()) -> None:
         super().__init__()
         self.shifted = shifted
-        self.norm_first = norm_first
-        self.attn = WindowAttention(dim, drop_rate=drop_rate, **attention)
+        self.norm_first = config.norm_first
+        self.attn = WindowAttention(dim, num_heads, window_size=window_size, pretrained_window=pretrained_window,
+                                    config=config)
         self.norm1 = LayerNorm(dim)
-        self.mlp = Mlp(dim, hidden_channels(dim, mlp_ratio), drop_rate=drop_rate)
+        self.mlp = Mlp(dim, hidden_channels(dim, config.mlp_ratio), drop_rate=config.drop_rate,
+                       keep_hidden=keep_hidden)
         self.norm2 = LayerNorm(dim)
         self.drop_path = DropPath(drop_path_rate)
         self.norm3 = LayerNorm(dim) if extra_norm else None
@@ -88,51 +90,37 @@ class SwinStage(nn.Module):
         self.downsample = downsample
         self.with_cp = with_cp
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, H, W, C) to (B, H, W, C), before the patch merging."""
+    def forward(self, x: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor | None]:
+        """Runs the blocks, and the merging.
+
+        Args:
+            x: Map, shape (B, H, W, C).
+            merge: Whether the next stage is wanted.
+
+        Returns:
+            (map of the stage (B, H, W, C), the merged one for the next stage (B, ceil(H/2), ceil(W/2), 2C), or None).
+        """
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return x
+        return x, self.downsample(x) if merge and self.downsample is not None else None
 
 
 class SwinTransformerV2(nn.Module):
     """Swin Transformer V2 for images of any size from 32 px.
 
+    ``forward`` is ``embed``, ``maps``, ``outputs``: mask tokens can stand after the first, another head in place of
+    the last.
+
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, ``'giant'`` (1.06B, SimMIM), ``'g'``
-            (3.0B, the paper's SwinV2-G), or a dict with ``embed_dims``, ``depths``, ``num_heads`` and optionally
-            ``extra_norm_every_n_blocks``; one to four stages.
-        window_size: In tokens, 2 to 4096: an int, or one entry per stage, each an int or (h, w). Along an axis where
-            the map is no larger than the window, the map is one unshifted window.
-        pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
-            normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
-            same as ``window_size`` (training from scratch).
-        out_indices: Stages whose output is returned, increasing.
-        in_channels: Channels of the image.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of C, > 0.
-        qkv_bias: Whether queries and values have a bias (keys have none).
-        drop_rate: Dropout in MLPs and after attention, in [0, 1).
-        attn_drop_rate: Dropout of attention probabilities, in [0, 1).
-        drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0 over the blocks.
-        frozen_stages: -1: nothing is frozen; 0: the patch embedding; i: that and the first i stages, with their
-            output norms. Frozen parts have no gradient and stay in evaluation mode.
-        norm_eval: Whether norms stay in evaluation mode (a LayerNorm is the same in both).
-        with_cp: Activation checkpointing, a bool or one per stage.
-        attn_backend: ``'auto'`` or a key of ``mmswinv2.core.attention.BACKENDS``.
-        attn_budget_mib: MiB that intermediate results of attention may take, about; None: 64 on a CPU, 512 elsewhere.
-        window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows, so
-            that windows hold less padding; the bias of a continuous kind is that of the smaller window.
-        mask_padding: Whether tokens that pad a map to whole windows are masked; False as in the authors' dense code.
-        position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'`` (a table, resized on load when the
-            window is another one; ``docs/checkpoints.md`` says how that is told).
-        norm_placement: ``'res_post'``: residual post-norm; ``'pre'``: the arrangement of Swin V1, norms before
-            attention, MLP and the reduction of patch merging (for comparison; attention stays the cosine one).
+        arch: An architecture by name, or a dict of sizes.
+        options: The fields of :class:`mmswinv2.core.BackboneConfig`, which says what each of them is.
 
     Raises:
-        ValueError: if an argument is out of range, or a list does not have one entry per stage.
+        TypeError: if an option is unknown.
+        ValueError: if one is out of range, or a list does not have one entry per stage.
 
     Source:
         arXiv:2111.09883, section 3.
@@ -140,64 +128,64 @@ class SwinTransformerV2(nn.Module):
 
     pretrained_window_key = 'pretrained_window_sizes'  # entry of the state dict: int64, shape (stages, 2)
 
-    def __init__(self, arch: str | Mapping = 'tiny', *, window_size: int | Sequence = 8,
-                 pretrained_window_sizes: int | Sequence | None = None, out_indices: Sequence[int] = (0, 1, 2, 3),
-                 in_channels: int = 3, mlp_ratio: float = 4., qkv_bias: bool = True, drop_rate: float = 0.,
-                 attn_drop_rate: float = 0., drop_path_rate: float = 0.2, frozen_stages: int = -1,
-                 norm_eval: bool = False, with_cp: bool | Sequence[bool] = False, attn_backend: str = 'auto',
-                 attn_budget_mib: int | None = None, window_fit: str = 'exact', mask_padding: bool = True,
-                 position_bias: str = 'log_cpb', norm_placement: str = 'res_post') -> None:
+    def __init__(self, arch: str | Mapping = 'tiny', **options) -> None:
         super().__init__()
-        self.arch = get_arch(arch)
-        num_stages = len(self.arch.depths)
-        self.window_sizes = to_windows('window_size', window_size, num_stages)
-        self.pretrained_window_given = pretrained_window_sizes is not None
-        self.pretrained_window_sizes: tuple[Pair, ...] = self.window_sizes if pretrained_window_sizes is None else (
-            to_windows('pretrained_window_sizes', pretrained_window_sizes, num_stages))
+        self.config = config = BackboneConfig(arch=arch, **options)
+        self.arch = config.arch
+        self.window_sizes = config.window_size
+        self.pretrained_window_given = config.pretrained_window_sizes is not None
+        self.pretrained_window_sizes = config.pretrained_windows
         # what a state dict says: of a table, its own window where its rows do not tell that
         self.saved_window_sizes = tuple(
-            own if position_bias == 'parameterized' and (own[0] != own[1] or table_rows(own) == table_rows(pretrained))
+            own if config.position_bias == 'parameterized' and (
+                own[0] != own[1] or table_rows(own) == table_rows(pretrained))
             else pretrained for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
-        self.out_indices = _check_out_indices(out_indices, num_stages)
-        with_cp = to_flags('with_cp', with_cp, num_stages)
-        if norm_placement not in NORM_PLACEMENTS:
-            raise ValueError(f'norm_placement must be one of {", ".join(NORM_PLACEMENTS)}, got {norm_placement!r}')
-        norm_first = norm_placement == 'pre'
-        drop_path_rate = check_rate('drop_path_rate', drop_path_rate)
-        self.in_channels = check_int('in_channels', in_channels, minimum=1)
-        self.frozen_stages = check_int('frozen_stages', frozen_stages, minimum=-1, maximum=num_stages)
-        self.norm_eval = check_bool('norm_eval', norm_eval)
+        self.out_indices = config.out_indices
+        self.frozen_stages = config.frozen_stages
 
-        self.patch_embed = PatchEmbed(self.in_channels, self.arch.embed_dims)
-        self.pos_drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+        self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims)
+        self.pos_drop = nn.Dropout(config.drop_rate)
         self.layers = nn.ModuleList()
         every = self.arch.extra_norm_every_n_blocks
-        first = 0  # index of the stage's first block among all
-        last = max(sum(self.arch.depths) - 1, 1)
-        for i, (dim, depth) in enumerate(zip(self.arch.dims, self.arch.depths)):
-            attention = dict(
-                num_heads=self.arch.num_heads[i], window_size=self.window_sizes[i],
-                pretrained_window=self.pretrained_window_sizes[i], position_bias=position_bias, qkv_bias=qkv_bias,
-                attn_drop_rate=attn_drop_rate, attn_backend=attn_backend,
-                attn_budget_mib=attn_budget_mib, window_fit=window_fit, mask_padding=mask_padding)
+        for i, (dim, rates) in enumerate(zip(self.arch.dims, config.drop_path_rates)):
             blocks = [
-                SwinBlock(dim, shifted=j % 2 == 1, norm_first=norm_first, mlp_ratio=mlp_ratio, drop_rate=drop_rate,
-                          drop_path_rate=drop_path_rate * (first + j) / last,
-                          extra_norm=every > 0 and (j + 1) % every == 0, attention=attention) for j in range(depth)
+                SwinBlock(dim, self.arch.num_heads[i], window_size=self.window_sizes[i],
+                          pretrained_window=self.pretrained_window_sizes[i], shifted=j % 2 == 1, drop_path_rate=rate,
+                          extra_norm=every > 0 and (j + 1) % every == 0, keep_hidden=config.with_cp[i], config=config)
+                for j, rate in enumerate(rates)
             ]
-            downsample = PatchMerging(dim, norm_first=norm_first) if i + 1 < num_stages else None
-            self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=with_cp[i]))
-            first += depth
+            last = i + 1 == len(self.arch.depths)
+            downsample = None if last else PatchMerging(dim, norm_first=config.norm_first)
+            self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=config.with_cp[i]))
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm(self.arch.dims[i]))
+        self._init_weights()
+        self._register_state_dict_hook(_save_pretrained_windows)
+        self._freeze()
 
+    __init__.__signature__ = inspect.Signature([
+        inspect.Parameter('self', inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        *(p.replace(kind=p.POSITIONAL_OR_KEYWORD) if name == 'arch' else p
+          for name, p in sorted(inspect.signature(BackboneConfig).parameters.items(), key=lambda item: item[0] != 'arch'))])
+
+    def reset_parameters(self) -> None:
+        """Initialises all weights, as after ``to_empty()``."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.LayerNorm, WindowAttention)):
+                module.reset_parameters()
+        self._init_weights()
+
+    def _init_weights(self) -> None:
         self.apply(_init_linear)
-        for stage in [] if norm_first else self.layers:
+        for stage in [] if self.config.norm_first else self.layers:
             for block in stage.blocks:  # residual post-norm starts as the identity
                 nn.init.zeros_(block.norm1.weight)
                 nn.init.zeros_(block.norm2.weight)
-        self._register_state_dict_hook(_save_pretrained_windows)
-        self._freeze()
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Stage, channels and stride of each output."""
+        return tuple(Feature(i, self.arch.dims[i], PATCH_SIZE * 2**i) for i in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps of an image.
@@ -211,19 +199,30 @@ class SwinTransformerV2(nn.Module):
         Raises:
             ValueError: if the image is smaller than 32 px or has another number of channels.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'x must have the shape (B, {self.in_channels}, h, w), got {tuple(x.shape)}')
+        return self.outputs(self.maps(self.embed(x)))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Pixels (B, in_channels, h, w) to tokens (B, ceil(h/4), ceil(w/4), C); errors as in :meth:`forward`."""
+        channels = self.config.in_channels
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f'x must have the shape (B, {channels}, h, w), got {tuple(x.shape)}')
         if min(x.shape[2:]) < MIN_IMAGE_SIZE:
             raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[2]} x {x.shape[3]}')
-        x = self.pos_drop(self.patch_embed(x))  # (B, H, W, C)
+        return self.pos_drop(self.patch_embed(x))
+
+    def maps(self, x: Tensor) -> Iterator[Tensor]:
+        """Tokens (B, H, W, C) to the map of each stage (B, H_i, W_i, C_i), up to the last output's."""
+        last = max(self.out_indices)
+        for i, stage in enumerate(self.layers[:last + 1]):
+            current, x = stage(x, merge=i < last)
+            yield current
+
+    def outputs(self, maps: Iterable[Tensor]) -> tuple[Tensor, ...]:
+        """Maps of stages to outputs, each normed and (B, C_i, H_i, W_i)."""
         outs = []
-        for i, stage in enumerate(self.layers[:max(self.out_indices) + 1]):
-            if i > 0:
-                x = self.layers[i - 1].downsample(x)
-            x = stage(x)
+        for i, x in enumerate(maps):
             if i in self.out_indices:
-                out = getattr(self, f'norm{i}')(x)
-                outs.append(out.permute(0, 3, 1, 2).contiguous())  # (B, C_i, H_i, W_i)
+                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
@@ -261,7 +260,7 @@ class SwinTransformerV2(nn.Module):
         """Sets the mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         self._freeze()
-        if self.norm_eval:
+        if self.config.norm_eval:
             for module in self.modules():
                 if isinstance(module, LayerNorm):
                     module.eval()
@@ -305,16 +304,7 @@ class SwinTransformerV2(nn.Module):
                 table = state_dict.get(key)
                 if table is not None and table.ndim == 2 and table.shape[1] == heads:  # else torch says what is wrong
                     old = table_window(table.shape[0], windows[i], otherwise=own)
-                    state_dict[key] = resize_table(table, old, own)
-
-
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    ok = is_list(out_indices) and len(out_indices) > 0 and all(
-        is_int(i) and 0 <= i < num_stages for i in out_indices)
-    if not ok or any(a >= b for a, b in zip(out_indices, out_indices[1:])):
-        raise ValueError(f'out_indices must be increasing stage indices from 0 to {num_stages - 1}, '
-                         f'got {out_indices!r}')
-    return tuple(out_indices)
+                    state_dict[key] = to_rows(resize(from_rows(table, old), own)) if old != own else table
 
 
 def _init_linear(module: nn.Module) -> None:

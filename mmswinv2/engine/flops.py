@@ -15,7 +15,7 @@ def _ints(value) -> list[int]:
     return value.toIValue() if node.kind() == 'prim::Constant' else [v.toIValue() for v in node.inputs()]
 
 
-def count_cell_attention(inputs: list, outputs: list) -> int:
+def count_window_attention(inputs: list, outputs: list) -> int:
     """Multiply-accumulates of window attention; MMEngine counts one operation for each."""
     return attention_macs(get_shape(inputs[0]), _ints(inputs[4]), _ints(inputs[5]))
 
@@ -34,7 +34,7 @@ def register_flop_handles() -> None:
     """
     flops = getattr(complexity_analysis, '_DEFAULT_SUPPORTED_FLOP_OPS', {})
     activations = getattr(complexity_analysis, '_DEFAULT_SUPPORTED_ACT_OPS', {})
-    for name, count in {'mmswinv2::cell_attention': count_cell_attention,
+    for name, count in {'mmswinv2::window_attention': count_window_attention,
                         'aten::scaled_dot_product_attention': count_attention}.items():
         flops.setdefault(name, count)
         activations.setdefault(name, generic_activation_jit())

@@ -1,0 +1,113 @@
+"""Backends of window attention: what each is given, which problems it takes, and which is chosen.
+
+A backend is a function of a :class:`Problem` and a predicate that says why it refuses one. Backends differ in speed and
+memory, never in meaning: each is tested equal to ``tests/reference.py`` in output and in every gradient.
+
+``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
+chunk within a budget of memory, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+from torch import Tensor
+
+from ..grid import Grid
+from .eager import eager_attention
+from .operator import kernel_attention, refuses_derivative
+
+
+EAGER_TOKENS = 128  # of a window
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Attention of one map.
+
+    Args:
+        qkv: Queries, keys and values as projected, shape (B, *map, 3C), the last axis being (3, nH, d).
+        table: The bias table of the window, shape (nH, 2W-1, ...).
+        logit_scale: Log of the scale, nH elements, clamped by the backend to log 100.
+        grid: One axis of windows per axis of the map.
+        dropout: Rate on the attention probabilities.
+        budget: Bytes that intermediate results may take, about.
+    """
+
+    qkv: Tensor
+    table: Tensor
+    logit_scale: Tensor
+    grid: Grid
+    dropout: float = 0.
+    budget: int = 64 * 2**20
+
+    @property
+    def tokens(self) -> int:
+        """N, of a whole window."""
+        return prod(axis.window for axis in self.grid)
+
+    @property
+    def map_bytes(self) -> int:
+        """Of all attention maps, in the dtype that they are computed in: what a whole one takes."""
+        pairs = prod(axis.pairs for axis in self.grid)
+        return self.qkv.shape[0] * self.logit_scale.numel() * pairs * max(4, self.qkv.element_size())
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to compute window attention.
+
+    Args:
+        name: Its name in ``attn_backend``.
+        run: A problem to its result, shape (B, *map, C).
+        refuses: A problem to the reason for which it is not taken, or None.
+    """
+
+    name: str
+    run: Callable[[Problem], Tensor]
+    refuses: Callable[[Problem], str | None]
+
+
+def _takes_all(problem: Problem) -> None:
+    return None
+
+
+BACKENDS = {backend.name: backend for backend in (
+    Backend('eager', eager_attention, _takes_all),
+    Backend('cells', partial(kernel_attention, 'cells'), refuses_derivative),
+)}
+
+
+def preferred(problem: Problem) -> tuple[str, ...]:
+    """Names of backends, the fastest for a problem first; the last one takes any.
+
+    On a CPU small cells are faster with whole attention maps, as long as these take no more than the budget: what is
+    then saved is calls (``benchmarks/crossover.py``).
+    """
+    if problem.qkv.device.type == 'cpu' and problem.tokens <= EAGER_TOKENS and problem.map_bytes <= problem.budget:
+        return 'eager', 'cells'
+    return 'cells', 'eager'
+
+
+def choose(problem: Problem, name: str = 'auto') -> Backend:
+    """The backend for a problem.
+
+    Args:
+        problem: What is to be computed.
+        name: ``'auto'`` for the fastest that takes it, or the one that must.
+
+    Raises:
+        ValueError: if there is no backend of that name.
+        RuntimeError: if it refuses the problem; the message says why.
+    """
+    if name == 'auto':
+        return next(BACKENDS[other] for other in preferred(problem) if BACKENDS[other].refuses(problem) is None)
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
+    reason = BACKENDS[name].refuses(problem)
+    if reason is not None:
+        raise RuntimeError(f'backend {name!r} does not take this problem: {reason}; '
+                           f"attn_backend='{choose(problem).name}' does")
+    return BACKENDS[name]

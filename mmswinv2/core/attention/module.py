@@ -1,0 +1,98 @@
+"""The module of window attention: its weights, and what of them a call needs."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..grid import Axis
+from ..position_bias import ContinuousBias, Window, crop, from_rows, table_rows
+from .config import AttentionConfig
+from .function import window_attention
+
+
+class BiasedLinear(nn.Linear):
+    """A linear layer whose bias is given at the call: that of queries and values alone, or none."""
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Maps (..., C) to (..., C'), with ``bias`` (C',)."""
+        return F.linear(x, self.weight, bias)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head scaled cosine attention within windows, with a relative position bias.
+
+    Args:
+        dim: C.
+        num_heads: nH, a divisor of C.
+        window_size: Tokens along each axis.
+        pretrained_window: P, tokens along each axis: the normaliser of the coordinates of a continuous bias.
+        config: How windows attend.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, window_size: Window, pretrained_window: Window,
+                 config: AttentionConfig) -> None:
+        super().__init__()
+        self.window_size = tuple(window_size)
+        self.pretrained_window = tuple(pretrained_window)
+        self.config = config
+        self.logit_scale = nn.Parameter(torch.empty(num_heads, 1, 1))
+        if config.position_bias == 'parameterized':
+            self.relative_position_bias_table = nn.Parameter(torch.empty(table_rows(self.window_size), num_heads))
+        else:
+            self.cpb_mlp = ContinuousBias(num_heads, axes=len(self.window_size),
+                                          log_spaced=config.position_bias == 'log_cpb')
+        self.qkv = BiasedLinear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
+        self.v_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(config.drop_rate)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises what no layer inside does: a scale of 10, no bias."""
+        nn.init.constant_(self.logit_scale, math.log(10))
+        if self.config.position_bias == 'parameterized':
+            nn.init.zeros_(self.relative_position_bias_table)
+        if self.q_bias is not None:
+            nn.init.zeros_(self.q_bias)
+            nn.init.zeros_(self.v_bias)
+
+    def bias_table(self, window: Window) -> Tensor:
+        """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
+        if self.config.position_bias != 'parameterized':
+            return self.cpb_mlp(window, self.pretrained_window)
+        return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
+
+    def grid(self, lengths: Sequence[int], *, shifted: bool) -> tuple[Axis, ...]:
+        """The windows over a map of as many tokens along each axis."""
+        balanced = self.config.window_fit == 'balanced'
+        return tuple(Axis.fit(length, window, shifted=shifted, balanced=balanced)
+                     for length, window in zip(lengths, self.window_size))
+
+    def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
+        """Attends within windows.
+
+        Args:
+            x: Map, shape (B, *map, C).
+            shifted: Whether windows are shifted by half their size (where the map holds more than one).
+
+        Returns:
+            Shape (B, *map, C).
+        """
+        grid = self.grid(x.shape[1:-1], shifted=shifted)
+        window, shift = [axis.window for axis in grid], [axis.shift for axis in grid]
+        bias = None
+        if self.q_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
+        padding = None
+        if not self.config.mask_padding:  # what the projection makes of a token of zeros
+            padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
+        x = window_attention(
+            self.qkv(x, bias), self.bias_table(window), self.logit_scale, window=window, shift=shift, padding=padding,
+            dropout=self.config.attn_drop_rate if self.training else 0., backend=self.config.attn_backend,
+            budget=self.config.budget)
+        return self.proj_drop(self.proj(x))

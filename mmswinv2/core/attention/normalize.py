@@ -1,0 +1,66 @@
+"""Rows of queries and keys divided by their length."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..operators import is_transformed
+
+MAX_LOGIT_SCALE = math.log(100)  # a temperature of at least 0.01
+SAFE = (1e-18, 1e18)  # lengths whose squares neither under- nor overflow in float32
+
+
+def scale_of(logit_scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """The factor on cosines: ``exp(min(logit_scale, log 100))``, in ``dtype``."""
+    return logit_scale.to(dtype).clamp(max=MAX_LOGIT_SCALE).exp()
+
+
+def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Divides each row by its length, in float32 or better; a row of zeros gives zeros with a zero gradient.
+
+    ``F.normalize`` divides by ``max(|x|, eps)``, which is another function for short rows and has a gradient of 1/eps at
+    zero: padded keys are exactly zero, and in half precision that becomes NaN.
+
+    Args:
+        x: Shape (..., d), any floating dtype.
+        scale: The length that rows get instead of 1, a shape that broadcasts to (..., 1).
+
+    Returns:
+        Shape (..., d), float32 (float64 for float64).
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if _can_be_read(length) and SAFE[0] <= length.min() and length.max() <= SAFE[1]:
+        return x * (length.reciprocal() if scale is None else scale / length)
+    # rows are scaled to a largest entry of 1 first, so that no square under- or overflows
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    zero = largest == 0
+    x = x / largest.masked_fill(zero, 1)
+    inverse = x.square().sum(-1, keepdim=True).masked_fill(zero, 1).rsqrt().masked_fill(zero, 0)
+    return x * (inverse if scale is None else scale * inverse)
+
+
+def _can_be_read(x: Tensor) -> bool:
+    """Whether Python may look at values: on a CPU, where it waits for nothing."""
+    return type(x) is Tensor and x.device.type == 'cpu' and x.numel() > 0 and not is_transformed()
+
+
+def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Divides rows by their length in place, for kernels: without a derivative.
+
+    Args:
+        x: Shape (..., d), float32 or float64.
+        scale: As in :func:`cosine_normalize`.
+
+    Returns:
+        (``x``, the inverse of the length that each row had, 0 for a row of zeros, shape (..., 1)).
+    """
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if not (_can_be_read(length) and SAFE[0] <= length.min() and length.max() <= SAFE[1]):
+        largest = x.abs().amax(-1, keepdim=True)
+        largest = largest.masked_fill(largest == 0, 1)
+        length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
+    inverse = length.reciprocal().masked_fill_(length == 0, 0)
+    return x.mul_(inverse if scale is None else inverse * scale), inverse

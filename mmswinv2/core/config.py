@@ -1,0 +1,125 @@
+"""Options of blocks and of the whole backbone: typed, checked once, each named once."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .arch import Arch, get_arch
+from .attention.config import AttentionConfig
+from .checks import (
+    Pair,
+    check_bool,
+    check_choice,
+    check_int,
+    check_rate,
+    hidden_channels,
+    is_int,
+    is_list,
+    to_flags,
+    to_windows,
+)
+
+NORM_PLACEMENTS = ('res_post', 'pre')
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig(AttentionConfig):
+    """What all blocks share.
+
+    Args:
+        mlp_ratio: Hidden channels of the MLPs as a multiple of C, > 0.
+        norm_placement: ``'res_post'``: residual post-norm; ``'pre'``: the arrangement of Swin V1, norms before
+            attention, MLP and the reduction of patch merging (for comparison; attention stays the cosine one).
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    mlp_ratio: float = 4.
+    norm_placement: str = 'res_post'
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice('norm_placement', self.norm_placement, NORM_PLACEMENTS)
+
+    @property
+    def norm_first(self) -> bool:
+        """Whether norms come before what they norm."""
+        return self.norm_placement == 'pre'
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig(BlockConfig):
+    """The options of :class:`mmswinv2.core.SwinTransformerV2`, which takes them as keywords.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, ``'huge'``, ``'simmim_giant'`` (1.06B), ``'g'``
+            (3.0B, the paper's SwinV2-G), or a dict with ``embed_dims``, ``depths``, ``num_heads`` and optionally
+            ``extra_norm_every_n_blocks``; one to four stages.
+        window_size: In tokens, 2 to 4096: an int, or one entry per stage, each an int or (h, w). Along an axis where
+            the map is no larger than the window, the map is one unshifted window.
+        pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
+            normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
+            same as ``window_size`` (training from scratch).
+        out_indices: Stages whose output is returned, increasing.
+        in_channels: Channels of the image.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0 over the blocks.
+        frozen_stages: -1: nothing is frozen; 0: the patch embedding; i: that and the first i stages, with their
+            output norms. Frozen parts have no gradient and stay in evaluation mode.
+        norm_eval: Whether norms stay in evaluation mode (a LayerNorm is the same in both).
+        with_cp: Activation checkpointing, a bool or one per stage.
+
+    Raises:
+        ValueError: if an argument is out of range, or a list does not have one entry per stage.
+    """
+
+    arch: str | Mapping | Arch = 'tiny'
+    window_size: int | Sequence = 8
+    pretrained_window_sizes: int | Sequence | None = None
+    out_indices: Sequence[int] = (0, 1, 2, 3)
+    in_channels: int = 3
+    drop_path_rate: float = 0.2
+    frozen_stages: int = -1
+    norm_eval: bool = False
+    with_cp: bool | Sequence[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        arch = get_arch(self.arch)
+        stages = len(arch.depths)
+        pretrained = self.pretrained_window_sizes
+        for dim in arch.dims:
+            hidden_channels(dim, self.mlp_ratio)
+        checked = dict(
+            arch=arch,
+            window_size=to_windows('window_size', self.window_size, stages),
+            pretrained_window_sizes=None if pretrained is None else (
+                to_windows('pretrained_window_sizes', pretrained, stages)),
+            out_indices=_to_indices('out_indices', self.out_indices, stages),
+            with_cp=to_flags('with_cp', self.with_cp, stages),
+            drop_path_rate=check_rate('drop_path_rate', self.drop_path_rate),
+            in_channels=check_int('in_channels', self.in_channels, minimum=1),
+            frozen_stages=check_int('frozen_stages', self.frozen_stages, minimum=-1, maximum=stages),
+            norm_eval=check_bool('norm_eval', self.norm_eval))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def pretrained_windows(self) -> tuple[Pair, ...]:
+        """The pre-training window of each stage, in tokens."""
+        return self.window_size if self.pretrained_window_sizes is None else self.pretrained_window_sizes
+
+    @property
+    def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
+        """Of each block, by stage: from 0 to ``drop_path_rate``, linearly."""
+        depths = self.arch.depths
+        last = max(sum(depths) - 1, 1)
+        return tuple(tuple(self.drop_path_rate * (sum(depths[:i]) + j) / last for j in range(depth))
+                     for i, depth in enumerate(depths))
+
+
+def _to_indices(name: str, value: Sequence[int], stages: int) -> tuple[int, ...]:
+    ok = is_list(value) and len(value) > 0 and all(is_int(i) and 0 <= i < stages for i in value)
+    if not ok or any(a >= b for a, b in zip(value, value[1:])):
+        raise ValueError(f'{name} must be increasing stage indices from 0 to {stages - 1}, got {value!r}')
+    return tuple(value)
