@@ -35,7 +35,7 @@ test-onedl: setup-onedl
 	PATH=$(CURDIR)/$(ONEDL):$$PATH $(ONEDL)/python -m pytest $(PYTEST)
 
 test-core: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
-	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest -q -m core
+	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest $(PYTEST) -m core
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow -o timeout=2400 -o faulthandler_timeout=2700
