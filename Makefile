@@ -12,8 +12,6 @@ BIN := .venv/bin
 ONEDL := .venv-onedl/bin
 PYTEST := -q -n 2 --dist loadfile
 CORE_PYTHON ?= $(BIN)/python
-CORE := $(addprefix tests/test_,$(addsuffix .py,attention backbone backends checkpoint convert_checkpoint ddp derivatives layers \
-	modules peers properties setup_env variants windows))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: setup setup-onedl demo demo-seg test test-onedl test-core test-slow lint clean
@@ -37,7 +35,7 @@ test-onedl: setup-onedl
 	PATH=$(CURDIR)/$(ONEDL):$$PATH $(ONEDL)/python -m pytest $(PYTEST)
 
 test-core: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
-	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest -q $(CORE)
+	PYTHONPATH=$(CURDIR) $(CORE_PYTHON) -m pytest $(PYTEST) -m core
 
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow -o timeout=2400 -o faulthandler_timeout=2700

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 
-from mmswinv2.core.swin_transformer_v2 import SwinBlock
-
 import measure
+from mmswinv2.core.swin_transformer_v2 import SwinBlock
 from released import ReleasedBlock
 
 OURS = ('auto', 'sdpa', 'sequential', 'reference')

@@ -19,9 +19,8 @@ import time
 
 import torch
 
-from mmswinv2.core import SwinTransformerV2, get_arch
-
 import measure
+from mmswinv2.core import SwinTransformerV2, get_arch
 
 
 def main() -> None:

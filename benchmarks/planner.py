@@ -11,11 +11,10 @@ import json
 
 import torch
 
+import measure
 from mmswinv2.core import SwinTransformerV2, get_arch
 from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import Sharding
-
-import measure
 
 BUDGET = 64  # MiB
 # arch, pixels, backend, checkpointing

@@ -21,11 +21,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
+import measure
 from mmswinv2.core import SwinTransformerV2, get_arch
 from mmswinv2.core.memory import Model, Plan, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import Sharding
-
-import measure
 
 BUDGET = 64  # MiB
 SIZES = dict(tiny=512, small=384, base=384)  # pixels

@@ -17,9 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from mmswinv2.hosts import mim_name
-
 import measure
+from mmswinv2.hosts import mim_name
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs' / 'mmdet' / 'htc_swinv2_mini.py'

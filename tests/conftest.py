@@ -1,26 +1,50 @@
-"""What tests share: a small backbone with random weights in float64."""
+"""What every test has: its area, hypothesis' profile, seeds, a quick disk; small data sets for whole runs."""
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from helpers.areas import missing
+
 torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
 settings.register_profile('tests', derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile('tests')
 
-SMALL = dict(embed_dims=8, depths=[2, 2], num_heads=[2, 4])
+TESTS = Path(__file__).parent
 
 
-def randomize(net, seed=0, std=0.3):
-    """Gives every parameter a random value, so that no norm is the identity and no bias zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in net.named_parameters():
-            noise = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p.dtype) * std
-            p.copy_(noise + (1 if 'norm' in name and name.endswith('weight') else 0) +
-                    (2 if name.endswith('logit_scale') else 0))
-    return net
+def pytest_ignore_collect(collection_path):
+    """A test module whose packages are not there is left out; the summary says so."""
+    if collection_path.match('test_*.py') and missing(collection_path):
+        return True
+    return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Which modules are left out, and why."""
+    left_out = {}
+    for path in sorted(TESTS.glob('test_*.py')):
+        if absent := missing(path):
+            left_out.setdefault(' and '.join(absent), []).append(path.stem)
+    for absent, names in sorted(left_out.items()):
+        terminalreporter.write_line(f'not collected without {absent}: {", ".join(names)}')
+
+
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run when ``-m`` names them, tests of a GPU where there is one."""
+    reasons = {}
+    if 'slow' not in config.option.markexpr:
+        reasons['slow'] = 'takes minutes: make test-slow, or -m slow'
+    if not torch.cuda.is_available():
+        reasons['gpu'] = 'needs a CUDA device'
+    for item in items:
+        for mark, reason in reasons.items():
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +63,13 @@ def quick_disk(monkeypatch):
 def rng():
     """A seeded generator of inputs."""
     return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture(scope='session')
+def mini_data(tmp_path_factory):
+    """Small data sets of both hosts."""
+    folder = tmp_path_factory.mktemp('data')
+    for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
+        subprocess.run([sys.executable, TESTS.parent / 'tools' / f'make_mini_{tool}.py', folder / host, '--train', '6',
+                        '--val', '2'], check=True, timeout=120)
+    return folder

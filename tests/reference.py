@@ -5,6 +5,7 @@ attends to the tokens of its cell, one cell after the other. Rolling, partition,
 where implementations go wrong, do not occur. Padding tokens exist only with ``mask_padding=False``. Weights come from a
 state dict with the names of the Microsoft release.
 """
+import itertools
 import math
 
 import torch
@@ -12,23 +13,36 @@ import torch
 
 def relative_coordinate(offset, pretrained, kind):
     """One coordinate of the continuous position bias, as a Python float."""
-    t = offset / (pretrained - 1)
+    t = offset / max(pretrained - 1, 1)  # a pre-training window of 1 knew the offset 0 alone
     if kind == 'linear_cpb':
         return t
     return math.copysign(math.log2(1 + abs(8 * t)) / math.log2(8), t) if t else 0.
 
 
-def bias_of_offsets(state, prefix, offsets, pretrained, kind, window):
-    """Bias of each head at offsets (dh, dw) of a query from a key in tokens, shape (len(offsets), nH)."""
+def flat(positions, extents):
+    """Row-major index of each position, from a tensor (..., axes)."""
+    index = torch.zeros_like(positions[..., 0])
+    for axis, extent in enumerate(extents):
+        index = index * extent + positions[..., axis]
+    return index
+
+
+def bias_table(state, prefix, pretrained, kind, window, sizes):
+    """Bias of each head at each offset of a query from a key, in tokens, shape (nH, 2 size - 1 per axis).
+
+    A window has ``sizes``, less than ``window`` along an axis where the map is; learnt tables are for ``window``.
+    """
+    offsets = list(itertools.product(*(range(1 - size, size) for size in sizes)))
     if kind == 'parameterized':
-        rows = [(dh + window[0] - 1) * (2 * window[1] - 1) + dw + window[1] - 1 for dh, dw in offsets]
-        return state[prefix + 'relative_position_bias_table'][rows]
-    weight = state[prefix + 'cpb_mlp.0.weight']
-    coords = torch.tensor([[relative_coordinate(dh, pretrained[0], kind), relative_coordinate(dw, pretrained[1], kind)]
-                           for dh, dw in offsets], dtype=weight.dtype)
-    hidden = coords @ weight.T + state[prefix + 'cpb_mlp.0.bias']
-    hidden = hidden * (hidden > 0)
-    return 16 / (1 + torch.exp(-(hidden @ state[prefix + 'cpb_mlp.2.weight'].T)))
+        places = torch.tensor(offsets) + torch.tensor(window) - 1
+        rows = state[prefix + 'relative_position_bias_table'][flat(places, [2 * size - 1 for size in window])]
+    else:
+        weight = state[prefix + 'cpb_mlp.0.weight']
+        coords = [[relative_coordinate(d, p, kind) for d, p in zip(offset, pretrained)] for offset in offsets]
+        hidden = torch.tensor(coords, dtype=weight.dtype) @ weight.T + state[prefix + 'cpb_mlp.0.bias']
+        hidden = hidden * (hidden > 0)
+        rows = 16 / (1 + torch.exp(-(hidden @ state[prefix + 'cpb_mlp.2.weight'].T)))
+    return rows.T.reshape(-1, *(2 * size - 1 for size in sizes))
 
 
 def layer_norm(state, prefix, x):
@@ -49,48 +63,68 @@ def unit(x):
     return torch.where(squared > 0, x / torch.sqrt(torch.where(squared > 0, squared, 1.)), 0.)
 
 
-def attention(state, prefix, x, num_heads, window, pretrained, shifted, kind='log_cpb', mask_padding=True):
-    """Window attention of a map (B, H, W, C), cell by cell of the shifted grid."""
-    b, h, w, c = x.shape
-    sizes, shifts, extents = [], [], []
-    for length, size in zip((h, w), window):
-        if length <= size:
-            sizes.append(length)
-            shifts.append(0)
-        else:
-            sizes.append(size)
-            shifts.append(size // 2 if shifted else 0)
-        whole = math.ceil(length / sizes[-1]) * sizes[-1]
-        extents.append(length if mask_padding else whole)
-    grid = torch.zeros(b, *extents, c, dtype=x.dtype)
-    grid[:, :h, :w] = x
-
-    weight = state[prefix + 'qkv.weight']
-    qkv = grid.reshape(b, -1, c) @ weight.T
-    if prefix + 'q_bias' in state:
-        qkv = qkv + torch.cat([state[prefix + 'q_bias'], torch.zeros(c, dtype=x.dtype), state[prefix + 'v_bias']])
-    q, k, v = (t.reshape(b, -1, num_heads, c // num_heads).transpose(1, 2) for t in qkv.split(c, -1))
-    scale = torch.exp(torch.minimum(state[prefix + 'logit_scale'], torch.tensor(math.log(100.), dtype=x.dtype)))
-    q, k = unit(q) * scale, unit(k)
-
-    spread = [range(1 - size, size) for size in sizes]
-    offsets = [(dh, dw) for dh in spread[0] for dw in spread[1]]
-    bias = bias_of_offsets(state, prefix, offsets, pretrained, kind, window)  # (offsets, nH)
+def cells_of(extents, window, shift):
+    """The positions of the tokens of each cell of a grid of windows that is shifted by ``shift``."""
     cells = {}
-    for i in range(extents[0]):
-        for j in range(extents[1]):
-            cells.setdefault(((i - shifts[0]) // sizes[0], (j - shifts[1]) // sizes[1]), []).append((i, j))
+    for position in itertools.product(*map(range, extents)):
+        cell = tuple((p - moved) // size for p, moved, size in zip(position, shift, window))
+        cells.setdefault(cell, []).append(position)
+    return list(cells.values())
+
+
+def window_attention(qkv, table, logit_scale, *, window, shift, padding=None):
+    """Scaled cosine attention within the cells of the shifted grid, one cell after the other.
+
+    Args:
+        qkv: Queries, keys and values of a map of any number of axes, (B, *map, 3C), its last axis (3, nH, d).
+        table: Bias at each offset, (nH, 2W-1 per axis).
+        logit_scale: Logarithm of the scale, (nH, 1, 1).
+        window: In tokens, one number per axis.
+        shift: In tokens, one number per axis.
+        padding: (3C,), the query, key and value of tokens beyond the end of the map, up to whole windows; without it
+            there are none.
+
+    Returns:
+        Shape (B, *map, C).
+    """
+    b, *lengths, channels = qkv.shape
+    num_heads, inside = table.shape[0], (slice(None), *map(slice, lengths))
+    extents = lengths
+    if padding is not None:
+        extents = [math.ceil(length / size) * size for length, size in zip(lengths, window)]
+        grid = padding.expand(b, *extents, channels).clone()
+        grid[inside] = qkv
+        qkv = grid
+    q, k, v = (t.reshape(b, -1, num_heads, channels // 3 // num_heads).transpose(1, 2)
+               for t in qkv.split(channels // 3, -1))
+    q = unit(q) * torch.exp(torch.minimum(logit_scale, torch.tensor(math.log(100.), dtype=qkv.dtype)))
+    k, rows = unit(k), table.flatten(1).T
     outs, order = [], []
-    for tokens in cells.values():
-        rows, cols = (torch.tensor(t) for t in zip(*tokens))
-        at = rows * extents[1] + cols
-        which = (rows[:, None] - rows + sizes[0] - 1) * len(spread[1]) + cols[:, None] - cols + sizes[1] - 1
-        logits = q[:, :, at] @ k[:, :, at].transpose(-2, -1) + bias[which].permute(2, 0, 1)
+    for tokens in cells_of(extents, window, shift):
+        positions = torch.tensor(tokens)  # (n, axes)
+        at = flat(positions, extents)
+        offsets = positions[:, None] - positions + torch.tensor(window) - 1
+        bias = rows[flat(offsets, table.shape[1:])]  # (n, n, nH)
+        logits = q[:, :, at] @ k[:, :, at].transpose(-2, -1) + bias.permute(2, 0, 1)
         exp = torch.exp(logits - logits.max(-1, keepdim=True).values.detach())
         outs.append((exp @ v[:, :, at]) / exp.sum(-1, keepdim=True))
         order.append(at)
     out = torch.cat(outs, 2)[:, :, torch.cat(order).argsort()]
-    out = out.transpose(1, 2).reshape(b, *extents, c)[:, :h, :w]
+    return out.transpose(1, 2).reshape(b, *extents, channels // 3)[inside]
+
+
+def attention(state, prefix, x, num_heads, window, pretrained, shifted, kind='log_cpb', mask_padding=True):
+    """The module on a map (B, *map, C): projections, bias, attention; a window covers a map that is no larger."""
+    sizes = [min(length, size) for length, size in zip(x.shape[1:-1], window, strict=True)]
+    shift = [size // 2 if shifted and length > size else 0 for length, size in zip(x.shape[1:-1], window)]
+    bias = torch.zeros(3 * x.shape[-1], dtype=x.dtype)
+    if prefix + 'q_bias' in state:
+        q_bias = state[prefix + 'q_bias']
+        bias = torch.cat([q_bias, torch.zeros_like(q_bias), state[prefix + 'v_bias']])
+    table = bias_table(state, prefix, pretrained, kind, window, sizes)
+    assert table.shape[0] == num_heads
+    out = window_attention(x @ state[prefix + 'qkv.weight'].T + bias, table, state[prefix + 'logit_scale'],
+                           window=sizes, shift=shift, padding=None if mask_padding else bias)
     return out @ state[prefix + 'proj.weight'].T + state[prefix + 'proj.bias']
 
 

@@ -4,11 +4,12 @@ import math
 import pytest
 import torch
 
+import reference
+from helpers.backbones import randomize
 from mmswinv2.core.attention import WindowAttention, cosine_normalize
 from mmswinv2.core.position_bias import ContinuousBias, bias_from_table, crop_table, relative_coordinates
 
-import reference
-from conftest import randomize
+pytestmark = pytest.mark.core
 
 
 def test_normalize_of_zeros_is_zero_with_a_zero_gradient():

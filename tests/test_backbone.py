@@ -2,14 +2,11 @@
 import pytest
 import torch
 
+import reference
+from helpers.backbones import PARAMETERS, SMALL, randomize
 from mmswinv2.core import ARCHS, SwinTransformerV2
 
-import reference
-from conftest import SMALL, randomize
-
-# backbone with the norm of the last output, in parameters: arXiv:2111.09883 section 3.6 prints them rounded
-PARAMETERS = dict(tiny=27.578e6, small=48.959e6, base=86.894e6, large=195.203e6, huge=655.22e6, giant=1060.98e6,
-                  g=2997.84e6)
+pytestmark = pytest.mark.core
 
 
 def reference_of(net, x, **options):

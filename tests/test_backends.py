@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core import cell_attention as cells
 from mmswinv2.core.attention import BACKENDS, WindowAttention
 from mmswinv2.core.windows import AxisWindows
 
-from conftest import SMALL, randomize
+pytestmark = pytest.mark.core
 
 FAST = sorted(set(BACKENDS) - {'reference'})
 NO_SEED = torch.empty(0, dtype=torch.int64)

@@ -1,19 +1,18 @@
 """Files that hold code or are damaged, by every way that a checkpoint is read: one clear error, and no code is run."""
 import pickle
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from test_distributed import mini_data  # noqa: F401
 
+import convert_checkpoint
+from helpers import runs, toy
+from helpers.backbones import SMALL
 from mmswinv2.core import files
 from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 
-import convert_checkpoint
-from conftest import SMALL
-from helpers import runs, toy
+pytestmark = pytest.mark.mmseg
 
 
 def init_cfg(path, tmp_path):
@@ -107,14 +106,14 @@ def test_damage_is_one_clear_error(way, harm, tmp_path, capsys):
     assert 'iter_2.pth' in said and ('damaged' in said or 'whole' in said)
 
 
-def test_mim_test_does_not_run_code(tmp_path, mini_data):  # noqa: F811
+def test_mim_test_does_not_run_code(tmp_path, mini_data):
     """By the script that ``mim test`` starts."""
     path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
     evil(path, marker, 'zip')
     config = runs.write_config(tmp_path, 'mmseg')
-    script = Path(runs.HOSTS['mmseg'].__file__).parent / '.mim' / 'tools' / 'test.py'
-    code, output = runs.run([sys.executable, str(script), str(config), str(path), '--work-dir', str(tmp_path / 'work')],
-                            runs.environment(mini_data / 'mmseg'))
+    test = [sys.executable, str(runs.script('mmseg', 'test')), str(config), str(path), '--work-dir',
+            str(tmp_path / 'work')]
+    code, output = runs.run(test, runs.environment(mini_data / 'mmseg'))
     assert code and 'code in a file is not run' in output and not marker.exists(), output[-3000:]
 
 

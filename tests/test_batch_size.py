@@ -3,9 +3,10 @@ import re
 
 import pytest
 
+from helpers import toy
 from mmswinv2.engine import BatchSizeHook
 
-from helpers import toy
+pytestmark = pytest.mark.mmengine
 
 
 def run(folder, base=2, enable=False, hook=None, **options):

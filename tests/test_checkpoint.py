@@ -4,6 +4,9 @@ import copy
 import pytest
 import torch
 
+import reference
+from helpers import peer_files
+from helpers.backbones import DEEP, PLAIN, SMALL, backbone
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.checkpoint import check_complete, config_of, load_backbone, read_backbone_state
 from mmswinv2.core.export import to_layout
@@ -11,12 +14,8 @@ from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import detect_layout
 from mmswinv2.core.position_bias import resize_table
 
-import peer_files
-import reference
-from conftest import SMALL, randomize
+pytestmark = pytest.mark.core
 
-DEEP = dict(embed_dims=8, depths=[2, 1, 3], num_heads=[2, 4, 4], extra_norm_every_n_blocks=2)
-PLAIN = dict(embed_dims=8, depths=[2, 1, 2], num_heads=[2, 4, 4])
 FILES = {
     'own': ('mmswinv2', DEEP, lambda s, d: dict(state_dict=dict(s), meta=dict(epoch=1))),
     'own in a detector': ('mmswinv2', DEEP, lambda s, d: dict(state_dict={
@@ -35,11 +34,6 @@ FILES = {
     'torchvision': ('torchvision', PLAIN, lambda s, d: peer_files.torchvision(s, d, [4] * 3)),
     'mmpretrain': ('mmpretrain', DEEP, peer_files.mmpretrain),
 }
-
-
-def backbone(arch, seed=0, **options):
-    options = dict(dict(window_size=4, pretrained_window_sizes=4, out_indices=(0, 1, 2)), **options)
-    return randomize(SwinTransformerV2(arch, **options).double().eval(), seed=seed)
 
 
 def expected(state, arch, x):

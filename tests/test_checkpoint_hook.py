@@ -11,10 +11,11 @@ import torch
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
+from helpers import toy
 from mmswinv2.core import files
 from mmswinv2.engine import checkpoint_hook, resume
 
-from helpers import toy
+pytestmark = pytest.mark.mmengine
 
 
 def names(folder):

@@ -4,24 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from test_backbone import PARAMETERS
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
-LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in ('mmdet', 'mmseg') for p in (CONFIGS / host).glob('*.py'))
+from helpers.backbones import PARAMETERS
+from helpers.configs import CONFIGS, LEAVES, build, load
+
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
+
 FULL = dict(t='tiny', s='small', b='base', l='large', h='huge', g='g')
-
-
-def load(name):
-    from mmdet.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
-    return Config.fromfile(CONFIGS / name)
-
-
-def build(cfg):
-    from mmdet.registry import MODELS
-    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
-        return MODELS.build(cfg.model)
 
 
 # one of each kind: writing a config takes a second

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import convert_checkpoint
+from helpers import peer_files
+from helpers.backbones import PLAIN, backbone
 from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
 from mmswinv2.core.files import read_file, write_file
 
-import convert_checkpoint
-import peer_files
-from test_checkpoint import PLAIN, backbone
+pytestmark = pytest.mark.core
 
 DEPTHS = PLAIN['depths']
 

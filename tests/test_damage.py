@@ -5,6 +5,8 @@ import pytest
 
 from helpers import damage, runs
 
+pytestmark = pytest.mark.core
+
 
 def test_a_few_damages():
     counts, failures = damage.run(40, seed=2)

@@ -2,14 +2,16 @@
 import gc
 import socket
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
 
-from conftest import SMALL, randomize
+pytestmark = pytest.mark.core
 
 SIZES = [(40, 36), (64, 52)]
 LIMIT = 120  # seconds

@@ -10,9 +10,10 @@ import torch
 from mmengine._strategy import SingleDeviceStrategy
 from mmengine.config import Config
 
+from helpers import runs, zero
 from mmswinv2.engine import DeepSpeedStrategy
 
-from helpers import runs, zero
+pytestmark = pytest.mark.mmdet
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs' / 'mmdet'

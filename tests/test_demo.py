@@ -9,6 +9,8 @@ import demo
 import demo_seg
 from helpers.runs import run
 
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', [0, 1, 2])

@@ -4,10 +4,11 @@ import torch
 from torch import func
 from torch.autograd import forward_ad
 
+from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.attention import BACKENDS
 
-from conftest import SMALL, randomize
+pytestmark = pytest.mark.core
 
 FAST = sorted(set(BACKENDS) - {'reference'})
 

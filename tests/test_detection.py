@@ -2,19 +2,19 @@
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead as UpstreamHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor as UpstreamExtractor
-from mmdet.structures import DetDataSample
-from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from test_configs import load
 
+from helpers.configs import load
+from helpers.detection import batch, sample
 from mmswinv2.detection import HybridTaskCascadeRoIHead, SingleRoIExtractor
+
+pytestmark = pytest.mark.mmdet
 
 
 @pytest.fixture(scope='module')
@@ -26,22 +26,6 @@ def model():
         model = MODELS.build(cfg)
         model.init_weights()
         yield model
-
-
-def sample(h, w, boxes, labels):
-    data = DetDataSample(metainfo=dict(img_shape=(h, w), ori_shape=(h, w), scale_factor=(1., 1.), pad_shape=(h, w),
-                                       batch_input_shape=(h, w)))
-    polygons = [[np.array([x0, y0, x1, y0, x1, y1, x0, y1], dtype=np.float64)] for x0, y0, x1, y1 in boxes]
-    data.gt_instances = InstanceData(bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-                                     labels=torch.tensor(labels, dtype=torch.int64),
-                                     masks=PolygonMasks(polygons, h, w))
-    data.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.int64))
-    return data
-
-
-def batch(*samples):
-    return dict(inputs=[torch.randint(0, 255, (3, *s.img_shape), dtype=torch.uint8) for s in samples],
-                data_samples=list(samples))
 
 
 def test_one_training_step_reaches_every_parameter(model):

@@ -1,15 +1,15 @@
 """Several processes, through configs: DDP, ZeRO-1 and FSDP equal one, and resume from each other's files."""
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from helpers import runs
 from mmswinv2.hosts import mim_name
 
-from helpers import runs
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
 ROOT = Path(__file__).parents[1]
 # what makes one process with a batch of two the same as two with a batch of one: no dropout, no statistics of a batch,
@@ -34,16 +34,6 @@ val_cfg = dict(type='ValLoop')
 train_cfg = dict(val_interval=2)
 default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
 '''
-
-
-@pytest.fixture(scope='session')
-def mini_data(tmp_path_factory):
-    """Small data sets of both hosts."""
-    folder = tmp_path_factory.mktemp('data')
-    for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
-        subprocess.run([sys.executable, ROOT / 'tools' / f'make_mini_{tool}.py', folder / host, '--train', '6', '--val',
-                        '2'], check=True, timeout=120)
-    return folder
 
 
 def state(folder, name='iter_4.pth'):
@@ -121,9 +111,9 @@ def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     assert all('coco/bbox_mAP: ' in log for log in logs[:2])
     assert logs[2].count('FloatingPointError: training stops before the step of iteration 3: s0.loss_cls not finite '
                          '(images: ') == 2, logs[2][-3000:]
-    test = Path(runs.HOSTS['mmdet'].__file__).parent / '.mim' / 'tools' / 'test.py'
-    code, output = runs.run([sys.executable, str(test), str(config['fsdp']), str(tmp_path / 'fsdp' / 'iter_2.pth'),
-                             '--work-dir', str(tmp_path / 'test')], runs.environment(mini_data / 'mmdet'))
+    test = [sys.executable, str(runs.script('mmdet', 'test')), str(config['fsdp']),
+            str(tmp_path / 'fsdp' / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test')]
+    code, output = runs.run(test, runs.environment(mini_data / 'mmdet'))
     assert code == 0 and 'coco/bbox_mAP' in output, output[-3000:]
     assert 'missing keys' not in output and 'unexpected key' not in output
 

@@ -9,10 +9,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 
+from helpers.backbones import SMALL
 from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 
-from conftest import SMALL
+pytestmark = pytest.mark.mmengine
 
 
 class Model(nn.Module):

@@ -11,15 +11,15 @@ import torch
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import load_file, save_file
 
+import convert_checkpoint
+from helpers import peer_files, toy, zips
+from helpers.backbones import SMALL, randomize
 from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.finite import not_finite
 from mmswinv2.models import SwinTransformerV2
 
-import convert_checkpoint
-import peer_files
-from conftest import SMALL, randomize
-from helpers import toy, zips
+pytestmark = pytest.mark.mmengine
 
 OPTIONS = dict(window_size=4, pretrained_window_sizes=4, out_indices=(0, 1))
 

@@ -9,6 +9,8 @@ from mmswinv2.core import SwinTransformerV2, WindowAttention
 from mmswinv2.core.flops import attention_macs
 from mmswinv2.models import GlobalAttention
 
+pytestmark = pytest.mark.mmengine
+
 
 def count(function, *args):
     with FlopCounterMode(display=False) as counter:

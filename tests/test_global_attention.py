@@ -3,9 +3,10 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from helpers.backbones import randomize
 from mmswinv2.models import GlobalAttention
 
-from conftest import randomize
+pytestmark = pytest.mark.mmengine
 
 
 def reference(neck, x):

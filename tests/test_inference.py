@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from test_configs import CONFIGS
+
+from helpers.configs import CONFIGS
+
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (97, 131, 3), dtype=np.uint8)
 

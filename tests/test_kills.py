@@ -3,9 +3,10 @@ import random
 
 import pytest
 import torch
-from test_distributed import mini_data  # noqa: F401
 
 from helpers import runs
+
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 KILLS = 20
 
@@ -13,7 +14,7 @@ KILLS = 20
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize('host, workers, iterations', [('mmdet', 2, 60), ('mmseg', 0, 120)])
-def test_twenty_kills(host, workers, iterations, tmp_path, mini_data):  # noqa: F811
+def test_twenty_kills(host, workers, iterations, tmp_path, mini_data):
     """Half of the kills come at a random moment, half while a checkpoint is being written."""
     config = runs.write_config(tmp_path, host, iters=iterations, interval=1, workers=workers)
     chance = random.Random(0)

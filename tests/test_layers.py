@@ -2,11 +2,12 @@
 import pytest
 import torch
 
+from helpers.backbones import randomize
 from mmswinv2.core import layers
 from mmswinv2.core.layers import DropPath, Mlp, PatchEmbed, PatchMerging
 from mmswinv2.core.swin_transformer_v2 import SwinTransformerV2
 
-from conftest import randomize
+pytestmark = pytest.mark.core
 
 
 def test_drop_path_scales_what_it_keeps():

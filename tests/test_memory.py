@@ -4,15 +4,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+import measure
+import planner_sharded
+from helpers.backbones import SMALL
 from mmswinv2.core import SwinTransformerV2, get_arch
 from mmswinv2.core.live_bytes import LiveBytes
 from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import Sharding
 from mmswinv2.models import SwinTransformerV2 as MMEngineBackbone
 
-import measure
-import planner_sharded
-from conftest import SMALL
+pytestmark = pytest.mark.mmengine
 
 ALONE = Sharding(state_bytes=0, foreach=False)
 

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers.runs import run
 from mmswinv2.hosts import mim_name
 
-from helpers.runs import run
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'

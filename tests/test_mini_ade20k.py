@@ -8,10 +8,12 @@ import pytest
 from mmengine.registry import DefaultScope
 from mmseg.datasets import ADE20KDataset
 from PIL import Image
-from test_mini_coco import digest
 
 import make_mini_ade20k
+from helpers.folders import digest
 from make_mini_ade20k import CLASSES, SHARE
+
+pytestmark = pytest.mark.mmseg
 
 TOOL = Path(make_mini_ade20k.__file__)
 

@@ -1,5 +1,4 @@
 """The small data set: determinism, exact polygons, disjoint photographs, what it refuses."""
-import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +12,9 @@ from shapely import Polygon
 from shapely.ops import unary_union
 
 import make_mini_coco
+from helpers.folders import digest
+
+pytestmark = pytest.mark.mmdet
 
 TOOL = Path(make_mini_coco.__file__)
 
@@ -20,11 +22,6 @@ TOOL = Path(make_mini_coco.__file__)
 def make(out, *args):
     return subprocess.run([sys.executable, str(TOOL), str(out), '--train', '12', '--val', '6', *args],
                           capture_output=True, text=True)
-
-
-def digest(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-            for p in sorted(folder.rglob('*')) if p.is_file()}
 
 
 @pytest.fixture(scope='module')

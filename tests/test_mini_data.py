@@ -11,6 +11,8 @@ import pytest
 
 import mini_data
 
+pytestmark = pytest.mark.mmdet
+
 TOOLS = Path(mini_data.__file__).parent
 SCRIPT = '''
 import sys, time

@@ -15,12 +15,12 @@ from mmengine.runner.checkpoint import (
 )
 
 import mmswinv2.models
+from helpers import peer_files
+from helpers.backbones import PLAIN, SMALL, randomize
 from mmswinv2 import core
 from mmswinv2.models import SwinTransformerV2
 
-import peer_files
-from conftest import SMALL, randomize
-from test_checkpoint import PLAIN
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 CONFIG = dict(type='mmswinv2.SwinTransformerV2', arch=SMALL, window_size=4, out_indices=(0, 1))
 

@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
 
-from conftest import SMALL, randomize
+pytestmark = pytest.mark.core
 
 
 def net(**options):

@@ -5,9 +5,10 @@ from mmdet.structures import DetDataSample
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
+from helpers import toy
 from mmswinv2.engine import NonFiniteHook
 
-from helpers import toy
+pytestmark = pytest.mark.mmdet
 
 
 class Batch(toy.Draws):

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.backbones import SMALL
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.attention import WindowAttention
 from mmswinv2.models import GlobalAttention
 
-from conftest import SMALL
+pytestmark = pytest.mark.mmengine
 
 
 def build(**options):

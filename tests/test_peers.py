@@ -6,12 +6,13 @@ no CPU build for every torch). Sizes are those at which these projects are right
 import pytest
 import torch
 
+import reference
+from helpers.backbones import randomize
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.checkpoint import check_complete, load_backbone, read_backbone_state
 from mmswinv2.core.export import to_layout
 
-import reference
-from conftest import randomize
+pytestmark = pytest.mark.core
 
 SIZES = dict(embed_dim=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])
 # image size, window, pre-training windows: the published patterns, the window of the last stage shrunk to its map

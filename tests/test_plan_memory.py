@@ -9,10 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 
+import plan_memory
 from mmswinv2.core.live_bytes import LiveBytes
 from mmswinv2.engine.heads_memory import heads_memory
 
-import plan_memory
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 HTC = 'configs/mmdet/htc_swinv2_mini.py'
 

@@ -10,9 +10,11 @@ from mmdet.registry import METRICS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
-from test_configs import CONFIGS, LEAVES, load
 
+from helpers.configs import CONFIGS, LEAVES, load
 from mmswinv2.models import SwinTransformerV2
+
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 RECIPES = [name for name in LEAVES if 'mini' not in name]
 UNNAMED = ('_g', '_h', 'parameterized', 'linear-cpb')  # no weights of these were released

@@ -12,10 +12,12 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from PIL import Image
 from pycocotools import mask as coco_mask
-from test_configs import LEAVES, build, load
-from test_detection import batch, sample
 
+from helpers.configs import LEAVES, build, load
+from helpers.detection import batch, collate, image, sample, view
 from mmswinv2.core import SwinTransformerV2
+
+pytestmark = pytest.mark.mmdet
 
 RECIPES = [name for name in LEAVES if name.startswith('mmdet/') and 'mini' not in name]
 WIDTH = 16
@@ -120,12 +122,10 @@ def test_one_training_and_one_test_step(name):
     assert pred.scores.isfinite().all() and pred.bboxes.isfinite().all()
     assert ('masks' in pred) == model.roi_head.with_mask
     if 'tta_model' in cfg:
-        from test_tta import batch as views_batch
-        from test_tta import image, view
         with DefaultScope.overwrite_default_scope('mmdet'):
             assert len(cfg.tta_model.size_ranges) == len(cfg.tta_pipeline[1].transforms[0])
             tta = MODELS.build(dict(cfg.tta_model, module=model, size_ranges=cfg.tta_model.size_ranges[2:4]))
-        result, = tta.test_step(views_batch([view(image()), view(image(), 1.2, 'horizontal')]))
+        result, = tta.test_step(collate([view(image()), view(image(), 1.2, 'horizontal')]))
         assert result.pred_instances.scores.isfinite().all()
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from helpers import toy
 from mmswinv2.engine import resume
 from mmswinv2.engine.loops import PlacedBatches, Randomness, placed
 
-from helpers import toy
+pytestmark = pytest.mark.mmengine
 
 RUNS = {
     'iterations': dict(iters=8),

@@ -4,7 +4,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -12,18 +11,14 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors.seg_tta import SegTTAModel
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
-from test_configs import CONFIGS, LEAVES
 
+from helpers.configs import LEAVES, build, load
 from mmswinv2.segmentation import StreamingSegTTAModel
 from mmswinv2.segmentation import tta as tta_module
 
+pytestmark = pytest.mark.mmseg
+
 RECIPES = [name for name in LEAVES if name.startswith('mmseg/') and 'mini' not in name]
-
-
-def load(name):
-    from mmseg.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
-    return Config.fromfile(CONFIGS / name)
 
 
 def small_model(cfg, seed=0):
@@ -60,8 +55,7 @@ def loss_of(model, data):
 @pytest.mark.parametrize('name', RECIPES)
 def test_builds_at_full_size(name):
     cfg = load(name)
-    with DefaultScope.overwrite_default_scope('mmseg'), torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = build(cfg)
     assert model.num_classes == 150
     assert list(model.decode_head.in_channels) == list(model.backbone.arch.dims)
     windows = cfg.model.backbone.window_size

@@ -14,6 +14,8 @@ import setup_gpu
 import setup_lock
 from setup_gpu import Build, Found, SetupError
 
+pytestmark = pytest.mark.core
+
 ROOT = Path(__file__).parents[1]
 NVCC = dict(nvcc='13.0', cuda_home='/cuda', archs=('7.5', '8.0', '9.0', '10.0'))
 TORCH = dict(torch='2.13.0', torch_cuda='13.0')

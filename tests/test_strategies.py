@@ -10,6 +10,8 @@ from torch import nn
 from mmswinv2.engine import FSDPStrategy, IterBasedTrainLoop, ZeroStrategy
 from mmswinv2.registry import STRATEGIES
 
+pytestmark = pytest.mark.mmengine
+
 
 def bare(cls, **attributes):
     """One without a process group and a logger."""

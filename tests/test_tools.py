@@ -12,6 +12,8 @@ from pycocotools.coco import COCO
 
 import demo
 
+pytestmark = pytest.mark.mmdet
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -12,14 +12,15 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
-from test_configs import load
 
+from helpers.configs import load
+from helpers.detection import SIZE, collate, image, view
 from mmswinv2.detection import InstanceSegTTAModel, RLEMasks
 from mmswinv2.detection import tta as tta_module
 
-DETECTORS = ('htc', 'htc semantic', 'cascade', 'mask rcnn', 'mask rcnn, class-agnostic', 'cascade boxes', 'faster rcnn')
-SIZE = (93, 131)  # odd, (h, w)
+pytestmark = pytest.mark.mmdet
 
+DETECTORS = ('htc', 'htc semantic', 'cascade', 'mask rcnn', 'mask rcnn, class-agnostic', 'cascade boxes', 'faster rcnn')
 
 def config(name):
     """A small detector's config, made of the parts of the demo's."""
@@ -85,30 +86,6 @@ def wrap(model, **options):
         return InstanceSegTTAModel(module=model, **options)
 
 
-def image(seed=0, size=SIZE):
-    generator = torch.Generator().manual_seed(seed)
-    blocks = torch.randint(0, 255, (3, size[0] // 8 + 1, size[1] // 8 + 1), generator=generator, dtype=torch.uint8)
-    return blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :size[0], :size[1]].contiguous()
-
-
-def view(img, scale=1., flip=None, ori=None):
-    """A view of an image as a pipeline makes it."""
-    h, w = ori or img.shape[1:]
-    new = (int(h * scale + .5), int(w * scale + .5))
-    if scale != 1:
-        img = torch.nn.functional.interpolate(img[None].float(), new, mode='bilinear')[0].round().to(torch.uint8)
-    if flip:
-        img = img.flip(tta_module.FLIPS[flip])
-    meta = dict(img_shape=new, ori_shape=(h, w), scale_factor=(new[1] / w, new[0] / h), flip=flip is not None,
-                flip_direction=flip, img_id=0)
-    return img, DetDataSample(metainfo=meta)
-
-
-def batch(views):
-    """One image's views as ``pseudo_collate`` makes them."""
-    return dict(inputs=[[v[0]] for v in views], data_samples=[[copy.deepcopy(v[1])] for v in views])
-
-
 def plain(model, img, sample):
     with torch.no_grad():
         return model.test_step(dict(inputs=[img], data_samples=[copy.deepcopy(sample)]))[0].pred_instances
@@ -133,7 +110,7 @@ def assert_same(found, wanted, size=SIZE, atol=1e-5):
 def test_one_view_is_plain_testing(name, scale):
     model = build(config(name))
     img, sample = view(image(), scale)
-    found, = wrap(model).test_step(batch([(img, sample)]))
+    found, = wrap(model).test_step(collate([(img, sample)]))
     assert_same(found.pred_instances, plain(model, img, sample))
     assert found.ori_shape == SIZE
 
@@ -150,7 +127,7 @@ def flipped(result, direction, size=SIZE):
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
 def test_a_flipped_view_is_flipped_back(direction):
     model = build(config('htc'))
-    found, = wrap(model).test_step(batch([view(image(), 1.2, direction)]))
+    found, = wrap(model).test_step(collate([view(image(), 1.2, direction)]))
     img, sample = view(image(), 1.2, direction)
     sample.set_metainfo(dict(flip=False, flip_direction=None))  # as if it were an image of its own
     assert_same(found.pred_instances, flipped(plain(model, img, sample), direction))
@@ -160,9 +137,9 @@ def test_a_flipped_view_is_flipped_back(direction):
 def test_the_result_for_a_flipped_image_is_the_flipped_result(name):
     model = wrap(build(config(name)))
     img = image()
-    found, = model.test_step(batch([view(img), view(img, 1., 'horizontal')]))
+    found, = model.test_step(collate([view(img), view(img, 1., 'horizontal')]))
     mirrored = img.flip(-1)
-    other, = model.test_step(batch([view(mirrored), view(mirrored, 1., 'horizontal')]))
+    other, = model.test_step(collate([view(mirrored), view(mirrored, 1., 'horizontal')]))
     assert_same(other.pred_instances, flipped(found.pred_instances, 'horizontal'))
 
 
@@ -178,7 +155,7 @@ def test_views_are_averaged_on_shared_proposals(name):
             calls[_method] = _f(*args)
             return calls[_method]
         setattr(tta, method, record)
-    found, = tta.test_step(batch(views))
+    found, = tta.test_step(collate(views))
     proposals, (boxes, scores), masks = calls.values()
     assert len(proposals) == 60
     each_boxes, each_scores, each_masks = [], [], []
@@ -224,7 +201,7 @@ def test_where_features_are_kept_does_not_change_the_result(monkeypatch):
     monkeypatch.setattr(model, 'extract_feat', lambda x: runs.append(1) or extract(x))
     results = {}
     for features in tta_module.FEATURES:
-        results[features], = wrap(model, features=features).test_step(batch(views))
+        results[features], = wrap(model, features=features).test_step(collate(views))
     assert len(runs) == 2 + 2 + 6
     for other in results.values():
         assert_same(other.pred_instances, results['keep'].pred_instances, atol=0)
@@ -245,7 +222,7 @@ def with_proposals(monkeypatch, model, choose):
 def test_a_view_without_proposals(monkeypatch, name):
     model = build(config(name))
     with_proposals(monkeypatch, model, lambda i: 0 if i == 1 else 40)
-    found, = wrap(model).test_step(batch([view(image()), view(image(), .7)]))
+    found, = wrap(model).test_step(collate([view(image()), view(image(), .7)]))
     assert len(found.pred_instances) > 0 and found.pred_instances.scores.isfinite().all()
 
 
@@ -253,7 +230,7 @@ def test_a_view_without_proposals(monkeypatch, name):
 @pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
 def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name, views):
     model = build(config(name))
-    data = batch([view(image()), view(image(), .7, 'horizontal')][:views])
+    data = collate([view(image()), view(image(), .7, 'horizontal')][:views])
     nothing, = wrap(model, tta_cfg=dict(score_thr=1.)).test_step(copy.deepcopy(data))
     with_proposals(monkeypatch, model, lambda i: 0)
     none, = wrap(model).test_step(data)
@@ -271,7 +248,7 @@ def test_more_than_a_thousand_proposals():
     counts = []
     average = tta._average_boxes
     tta._average_boxes = lambda views, boxes, ranges: counts.append(len(boxes)) or average(views, boxes, ranges)
-    found, = tta.test_step(batch([view(image(size=(320, 448)), .8), view(image(size=(320, 448)), 1., 'horizontal')]))
+    found, = tta.test_step(collate([view(image(size=(320, 448)), .8), view(image(size=(320, 448)), 1., 'horizontal')]))
     assert counts[0] > 1000
     assert len(found.pred_instances) == 20
     assert found.pred_instances.masks.numpy().shape == (20, 320, 448)
@@ -281,7 +258,7 @@ def test_several_images_at_once():
     model = build(config('htc'))
     tta = wrap(model)
     images = [image(0), image(1, (70, 101))]
-    one_by_one = [tta.test_step(batch([view(i), view(i, 1.3, 'horizontal')]))[0] for i in images]
+    one_by_one = [tta.test_step(collate([view(i), view(i, 1.3, 'horizontal')]))[0] for i in images]
     views = [[view(i) for i in images], [view(i, 1.3, 'horizontal') for i in images]]
     together = tta.test_step(dict(inputs=[[v[0] for v in vs] for vs in views],
                                   data_samples=[[v[1] for v in vs] for vs in views]))
@@ -301,15 +278,15 @@ def test_ranges_of_sizes_choose_views():
     predict = model.roi_head.predict_bbox
     model.roi_head.predict_bbox = lambda x, metas, *a, **k: asked.append(metas[0]['img_shape']) or predict(
         x, metas, *a, **k)
-    found, = wrap(model, size_ranges=[(1e6, None), (0, None)]).test_step(batch(views))
+    found, = wrap(model, size_ranges=[(1e6, None), (0, None)]).test_step(collate(views))
     assert len(found.pred_instances) > 0 and asked == [views[1][1].img_shape]
     # a range per scale
     flips = [view(image(), s, f) for s in (1., 1.5) for f in (None, 'horizontal')]
-    assert len(tta.test_step(batch(flips))[0].pred_instances) > 0
+    assert len(tta.test_step(collate(flips))[0].pred_instances) > 0
     with pytest.raises(ValueError, match='size_ranges must be one per view where views of a scale do not follow'):
-        tta.test_step(batch([flips[0], flips[2], flips[1], flips[3]]))
+        tta.test_step(collate([flips[0], flips[2], flips[1], flips[3]]))
     with pytest.raises(ValueError, match='size_ranges must have a range for each view or scale, got 2 for 3 views'):
-        tta.test_step(batch(flips[:3]))
+        tta.test_step(collate(flips[:3]))
 
 
 def test_sizes_in_no_range_use_all_views():
@@ -337,7 +314,7 @@ def test_views_must_say_where_they_come_from():
     def attempt(**meta):
         img, sample = view(image())
         sample = DetDataSample(metainfo={k: v for k, v in {**sample.metainfo, **meta}.items() if v != 'none'})
-        tta.test_step(batch([(img, sample), view(image())]))
+        tta.test_step(collate([(img, sample), view(image())]))
     with pytest.raises(ValueError, match='tta_pipeline must resize, and list scale_factor'):
         attempt(scale_factor='none')
     with pytest.raises(ValueError, match="list flip_direction .*got flip_direction=None"):
@@ -346,16 +323,16 @@ def test_views_must_say_where_they_come_from():
         attempt(scale_factor=(1., 2.))
     img, sample = view(image())
     without = DetDataSample(metainfo={k: v for k, v in sample.metainfo.items() if not k.startswith('flip')})
-    assert len(tta.test_step(batch([(img, without)]))) == 1
+    assert len(tta.test_step(collate([(img, without)]))) == 1
     with pytest.raises(ValueError, match='list flip and flip_direction in the meta_keys'):
-        tta.test_step(batch([(img, without), (img.flip(-1), without)]))
+        tta.test_step(collate([(img, without), (img.flip(-1), without)]))
 
 
 def test_views_and_samples_must_be_there():
     tta = wrap(build(config('faster rcnn')))
-    whole = batch([view(image()), view(image(), flip='horizontal')])
+    whole = collate([view(image()), view(image(), flip='horizontal')])
     with pytest.raises(ValueError, match='data must hold >= 1 view .*got no views'):
-        tta.test_step(batch([]))
+        tta.test_step(collate([]))
     with pytest.raises(ValueError, match='data_samples for each view in inputs, 2, got 1'):
         tta.test_step(dict(whole, data_samples=whole['data_samples'][:1]))
 
@@ -382,9 +359,9 @@ def test_single_stage_detectors_fall_back_to_boxes():
         train_cfg=None, test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=.3, max_per_img=30,
                                       nms=dict(type='nms', iou_threshold=.5))))
     views = [view(image()), view(image(), 1.2, 'horizontal')]
-    found, = wrap(model).test_step(batch(views))
+    found, = wrap(model).test_step(collate(views))
     wanted, = DetTTAModel(ConfigDict(nms=dict(type='nms', iou_threshold=.5), max_per_img=30),
-                          module=model).test_step(batch(views))
+                          module=model).test_step(collate(views))
     assert_same(found.pred_instances, wanted.pred_instances, atol=0)
     assert 'masks' not in found.pred_instances
 

@@ -2,10 +2,11 @@
 import pytest
 import torch
 
+import reference
+from helpers.backbones import randomize
 from mmswinv2.core import SwinTransformerV2
 
-import reference
-from conftest import randomize
+pytestmark = pytest.mark.core
 
 # window of stages 1 to 3 and that of pre-training; the last stage has half of both, but for window 8, as published
 WINDOWS = [(8, 8), (16, 16), (16, 12), (24, 12), (32, 12), (40, 12), (48, 12), (56, 12)]

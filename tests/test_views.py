@@ -4,6 +4,8 @@ import torch
 
 from mmswinv2.engine.views import check_views
 
+pytestmark = pytest.mark.mmengine
+
 
 def data(images, samples):
     """Views with so many images and samples each."""

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from mmswinv2.core.windows import AxisWindows, window_kinds, window_partition, window_reverse
 
+pytestmark = pytest.mark.core
+
 
 @st.composite
 def axes(draw, longest=40):

@@ -4,13 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import mmdet
-import mmseg
-
 ROOT = Path(__file__).parents[2]
-HOSTS = dict(mmdet=mmdet, mmseg=mmseg)
 BASES = dict(mmdet='htc_swinv2_mini.py', mmseg='upernet_swinv2_mini.py')
 SMALL = dict(
     mmdet='''
@@ -64,10 +61,14 @@ def environment(data=None, **more):
     return env
 
 
+def script(host, name):
+    """A script of a host, ``'train'`` or ``'test'``, as mim finds it."""
+    return Path(find_spec(host).origin).parent / '.mim' / 'tools' / f'{name}.py'
+
+
 def command(host, config, work_dir, *options, processes=1):
     """The host's own training script, as mim calls it."""
-    script = Path(HOSTS[host].__file__).parent / '.mim' / 'tools' / 'train.py'
-    args = [script, config, '--work-dir', work_dir, *options]
+    args = [script(host, 'train'), config, '--work-dir', work_dir, *options]
     if processes > 1:
         launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
         return [sys.executable, *map(str, [*launch, *args, '--launcher', 'pytorch'])]
@@ -109,9 +110,8 @@ def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=T
 
 def step(host, config, work_dir, *options, processes=1, kill=None, limit=150):
     """A training run as a step of :func:`train_in_turn`."""
-    script = Path(HOSTS[host].__file__).parent / '.mim' / 'tools' / 'train.py'
     return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine'],
-                script=str(script), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
+                script=str(script(host, 'train')), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
                 work_dir=str(work_dir), processes=processes, kill=kill, limit=limit)
 
 

@@ -1,0 +1,47 @@
+"""Each test module says what it needs, and is left out where that is missing: the others are collected all the same."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.areas import AREAS, areas
+
+pytestmark = pytest.mark.core
+
+TESTS = Path(__file__).parent
+HOSTS = [area for area in AREAS if area != 'core']
+COLLECT = '''
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))  # an import of these fails
+import pytest
+sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', sys.argv[1]]))
+'''
+
+
+@pytest.mark.parametrize('text', ['', 'pytestmark = pytest.mark.slow', 'mark = pytest.mark.core',
+                                  'def f():\n    pytestmark = pytest.mark.core'])
+def test_a_module_without_an_area_is_an_error(text, tmp_path):
+    path = tmp_path / 'test_a.py'
+    path.write_text(text)
+    with pytest.raises(pytest.UsageError, match='pytestmark of test_a.py must name an area, one of core, mmengine'):
+        areas(path)
+
+
+def test_areas_are_read_from_one_mark_or_several(tmp_path):
+    path = tmp_path / 'test_a.py'
+    for text, found in (('pytest.mark.core', ['core']), ('[pytest.mark.mmdet, pytest.mark.mim]', ['mmdet', 'mim'])):
+        path.write_text(f'pytestmark = {text}')
+        assert areas(path) == found
+
+
+@pytest.mark.parametrize('absent', [HOSTS, HOSTS[1:], ['mmseg', 'mim'], ['mmdet', 'mim']])
+def test_what_is_there_is_collected_without_the_rest(absent):
+    """Modules import no more than their areas say."""
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', COLLECT, str(TESTS), *absent], text=True,
+                            capture_output=True, timeout=200, cwd=TESTS.parent)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    collected = {line.partition('::')[0].rpartition('/')[2] for line in result.stdout.splitlines() if '::' in line}
+    left_out = {path.name for path in TESTS.glob('test_*.py') if set(areas(path)) & set(absent)}
+    assert collected and left_out and not collected & left_out
+    assert f'not collected without {absent[0]}' in result.stdout
