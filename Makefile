@@ -13,7 +13,7 @@ ONEDL := .venv-onedl/bin
 PYTEST := -q -n 2 --dist loadfile
 CORE_PYTHON ?= $(BIN)/python
 CORE := $(addprefix tests/test_,$(addsuffix .py,attention backbone backends checkpoint convert_checkpoint ddp derivatives layers \
-	modules peers properties setup_env variants windows))
+	layouts modules peers properties setup_env variants windows))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: setup setup-onedl demo demo-seg test test-onedl test-core test-slow lint clean

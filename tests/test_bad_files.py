@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_distributed import mini_data  # noqa: F401
 
-from mmswinv2.core import files
+from mmswinv2.core.weights import files
 from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 

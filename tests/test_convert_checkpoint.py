@@ -7,8 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
-from mmswinv2.core.files import read_file, write_file
+from mmswinv2.core.weights import load_backbone, read_backbone_state, read_file, write_file
 
 import convert_checkpoint
 import peer_files
@@ -37,7 +36,7 @@ def test_microsoft_to_ours_says_what_it_did(state, tmp_path, capsys):
     lines = out.splitlines()
     assert lines[0].startswith("source   microsoft, ") and "under ''" in lines[0]
     assert 'dropped  derived buffers: 12 (layers.0.blocks.0.attn.relative_position_index, ...)' in lines
-    assert 'dropped  classification head: 2 (head.weight, ...)' in lines
+    assert 'kept     classification head: 2 (head.weight, ...)' in lines
     assert 'dropped  beside the weights: 2 (max_accuracy, ...)' in lines
     assert 'config   window_size=[16, 16, 8]' in lines
     assert 'config   pretrained_window_sizes=[12, 12, 6]' in lines
@@ -46,6 +45,8 @@ def test_microsoft_to_ours_says_what_it_did(state, tmp_path, capsys):
     net = backbone(PLAIN, seed=1, window_size=16, pretrained_window_sizes=[12, 12, 6]).float()
     load_backbone(net, read_backbone_state(read_file(dst)))
     torch.testing.assert_close(net.norm2.weight, state['norm2.weight'])
+    written = read_file(dst)['state_dict']
+    assert all(torch.equal(written[f'head.{part}'], value) for part, value in peer_files.head(state).items())
 
 
 @pytest.mark.parametrize('target', ['microsoft', 'timm', 'transformers'])

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.checkpoint import check_complete, load_backbone, read_backbone_state
-from mmswinv2.core.export import to_layout
+from mmswinv2.core.weights import check_complete, load_backbone, read_backbone_state, to_layout
 
 import reference
 from conftest import randomize

@@ -25,12 +25,12 @@ from .checks import (
     hidden_channels,
     is_int,
     is_list,
-    square,
     to_flags,
     to_windows,
 )
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 from .position_bias import resize_table, table_rows, table_window
+from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_windows, windows_tensor
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
 NORM_PLACEMENTS = ('res_post', 'pre')
@@ -137,8 +137,6 @@ class SwinTransformerV2(nn.Module):
     Source:
         arXiv:2111.09883, section 3.
     """
-
-    pretrained_window_key = 'pretrained_window_sizes'  # entry of the state dict: int64, shape (stages, 2)
 
     def __init__(self, arch: str | Mapping = 'tiny', *, window_size: int | Sequence = 8,
                  pretrained_window_sizes: int | Sequence | None = None, out_indices: Sequence[int] = (0, 1, 2, 3),
@@ -277,25 +275,15 @@ class SwinTransformerV2(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                               error_msgs) -> None:
-        key = prefix + self.pretrained_window_key
-        saved = state_dict.pop(key, None)
-        windows = self.pretrained_window_sizes
+        saved = said_windows(state_dict, prefix)
+        state_dict.pop(prefix + WINDOWS_KEY, None)
         if saved is not None:
-            windows = tuple(map(tuple, saved.tolist()))
-            self._check_pretrained_windows(windows)
-        elif not self.pretrained_window_given:
-            missing_keys.append(key)  # a checkpoint that does not know its window needs a config that does
-        self._resize_tables(state_dict, prefix, windows)
+            check_configured(saved, self.pretrained_window_sizes, self.saved_window_sizes)
+        elif nobody_says(saved, self.pretrained_window_given):
+            missing_keys.append(prefix + WINDOWS_KEY)
+        self._resize_tables(state_dict, prefix, saved or self.pretrained_window_sizes)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
-
-    def _check_pretrained_windows(self, saved: tuple[Pair, ...]) -> None:
-        configured = self.pretrained_window_sizes
-        if len(saved) != len(configured) or any(
-                window not in pair for window, pair in zip(saved, zip(configured, self.saved_window_sizes))):
-            raise ValueError(
-                f'pretrained_window_sizes must be what the checkpoint was pre-trained with, {square(saved)}, '
-                f'got {square(configured)}; set pretrained_window_sizes={square(saved)} in the config of the backbone')
 
     def _resize_tables(self, state_dict: dict, prefix: str, windows: tuple[Pair, ...]) -> None:
         """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
@@ -325,5 +313,4 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _save_pretrained_windows(module: SwinTransformerV2, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    windows = torch.tensor(module.saved_window_sizes, dtype=torch.int64, device='cpu')
-    state_dict[prefix + module.pretrained_window_key] = windows
+    state_dict[prefix + WINDOWS_KEY] = windows_tensor(module.saved_window_sizes)

@@ -26,8 +26,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from mmswinv2.core import SwinTransformerV2  # noqa: E402
-from mmswinv2.core.checkpoint import load_backbone, read_backbone_state  # noqa: E402
-from mmswinv2.core.files import read_file  # noqa: E402
+from mmswinv2.core.weights import load_backbone, read_backbone_state, read_file  # noqa: E402
 
 import peer_files  # noqa: E402
 from conftest import SMALL, randomize  # noqa: E402
