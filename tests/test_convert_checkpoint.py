@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmswinv2.core.weights import load_backbone, read_backbone_state, read_file, write_file
+from mmswinv2.core.weights import LAYOUTS, load_backbone, read_backbone_state, read_file, write_file
 
 import convert_checkpoint
 import peer_files
@@ -61,6 +61,29 @@ def test_there_and_back_again(target, suffix, state, tmp_path, capsys):
     again = read_backbone_state(read_file(back)).state
     kept = {k: v for k, v in state.items() if k[:5] not in ('norm0', 'norm1')}
     assert set(again) == set(kept) and all(torch.equal(v, kept[k]) for k, v in again.items())
+
+
+@pytest.mark.parametrize('target', LAYOUTS)
+def test_a_classifier_there_and_back(target, tmp_path, capsys):
+    """Its head is kept, and whatever else the target has a place for; it does not disturb a backbone."""
+    state = backbone(PLAIN, out_indices=(2,)).float().state_dict()
+    head = {f'head.{part}': value for part, value in peer_files.head(state).items()}
+    torch.save({**state, **head, 'mask_token': peer_files.mask_token(state)}, tmp_path / 'a.pth')
+    code, out, err = run(capsys, tmp_path / 'a.pth', tmp_path / 'there.pth', '--to', target)
+    assert (code, err) == (0, '') and 'kept     classification head: 2 (head.weight, ...)' in out.splitlines()
+    kept = target in ('mmswinv2', 'simmim', 'transformers')
+    assert f'{"kept    " if kept else "dropped "} mask token of SimMIM: 1 (mask_token)' in out.splitlines()
+    if container := LAYOUTS[target].container:
+        assert container in torch.load(tmp_path / 'there.pth')
+    options = ['--pretrained-window-sizes', 4] if target in ('timm', 'transformers') else []
+    code, out, _ = run(capsys, tmp_path / 'there.pth', tmp_path / 'back.pth', *options)
+    assert code == 0 and out.startswith(f'source   {target}, ')
+    back = read_file(tmp_path / 'back.pth')['state_dict']
+    assert set(back) == {*state, *head, *['mask_token'] * kept}
+    assert all(torch.equal(back[k], v) for k, v in {**state, **head}.items())
+    net = backbone(PLAIN, seed=1, out_indices=(2,)).float()
+    load_backbone(net, read_backbone_state(back))
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
 def test_windows_of_other_layouts_are_asked_for(state, tmp_path, capsys):

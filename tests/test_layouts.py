@@ -1,5 +1,6 @@
 """Each layout is a map and its inverse: names are bijective, and what is written is read again exactly, extras too."""
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_names_of_other_templates(text, name):
 
 @st.composite
 def states(draw, target):
-    """Weights and extras of a small backbone that the target can compute."""
+    """Weights and extras of a small backbone that the target can compute, and the kind of its position bias."""
     computes = LAYOUTS[target].computes
     stages = draw(st.integers(1, 4))
     arch = dict(embed_dims=2 * draw(st.integers(1, 3)), depths=draw(st.lists(st.integers(1, 3), min_size=stages,
@@ -92,17 +93,19 @@ def states(draw, target):
     if 'norm3' in computes and draw(st.booleans()):
         arch['extra_norm_every_n_blocks'] = draw(st.integers(1, 2))
     biases = ['log_cpb'] + [kind for kind in ('linear_cpb', 'parameterized') if kind in computes]
-    one, window = target == 'torchvision', st.integers(2, 5)
+    one, side = target == 'torchvision', st.integers(2, 5)
+    window = side if target == 'microsoft' else side | st.tuples(side, side)
     windows = [draw(window)] * stages if one else [draw(window) for _ in range(stages)]
+    kind = draw(st.sampled_from(biases))
     net = SwinTransformerV2(
         arch, window_size=windows, qkv_bias=draw(st.booleans()), in_channels=draw(st.sampled_from([1, 3])),
-        mlp_ratio=draw(st.sampled_from([.5, 4.])), position_bias=draw(st.sampled_from(biases)),
+        mlp_ratio=draw(st.sampled_from([.5, 4.])), position_bias=kind,
         norm_placement=draw(st.sampled_from(['res_post', 'pre'] if 'pre' in computes else ['res_post'])),
         out_indices=range(stages) if target not in LASTS and draw(st.booleans()) else (stages - 1,))
     state = randomize(net, seed=draw(st.integers(0, 9))).to(draw(st.sampled_from([torch.float32, torch.float64,
                                                                                   torch.bfloat16]))).state_dict()
     more = extras(state)
-    return state, {k: more[k] for k in draw(st.sets(st.sampled_from(sorted(more))))}
+    return state, {k: more[k] for k in draw(st.sets(st.sampled_from(sorted(more))))}, kind
 
 
 def same(a, b):
@@ -114,10 +117,11 @@ def same(a, b):
 @given(data=st.data())
 def test_what_is_written_is_read_again(target, data):
     """Exactly, in all layouts. A single stage has no merging to tell timm by."""
-    state, more = data.draw(states(target))
+    state, more, kind = data.draw(states(target))
     sizes = dict(window_size=4) if target == 'microsoft' else {}
     before = {k: v.clone() for k, v in {**state, **more}.items()}
-    out, left = to_layout(BackboneState(dict(state), 'mmswinv2', '', extras=dict(more)), target, **sizes)
+    out, left = to_layout(BackboneState(dict(state), 'mmswinv2', '', position_bias=kind, extras=dict(more)), target,
+                          **sizes)
     kept = {k: v for k, v in more.items() if k != 'mask_token' or PLACES[target][1]}
     assert left == group_extras(k for k in more if k not in kept)
     again = read_backbone_state(out)
@@ -127,9 +131,29 @@ def test_what_is_written_is_read_again(target, data):
         assert again.pretrained_window_sizes is None
         again.state['pretrained_window_sizes'] = state['pretrained_window_sizes']
     assert same(again.state, state) and same(again.extras, kept)
+    assert again.position_bias == (None if LAYOUTS[target].buffers is None else kind)
     assert same({**state, **more}, before)  # what was given is not changed
-    twice, _ = to_layout(again, target, **sizes)
+    twice, _ = to_layout(replace(again, position_bias=kind), target, **sizes)
     assert same(twice, out)
+
+
+@pytest.mark.parametrize('target', [k for k in LAYOUTS if k != 'mmswinv2'])
+def test_what_is_written_is_what_the_project_saves(target):
+    """By names and tensors, against files written out by hand, with their heads and mask tokens."""
+    _, arch, write = FILES[target]
+    state = backbone(arch, out_indices=(2,)).state_dict()
+    theirs = write(state, arch['depths'])
+    theirs = theirs.get('model', theirs.get('state_dict', theirs))
+    more = extras(state, mask_token=target == 'simmim')
+    if target == 'simmim':
+        del more['head.weight'], more['head.bias']
+    ours, _ = to_layout(BackboneState(state, 'mmswinv2', '', extras=more), target)
+    derived = r'.*\.(relative_position_index|relative_coords_table|attn_mask)|decoder\..*'
+    ours, theirs = ({k: v for k, v in s.items() if not re.fullmatch(derived, k)} for s in (ours, theirs))
+    for k, v in theirs.items():
+        if k.endswith('qkv.bias'):
+            v.chunk(3)[1].zero_()  # of keys: anything, it is not used
+    assert same(ours, theirs)
 
 
 @pytest.mark.parametrize('target', LAYOUTS)
