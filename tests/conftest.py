@@ -56,7 +56,7 @@ def seed():
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
     """Files are not waited for: under load that takes seconds each. Tests of durability undo this."""
-    monkeypatch.setattr('mmswinv2.core.files._sync', lambda path: None)
+    monkeypatch.setattr('mmswinv2.core.weights.files._sync', lambda path: None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 import convert_checkpoint
 from helpers import runs, toy
 from helpers.backbones import SMALL
-from mmswinv2.core import files
+from mmswinv2.core.weights import files
 from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 

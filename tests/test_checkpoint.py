@@ -8,11 +8,17 @@ import reference
 from helpers import peer_files
 from helpers.backbones import DEEP, PLAIN, SMALL, backbone
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.checkpoint import check_complete, config_of, load_backbone, read_backbone_state
-from mmswinv2.core.export import to_layout
-from mmswinv2.core.files import read_file, write_file
-from mmswinv2.core.layouts import detect_layout
 from mmswinv2.core.position_bias import resize_table
+from mmswinv2.core.weights import (
+    check_complete,
+    config_of,
+    detect_layout,
+    load_backbone,
+    read_backbone_state,
+    read_file,
+    to_layout,
+    write_file,
+)
 
 pytestmark = pytest.mark.core
 
@@ -290,8 +296,8 @@ def test_weights_of_other_shapes_in_other_layouts_are_an_error(layout, name, val
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_linear_coordinates_in_half_precision_are_linear(dtype):
-    from mmswinv2.core.coordinates import solve_coordinates
     from mmswinv2.core.position_bias import relative_coordinates
+    from mmswinv2.core.weights.coordinates import solve_coordinates
     for window, pretrained in ((8, 12), (16, 16), (24, 12), (7, 7)):
         for log_spaced in (False, True):
             table = relative_coordinates((window,) * 2, (pretrained,) * 2, log_spaced=log_spaced, dtype=torch.float64)

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 import convert_checkpoint
 from helpers import peer_files
 from helpers.backbones import PLAIN, backbone
-from mmswinv2.core.checkpoint import load_backbone, read_backbone_state
-from mmswinv2.core.files import read_file, write_file
+from mmswinv2.core.weights import LAYOUTS, load_backbone, read_backbone_state, read_file, write_file
 
 pytestmark = pytest.mark.core
 
@@ -38,7 +37,7 @@ def test_microsoft_to_ours_says_what_it_did(state, tmp_path, capsys):
     lines = out.splitlines()
     assert lines[0].startswith("source   microsoft, ") and "under ''" in lines[0]
     assert 'dropped  derived buffers: 12 (layers.0.blocks.0.attn.relative_position_index, ...)' in lines
-    assert 'dropped  classification head: 2 (head.weight, ...)' in lines
+    assert 'kept     classification head: 2 (head.weight, ...)' in lines
     assert 'dropped  beside the weights: 2 (max_accuracy, ...)' in lines
     assert 'config   window_size=[16, 16, 8]' in lines
     assert 'config   pretrained_window_sizes=[12, 12, 6]' in lines
@@ -47,6 +46,8 @@ def test_microsoft_to_ours_says_what_it_did(state, tmp_path, capsys):
     net = backbone(PLAIN, seed=1, window_size=16, pretrained_window_sizes=[12, 12, 6]).float()
     load_backbone(net, read_backbone_state(read_file(dst)))
     torch.testing.assert_close(net.norm2.weight, state['norm2.weight'])
+    written = read_file(dst)['state_dict']
+    assert all(torch.equal(written[f'head.{part}'], value) for part, value in peer_files.head(state).items())
 
 
 @pytest.mark.parametrize('target', ['microsoft', 'timm', 'transformers'])
@@ -61,6 +62,29 @@ def test_there_and_back_again(target, suffix, state, tmp_path, capsys):
     again = read_backbone_state(read_file(back)).state
     kept = {k: v for k, v in state.items() if k[:5] not in ('norm0', 'norm1')}
     assert set(again) == set(kept) and all(torch.equal(v, kept[k]) for k, v in again.items())
+
+
+@pytest.mark.parametrize('target', LAYOUTS)
+def test_a_classifier_there_and_back(target, tmp_path, capsys):
+    """Its head is kept, and whatever else the target has a place for; it does not disturb a backbone."""
+    state = backbone(PLAIN, out_indices=(2,)).float().state_dict()
+    head = {f'head.{part}': value for part, value in peer_files.head(state).items()}
+    torch.save({**state, **head, 'mask_token': peer_files.mask_token(state)}, tmp_path / 'a.pth')
+    code, out, err = run(capsys, tmp_path / 'a.pth', tmp_path / 'there.pth', '--to', target)
+    assert (code, err) == (0, '') and 'kept     classification head: 2 (head.weight, ...)' in out.splitlines()
+    kept = target in ('mmswinv2', 'simmim', 'transformers')
+    assert f'{"kept    " if kept else "dropped "} mask token of SimMIM: 1 (mask_token)' in out.splitlines()
+    if container := LAYOUTS[target].container:
+        assert container in torch.load(tmp_path / 'there.pth')
+    options = ['--pretrained-window-sizes', 4] if target in ('timm', 'transformers') else []
+    code, out, _ = run(capsys, tmp_path / 'there.pth', tmp_path / 'back.pth', *options)
+    assert code == 0 and out.startswith(f'source   {target}, ')
+    back = read_file(tmp_path / 'back.pth')['state_dict']
+    assert set(back) == {*state, *head, *['mask_token'] * kept}
+    assert all(torch.equal(back[k], v) for k, v in {**state, **head}.items())
+    net = backbone(PLAIN, seed=1, out_indices=(2,)).float()
+    load_backbone(net, read_backbone_state(back))
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
 def test_windows_of_other_layouts_are_asked_for(state, tmp_path, capsys):

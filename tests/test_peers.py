@@ -1,7 +1,8 @@
 """Beside the real classes of other projects, through their state dicts: equal output, strict loading back.
 
-``transformers`` is a test dependency. ``timm`` and ``torchvision`` are run where they are installed (torchvision has
-no CPU build for every torch). Sizes are those at which these projects are right: maps that windows divide.
+``transformers`` is a test dependency. ``timm``, ``torchvision`` and ``mmpretrain`` are run where they are installed
+(torchvision has no CPU build for every torch). Sizes are those at which these projects are right: maps that windows
+divide.
 """
 import pytest
 import torch
@@ -9,8 +10,7 @@ import torch
 import reference
 from helpers.backbones import randomize
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.checkpoint import check_complete, load_backbone, read_backbone_state
-from mmswinv2.core.export import to_layout
+from mmswinv2.core.weights import check_complete, load_backbone, read_backbone_state, to_layout
 
 pytestmark = pytest.mark.core
 
@@ -95,6 +95,39 @@ def test_transformers_backbone_and_other_heads():
         assert found.source == 'transformers' and check_complete(found)['arch']['depths'] == SIZES['depths']
 
 
+def with_head(ours, **changes):
+    """A state of ours with a head of 5 classes, as a file of another project is read."""
+    norm = ours.norm3.bias.detach()
+    head = {'head.weight': torch.randn(5, len(norm), dtype=norm.dtype), 'head.bias': torch.randn(5, dtype=norm.dtype)}
+    return read_backbone_state({**ours.state_dict(), **head, **changes}), head
+
+
+def logits(ours, head, x):
+    return ours(x)[0].mean((2, 3)) @ head['head.weight'].T + head['head.bias']
+
+
+def test_a_classifier_of_transformers():
+    """Its head is read, and ours is written; each gives the other's logits. A mask token goes along, too."""
+    transformers = pytest.importorskip('transformers')
+    config = transformers.Swinv2Config(image_size=256, window_size=8, pretrained_window_sizes=[8] * 4, num_labels=5,
+                                       drop_path_rate=0., **SIZES)
+    theirs = transformers.Swinv2ForImageClassification(config).double().eval()
+    ours = randomize(ours_like(SIZES, 8, 8), std=.2)
+    found, head = with_head(ours)
+    exact_coordinates(theirs).load_state_dict(to_layout(found, 'transformers')[0], strict=True)
+    x = torch.randn(2, 3, 256, 256, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(x).logits, logits(ours, head, x), rtol=1e-9, atol=1e-9)
+    again = read_backbone_state(theirs.state_dict()).extras
+    assert set(again) == set(head) and all(torch.equal(v, head[k]) for k, v in again.items())
+
+    masked = transformers.Swinv2Model(config, add_pooling_layer=False, use_mask_token=True).double()
+    found, _ = with_head(ours, mask_token=torch.randn(1, 1, 8, dtype=torch.float64))
+    del found.extras['head.weight'], found.extras['head.bias']
+    masked.load_state_dict(to_layout(found, 'transformers')[0], strict=True)
+    assert torch.equal(masked.embeddings.mask_token, found.extras['mask_token'])
+
+
 def test_timm():
     pytest.importorskip('timm')
     from timm.models.swin_transformer_v2 import SwinTransformerV2 as Timm
@@ -112,14 +145,24 @@ def test_timm():
         again.load_state_dict(to_layout(read_backbone_state(ours.state_dict()), 'timm')[0], strict=True)
         with torch.no_grad():
             assert torch.equal(again.forward_features(x), theirs.forward_features(x))
+    classifier = Timm(img_size=256, window_size=8, num_classes=5, **SIZES).double().eval()
+    ours = randomize(ours_like(SIZES, 8, 8), std=.2)
+    found, head = with_head(ours)
+    exact_coordinates(classifier).load_state_dict(to_layout(found, 'timm')[0], strict=True)
+    x = torch.randn(2, 3, 256, 256, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier(x), logits(ours, head, x), rtol=1e-9, atol=1e-9)
 
 
 def test_torchvision():
     pytest.importorskip('torchvision')
     from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
     from torchvision.models.swin_transformer import SwinTransformer as Torchvision
-    theirs = Torchvision(patch_size=[4, 4], window_size=[8, 8], stochastic_depth_prob=0., num_classes=5,
-                         block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2, **SIZES).double().eval()
+
+    def build():
+        return Torchvision(patch_size=[4, 4], window_size=[8, 8], stochastic_depth_prob=0., num_classes=5,
+                           block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2, **SIZES).double().eval()
+    theirs = build()
     exact_coordinates(randomize(theirs, std=.2))
     ours = ours_like(SIZES, 8, 8)
     found = read_backbone_state(theirs.state_dict())
@@ -129,3 +172,35 @@ def test_torchvision():
     with torch.no_grad():
         expected = theirs.norm(theirs.features(x)).permute(0, 3, 1, 2)
         torch.testing.assert_close(ours(x)[0], expected, rtol=1e-9, atol=1e-9)
+    ours = randomize(ours, seed=3, std=.2)
+    found, head = with_head(ours)
+    again = build()
+    again.load_state_dict(to_layout(found, 'torchvision')[0], strict=True)
+    with torch.no_grad():
+        torch.testing.assert_close(exact_coordinates(again)(x), logits(ours, head, x), rtol=1e-9, atol=1e-9)
+
+
+def test_mmpretrain(monkeypatch):
+    """It deletes coordinates and index of a file, which it makes itself: these alone are missing then."""
+    dependency = pytest.importorskip('mmpretrain.utils.dependency')
+    monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', False)  # these models are for transformers before 5
+    from mmpretrain.registry import MODELS
+    arch = dict(embed_dims=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8], extra_norm_every_n_blocks=2)
+    theirs = MODELS.build(dict(
+        type='mmpretrain.ImageClassifier', neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=64, loss=dict(type='CrossEntropyLoss')),
+        backbone=dict(type='SwinTransformerV2', arch=arch, img_size=256, window_size=[8] * 4,
+                      pretrained_window_sizes=[8] * 4, out_indices=(3,), drop_path_rate=0.))).double().eval()
+    ours = SwinTransformerV2(arch, window_size=8, pretrained_window_sizes=8, out_indices=(3,))
+    randomize(ours.double().eval(), std=.2)
+    found, head = with_head(ours)
+    problems = theirs.load_state_dict(to_layout(found, 'mmpretrain')[0], strict=False)
+    assert not problems.unexpected_keys
+    assert {k.rsplit('.', 1)[1] for k in problems.missing_keys} <= {'relative_coords_table', 'relative_position_index'}
+    x = torch.randn(2, 3, 256, 256, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(exact_coordinates(theirs)(x), logits(ours, head, x), rtol=1e-9, atol=1e-9)
+    again = read_backbone_state(dict(state_dict=theirs.state_dict()))
+    assert again.source == 'mmpretrain' and again.pretrained_window_sizes == ((8, 8),) * 4
+    assert all(torch.equal(v, found.state[k]) for k, v in again.state.items())
+    assert set(again.extras) == set(head) and all(torch.equal(v, head[k]) for k, v in again.extras.items())

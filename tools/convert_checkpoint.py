@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Converts checkpoints of Swin Transformer V2 between this project's layout and those of others.
 
-The layout of SRC is told from its names. Each name is used, dropped by a rule that is printed, or an error. Errors are
-one line and exit code 2, and leave no output file.
+The layout of SRC is told from its names. Each name is used, dropped by a rule that is printed, or an error; a
+classifier's head and a mask token are kept where DST has a place for them. Errors are one line and exit code 2, and
+leave no output file.
 """
 from __future__ import annotations
 
@@ -10,15 +11,18 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from mmswinv2.core.checkpoint import WINDOWS_KEY, check_complete, read_backbone_state
-from mmswinv2.core.checks import square, to_windows
-from mmswinv2.core.export import TARGETS, to_layout
-from mmswinv2.core.files import read_file, write_file
-from mmswinv2.core.layouts import LAYOUTS
-
-CONTAINERS = dict(mmswinv2='state_dict', microsoft='model', timm=None, transformers=None)
+from mmswinv2.core.checks import as_configured, first, to_windows
+from mmswinv2.core.weights import (
+    LAYOUTS,
+    WINDOWS_KEY,
+    check_complete,
+    group_extras,
+    read_backbone_state,
+    read_file,
+    to_layout,
+    write_file,
+)
+from mmswinv2.core.weights.windows import check_same, say_windows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('src', metavar='SRC', type=Path, help='.pth or .safetensors; it is not changed')
     parser.add_argument('dst', metavar='DST', type=Path, help='.pth or .safetensors; replaced when it is there')
     parser.add_argument('--source', default='auto', choices=['auto', *LAYOUTS], help='the layout of SRC')
-    parser.add_argument('--to', default='mmswinv2', choices=TARGETS, help='the layout of DST')
+    parser.add_argument('--to', default='mmswinv2', choices=LAYOUTS, help='the layout of DST')
     parser.add_argument('--prefix', help="where the backbone is in SRC, such as 'backbone.'; default: where its patch "
                         'embedding is')
     parser.add_argument('--pretrained-window-sizes', type=int, nargs='+', metavar='TOKENS',
@@ -53,44 +57,38 @@ def convert(args: argparse.Namespace) -> None:
         ValueError: if SRC does not fit, or an option contradicts it.
     """
     for name in ('window_size', 'image_size'):
-        if getattr(args, name) is not None and args.to != 'microsoft':
+        if getattr(args, name) is not None and not LAYOUTS[args.to].windows_matter:
             raise ValueError(f'--{name.replace("_", "-")} must be given with --to microsoft only, got --to {args.to}')
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
         raise ValueError(f'DST must be another file than SRC, got {args.dst} for both')
     if args.dst.is_dir():
         raise ValueError(f'DST must be a file, got the folder {args.dst}')
     found = read_backbone_state(read_file(args.src), source=args.source, prefix=args.prefix)
-    num_stages = 1 + max(int(k.split('.')[1]) for k in found.state if k.startswith('layers.'))
     if args.pretrained_window_sizes is not None:
-        given = to_windows('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), num_stages)
-        if found.pretrained_window_sizes not in (None, given):
-            raise ValueError(f'--pretrained-window-sizes must be what SRC says, '
-                             f'{square(found.pretrained_window_sizes)}, got {square(given)}')
-        found.state[WINDOWS_KEY] = torch.tensor(given, dtype=torch.int64)
+        given = to_windows('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), found.num_stages)
+        check_same('--pretrained-window-sizes', given, found.pretrained_window_sizes, 'what SRC says')
+        say_windows(found.state, given)
     config = check_complete(found)
     out, left = to_layout(found, args.to, window_size=unwrap(args.window_size), image_size=args.image_size)
 
     print(f'source   {found.source}, {len(found.state)} entries under {found.prefix!r}')
-    for rule, names in {**found.dropped, **left}.items():
-        print(f'dropped  {rule}: {len(names)} ({names[0]}{", ..." if len(names) > 1 else ""})')
+    kept = {rule: names for rule, names in group_extras(found.extras).items() if rule not in left}
+    for what, groups in dict(dropped={**found.dropped, **left}, kept=kept).items():
+        for rule, names in groups.items():
+            print(f'{what:8} {rule}: {len(names)} ({first(names, 1)})')
     for name, value in config.items():
-        print(f'config   {name}={short(name, value)!r}')
+        print(f'config   {name}={as_configured(value) if name in ("window_size", WINDOWS_KEY) else value!r}')
     if found.pretrained_window_sizes is None:
         print('config   pretrained_window_sizes: SRC does not say them; set them in the config of the backbone, or '
               'give --pretrained-window-sizes')
     meta = {} if args.to != 'mmswinv2' else dict(source=found.source)
-    write_file(args.dst, out, container=CONTAINERS[args.to], meta=meta)
+    write_file(args.dst, out, container=LAYOUTS[args.to].container, meta=meta)
     print(f'wrote    {args.dst}: {args.to}, {len(out)} entries, {args.dst.stat().st_size / 2**20:.1f} MiB')
 
 
 def unwrap(values: list[int] | None) -> int | list[int] | None:
     """One value for all stages, or the list."""
     return values[0] if values is not None and len(values) == 1 else values
-
-
-def short(name: str, value):
-    """Windows as they stand in configs."""
-    return square([tuple(v) for v in value]) if name.endswith(('window_size', 'window_sizes')) else value
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 Pair = tuple[int, int]
@@ -120,9 +120,15 @@ def to_windows(name: str, value: int | Sequence, num_stages: int) -> tuple[Pair,
     return windows
 
 
-def square(windows: Sequence[Pair]) -> list:
-    """Windows as they stand in configs: an int where both sides are equal."""
-    return [h if h == w else (h, w) for h, w in windows]
+def as_configured(windows: Sequence[Sequence[int]]) -> list:
+    """Windows, one entry per stage, as they stand in configs: an int where all sides are equal."""
+    return [window[0] if len(set(window)) == 1 else tuple(window) for window in windows]
+
+
+def first(names: Iterable[str], count: int = 5) -> str:
+    """The first few of many names, for a message."""
+    names = list(names)
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
 
 
 def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:

@@ -18,12 +18,21 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .attention import WindowAttention
-from .checks import Pair, hidden_channels, square
+from .checks import Pair, hidden_channels
 from .config import BackboneConfig, BlockConfig
 from .layers import PATCH_SIZE, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 from .position_bias import from_rows, resize, table_rows, table_window, to_rows
+from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_windows, windows_tensor
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
+
+
+def _keywords(config: type) -> inspect.Signature:
+    """The signature of a module that takes the fields of a dataclass: ``arch`` by position too, the others by name."""
+    fields = list(inspect.signature(config).parameters.values())
+    arch = next(field for field in fields if field.name == 'arch')
+    own = inspect.Parameter('self', inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return inspect.Signature([own, arch.replace(kind=own.kind), *(field for field in fields if field is not arch)])
 
 
 class Feature(NamedTuple):
@@ -126,8 +135,6 @@ class SwinTransformerV2(nn.Module):
         arXiv:2111.09883, section 3.
     """
 
-    pretrained_window_key = 'pretrained_window_sizes'  # entry of the state dict: int64, shape (stages, 2)
-
     def __init__(self, arch: str | Mapping = 'tiny', **options) -> None:
         super().__init__()
         self.config = config = BackboneConfig(arch=arch, **options)
@@ -163,10 +170,7 @@ class SwinTransformerV2(nn.Module):
         self._register_state_dict_hook(_save_pretrained_windows)
         self._freeze()
 
-    __init__.__signature__ = inspect.Signature([
-        inspect.Parameter('self', inspect.Parameter.POSITIONAL_OR_KEYWORD),
-        *(p.replace(kind=p.POSITIONAL_OR_KEYWORD) if name == 'arch' else p
-          for name, p in sorted(inspect.signature(BackboneConfig).parameters.items(), key=lambda item: item[0] != 'arch'))])
+    __init__.__signature__ = _keywords(BackboneConfig)
 
     def reset_parameters(self) -> None:
         """Initialises all weights, as after ``to_empty()``."""
@@ -276,25 +280,15 @@ class SwinTransformerV2(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                               error_msgs) -> None:
-        key = prefix + self.pretrained_window_key
-        saved = state_dict.pop(key, None)
-        windows = self.pretrained_window_sizes
+        saved = said_windows(state_dict, prefix)
+        state_dict.pop(prefix + WINDOWS_KEY, None)
         if saved is not None:
-            windows = tuple(map(tuple, saved.tolist()))
-            self._check_pretrained_windows(windows)
-        elif not self.pretrained_window_given:
-            missing_keys.append(key)  # a checkpoint that does not know its window needs a config that does
-        self._resize_tables(state_dict, prefix, windows)
+            check_configured(saved, self.pretrained_window_sizes, self.saved_window_sizes)
+        elif nobody_says(saved, self.pretrained_window_given):
+            missing_keys.append(prefix + WINDOWS_KEY)
+        self._resize_tables(state_dict, prefix, saved or self.pretrained_window_sizes)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
-
-    def _check_pretrained_windows(self, saved: tuple[Pair, ...]) -> None:
-        configured = self.pretrained_window_sizes
-        if len(saved) != len(configured) or any(
-                window not in pair for window, pair in zip(saved, zip(configured, self.saved_window_sizes))):
-            raise ValueError(
-                f'pretrained_window_sizes must be what the checkpoint was pre-trained with, {square(saved)}, '
-                f'got {square(configured)}; set pretrained_window_sizes={square(saved)} in the config of the backbone')
 
     def _resize_tables(self, state_dict: dict, prefix: str, windows: tuple[Pair, ...]) -> None:
         """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
@@ -315,5 +309,4 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _save_pretrained_windows(module: SwinTransformerV2, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    windows = torch.tensor(module.saved_window_sizes, dtype=torch.int64, device='cpu')
-    state_dict[prefix + module.pretrained_window_key] = windows
+    state_dict[prefix + WINDOWS_KEY] = windows_tensor(module.saved_window_sizes)

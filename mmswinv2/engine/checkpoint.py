@@ -23,7 +23,7 @@ require('mmengine', 'mmswinv2.engine')
 from mmengine.logging import HistoryBuffer  # noqa: E402
 from mmengine.runner import CheckpointLoader  # noqa: E402
 
-from ..core.files import read_file  # noqa: E402
+from ..core.weights.files import read_file  # noqa: E402
 
 
 def history_buffer_method(owner: type, name: str):
@@ -94,7 +94,7 @@ def load_from_local(filename: str, map_location=None):
     weights only has failed (``runner/checkpoint.py``, ``_safe_torch_load``). Neither looks at checksums.
 
     Args:
-        filename: A file in any format that :func:`mmswinv2.core.files.read_file` knows.
+        filename: A file in any format that :func:`mmswinv2.core.weights.read_file` knows.
         map_location: Not used: tensors are on the CPU until they are copied into the model.
 
     Raises:

@@ -11,7 +11,7 @@ from mmengine import dist
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 
-from ..core.files import put_in_place, remove, replace_text
+from ..core.weights.files import put_in_place, remove, replace_text
 from ..registry import HOOKS
 from .loops import accumulative_counts
 from .resume import LAST

@@ -28,7 +28,7 @@ from mmengine.model import revert_sync_batchnorm  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.hooks import RemovableHandle  # noqa: E402
 
-from ..core.files import read_file  # noqa: E402
+from ..core.weights.files import read_file  # noqa: E402
 from ..registry import STRATEGIES  # noqa: E402
 
 # what optim_wrapper and the data loader say, or what the design of this strategy fixes

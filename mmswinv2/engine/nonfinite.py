@@ -10,9 +10,8 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from ..core.checks import check_int
-from ..core.finite import not_finite
-from ..core.layouts import first
+from ..core.checks import check_int, first
+from ..core.weights import not_finite
 from ..registry import HOOKS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine import dist
 from mmengine.logging import print_log
 
-from ..core.files import replace_text, why_damaged
+from ..core.weights.files import replace_text, why_damaged
 
 LAST = 'last_checkpoint'
 

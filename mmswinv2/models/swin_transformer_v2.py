@@ -17,9 +17,7 @@ from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from .. import core  # noqa: E402
-from ..core import files  # noqa: E402
-from ..core.checkpoint import fit_state, load_backbone, read_backbone_state  # noqa: E402
-from ..core.layouts import find_prefix  # noqa: E402
+from ..core.weights import files, find_prefix, fit_state, load_backbone, read_backbone_state  # noqa: E402
 from ..registry import MODELS  # noqa: E402
 
 

@@ -29,8 +29,7 @@ from helpers import peer_files  # noqa: E402
 from helpers.backbones import SMALL, randomize  # noqa: E402
 from helpers.zips import deflated  # noqa: E402
 from mmswinv2.core import SwinTransformerV2  # noqa: E402
-from mmswinv2.core.checkpoint import load_backbone, read_backbone_state  # noqa: E402
-from mmswinv2.core.files import read_file  # noqa: E402
+from mmswinv2.core.weights import load_backbone, read_backbone_state, read_file  # noqa: E402
 
 SECONDS, MIB = 10, 300  # that one damage may take; that memory may grow by in all
 RESULTS = ('refused', 'right', 'undetectable', 'wrong')

@@ -30,10 +30,22 @@ def weights_only(state):
     return out
 
 
+def head(state):
+    """A classifier of 10 classes after the last stage: weight (10, C), bias (10,)."""
+    norm = weights_only(state)['norm.bias']
+    bias = torch.arange(10, dtype=norm.dtype) - 3
+    return dict(weight=bias[:, None] / 4 + norm, bias=bias)
+
+
+def mask_token(state):
+    """SimMIM's, (1, 1, C)."""
+    return 1 + state['patch_embed.norm.bias'][None, None]
+
+
 def microsoft(state, depths, windows=None, pretrained=None):
     """``{'model': ...}`` with a head and buffers; coordinates where ``windows`` are given."""
     out = weights_only(state)
-    out['head.weight'], out['head.bias'] = torch.zeros(10, 4), torch.zeros(10)
+    out.update({f'head.{part}': value for part, value in head(state).items()})
     for i, j in blocks(depths):
         stem = f'layers.{i}.blocks.{j}.'
         out[stem + 'attn.relative_position_index'] = torch.zeros(4, 4, dtype=torch.int64)
@@ -62,7 +74,7 @@ def simmim(state, depths, shared=False, encoder=True):
     if not encoder:
         return dict(model=out)
     out = {f'encoder.{k}': v for k, v in out.items()}
-    out['encoder.mask_token'] = torch.zeros(1, 1, 8)
+    out['encoder.mask_token'] = mask_token(state)
     out['decoder.0.weight'], out['decoder.0.bias'] = torch.zeros(8, 4, 1, 1), torch.zeros(8)
     return dict(model=out, epoch=799)
 
@@ -76,7 +88,7 @@ def timm(state, depths):
                 name = f'layers.{i + 1}.downsample.' + name[len('layers.0.downsample.'):]
                 break
         out[name] = value
-    out['head.fc.weight'], out['head.fc.bias'] = torch.zeros(10, 4), torch.zeros(10)
+    out.update({f'head.fc.{part}': value for part, value in head(state).items()})
     return out
 
 
@@ -107,7 +119,7 @@ def transformers(state, depths, prefix='swinv2.'):
         for part in ('reduction.weight', 'norm.weight', 'norm.bias'):
             out[f'encoder.layers.{i}.downsample.{part}'] = s[f'layers.{i}.downsample.{part}']
     out = {prefix + k: v for k, v in out.items()}
-    out['classifier.weight'], out['classifier.bias'] = torch.zeros(10, 4), torch.zeros(10)
+    out.update({f'classifier.{part}': value for part, value in head(state).items()})
     return out
 
 
@@ -119,7 +131,7 @@ def torchvision(state, depths, windows=None):
         out[f'features.0.0.{part}'] = s[f'patch_embed.proj.{part}']
         out[f'features.0.2.{part}'] = s[f'patch_embed.norm.{part}']
         out[f'norm.{part}'] = s[f'norm.{part}']
-        out[f'head.{part}'] = torch.zeros(10)
+        out[f'head.{part}'] = head(state)[part]
     for i, j in blocks(depths):
         a, b = f'layers.{i}.blocks.{j}.', f'features.{2 * i + 1}.{j}.'
         for part in ('attn.logit_scale', 'attn.qkv.weight', 'attn.proj.weight', 'attn.proj.bias',
@@ -173,5 +185,5 @@ def mmpretrain(state, depths):
         out[f'backbone.{name}'] = value
     for i, j in blocks(depths):
         out[f'backbone.stages.{i}.blocks.{j}.attn.w_msa.relative_position_index'] = torch.zeros(4, 4)
-    out['head.fc.weight'], out['head.fc.bias'] = torch.zeros(10, 4), torch.zeros(10)
+    out.update({f'head.fc.{part}': value for part, value in head(state).items()})
     return dict(state_dict=out, meta=dict(epoch=300))

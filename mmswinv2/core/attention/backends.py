@@ -19,7 +19,6 @@ from ..grid import Grid
 from .eager import eager_attention
 from .operator import kernel_attention, refuses_derivative
 
-
 EAGER_TOKENS = 128  # of a window
 
 

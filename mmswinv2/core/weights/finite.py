@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .layouts import first
+from ..checks import first
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

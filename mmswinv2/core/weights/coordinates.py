@@ -6,19 +6,35 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .checks import MAX_WINDOW, Pair
+from ..checks import MAX_WINDOW
+from ..position_bias import POSITION_BIASES, relative_coordinates
 from .layouts import COORDS
-from .position_bias import POSITION_BIASES, relative_coordinates
+from .windows import Windows
 
 
-def read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
-    """What the coordinates kept in a file say: windows, pre-training windows and kind of bias; None where unsaid."""
-    found: dict[int, tuple[Pair, Pair, str]] = {}
+def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
+                     axes: int) -> tuple[Windows | None, Windows | None, str | None]:
+    """What the coordinates kept in a file say.
+
+    Args:
+        coords: Our names of them, and tensors.
+        num_stages: Stages of the backbone.
+        axes: Of its maps.
+
+    Returns:
+        (windows per stage, pre-training windows per stage, kind of position bias), each None where unsaid.
+
+    Raises:
+        ValueError: if a stage has none while others have, or they are no coordinates or of several windows or kinds.
+    """
+    found: dict[int, tuple[tuple[int, ...], tuple[int, ...], str]] = {}
     for name, table in coords.items():
-        stage = int(COORDS.fullmatch(name)[2])
-        if table.ndim != 4 or table.shape[0] != 1 or table.shape[3] != 2 or min(table.shape[1:3]) < 3:
-            raise ValueError(f'{name} must have the shape (1, 2h-1, 2w-1, 2), got {tuple(table.shape)}')
-        window = tuple((n + 1) // 2 for n in table.shape[1:3])
+        stage, sizes = int(COORDS.fullmatch(name)[1]), table.shape[1:-1]
+        if len(sizes) != axes or table.shape[0] != 1 or table.shape[-1] != axes or min(sizes) < 3 or any(
+                n % 2 == 0 for n in sizes):
+            shape = ', '.join(f'2{axis}-1' for axis in 'thw'[-axes:])
+            raise ValueError(f'{name} must have the shape (1, {shape}, {axes}), got {tuple(table.shape)}')
+        window = tuple((n + 1) // 2 for n in sizes)
         if max(window) > MAX_WINDOW:
             raise ValueError(f'{name} must be of a window of at most {MAX_WINDOW} tokens, got {window}')
         pretrained, kind = solve_coordinates(name, table[0], window)
@@ -35,14 +51,18 @@ def read_coordinates(coords: Mapping[str, Tensor], num_stages: int):
     return windows, pretrained, kinds[0]
 
 
-def solve_coordinates(name: str, table: Tensor, window: Pair) -> tuple[Pair, str]:
-    """The pre-training window that coordinates were normalised by, and whether they are log-spaced."""
-    corner = table[-1, -1].double().tolist()  # coordinates of the largest offset, (h, w)
+def solve_coordinates(name: str, table: Tensor, window: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
+    """The pre-training window that coordinates of shape (2h-1, 2w-1, 2) were normalised by, and their kind.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    corner = table[(-1,) * len(window)].double().tolist()  # coordinates of the largest offset, (h, w)
     if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN is not either
         raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
     # computed in float32 also where they were cast to float64 later
     tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)
-    fits: list[tuple[float, Pair, str]] = []
+    fits: list[tuple[float, tuple[int, ...], str]] = []
     for kind in POSITION_BIASES[:2]:
         largest = [(2**(3 * c) - 1) / 8 if kind == 'log_cpb' else c for c in corner]  # (W - 1) / (P - 1)
         pretrained = tuple(1 + round((w - 1) / x) for w, x in zip(window, largest))

@@ -1,0 +1,157 @@
+"""From weights that were read to the backbone that they are for, and into a backbone, strictly."""
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from ..arch import ARCHS, get_arch
+from ..checks import first
+from ..position_bias import table_rows, table_window
+from .state import BackboneState, group_extras
+from .windows import WINDOWS_KEY, nobody_says
+
+OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
+
+
+def config_of(found: BackboneState) -> dict:
+    """The arguments of :class:`mmswinv2.core.SwinTransformerV2` that weights are for, as far as they show.
+
+    Returns:
+        ``arch`` (a name where it is a known one), ``out_indices``, and what is not the default; windows are included
+        where the weights say them.
+
+    Raises:
+        ValueError: if the weights are not those of one backbone.
+    """
+    state = found.state
+    blocks: dict[int, set[int]] = {}
+    for name in state:
+        match = re.match(r'layers\.(\d)\.blocks\.(\d+)\.', name)
+        if match:
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    num_stages = found.num_stages
+    try:
+        if set(blocks) != set(range(num_stages)) or not blocks:
+            raise KeyError('layers.0.blocks')
+        depths = [len(blocks[i]) for i in range(num_stages)]
+        for i, depth in enumerate(depths):
+            if blocks[i] != set(range(depth)):
+                raise KeyError(f'layers.{i}.blocks.{min(set(range(depth)) - blocks[i])}')
+        proj = state['patch_embed.proj.weight']
+        num_heads = [state[f'layers.{i}.blocks.0.attn.logit_scale'].shape[0] for i in range(num_stages)]
+        fc1 = state['layers.0.blocks.0.mlp.fc1.weight']
+    except KeyError as e:
+        raise ValueError(f'checkpoint must hold each weight of the backbone; missing: {e.args[0]}') from e
+    extra = [int(k.split('.')[3]) + 1 for k in state if re.fullmatch(r'layers\.\d\.blocks\.\d+\.norm3\.weight', k)]
+    arch = dict(embed_dims=proj.shape[0], depths=depths, num_heads=num_heads,
+                **({'extra_norm_every_n_blocks': min(extra)} if extra else {}))
+    name = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
+    config = dict(arch=arch if name is None else name)
+    outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
+    config['out_indices'] = tuple(outputs) or (num_stages - 1,)
+    if 'layers.0.blocks.0.attn.relative_position_bias_table' in state:
+        config['position_bias'] = 'parameterized'
+        known = found.pretrained_window_sizes
+        config['window_size'] = [
+            table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
+                         known[i] if known else None) for i in range(num_stages)]
+    elif found.position_bias == 'linear_cpb':
+        config['position_bias'] = 'linear_cpb'
+    if found.pretrained_window_sizes is not None:
+        config[WINDOWS_KEY] = [list(pair) for pair in found.pretrained_window_sizes]
+    if found.window_sizes is not None:
+        config['window_size'] = [list(pair) for pair in found.window_sizes]
+    if proj.shape[1] != 3:
+        config['in_channels'] = proj.shape[1]
+    if fc1.shape[0] != 4 * proj.shape[0]:
+        config['mlp_ratio'] = fc1.shape[0] / proj.shape[0]
+    if 'layers.0.blocks.0.attn.q_bias' not in state:
+        config['qkv_bias'] = False
+    merging = state.get('layers.0.downsample.norm.weight')
+    if merging is not None and merging.shape[0] == 4 * proj.shape[0]:
+        config['norm_placement'] = 'pre'
+    return config
+
+
+def check_complete(found: BackboneState) -> dict:
+    """Checks that weights are all those of one backbone, and returns its arguments (:func:`config_of`).
+
+    Raises:
+        ValueError: if a weight is missing, or one is too many or of another shape.
+    """
+    from ..swin_transformer_v2 import SwinTransformerV2
+    config = config_of(found)
+    with torch.device('meta'):
+        net = SwinTransformerV2(**dict(dict(pretrained_window_sizes=8), **config))
+    fit_state(net, found)
+    return config
+
+
+def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], str]:
+    """Chooses what a backbone takes of weights that were read, strictly: only norms of outputs may be missing (they
+    stay as constructed) or unused.
+
+    Args:
+        net: A :class:`mmswinv2.core.SwinTransformerV2`.
+        found: The weights.
+
+    Returns:
+        (names and tensors to load, what they are in words).
+
+    Raises:
+        ValueError: if a weight is missing, is not the backbone's or has another shape, or if the kind of position
+            bias is contradictory or the pre-training windows are unknown.
+    """
+    state, own = found.state, net.state_dict()
+    kind = net.layers[0].blocks[0].attn.config.position_bias
+    if found.position_bias is not None and found.position_bias != kind:
+        raise ValueError(f'position_bias must be what the checkpoint was trained with, {found.position_bias!r}, '
+                         f'got {kind!r}')
+    unsaid = nobody_says(found.pretrained_window_sizes, net.pretrained_window_given)
+    missing = [k for k in own if k not in state and not OUTPUT_NORM.fullmatch(k) and (k != WINDOWS_KEY or unsaid)]
+    unexpected = [k for k in state if k not in own and not OUTPUT_NORM.fullmatch(k)]
+    shapes = [f'{k} {tuple(own[k].shape)}, got {tuple(v.shape)}' for k, v in state.items()
+              if k in own and own[k].shape != v.shape and not _resizable(k, v, own[k])]
+    problems = [f'{what}: {len(keys)} ({first(keys)})' for what, keys in (
+        ('missing', missing), ('not in the backbone', unexpected), ('of another shape', shapes)) if keys]
+    if problems:
+        hint = ''
+        if unsaid:
+            hint = ('; the file does not say which windows it was pre-trained with: '
+                    f'set {WINDOWS_KEY} in the config of the backbone')
+        raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
+    taken = {k: v for k, v in state.items() if k in own}
+    if found.windows_assumed and net.pretrained_window_given and all(
+            table_rows(window) == state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0]
+            for i, window in enumerate(net.pretrained_window_sizes)):
+        taken.pop(WINDOWS_KEY, None)  # the config knows better than the assumption
+    text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}'
+    fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]
+    unused = [k for k in state if k not in own]
+    if fresh:
+        text += f'; not in the file and left as initialised: {first(fresh)}'
+    if unused:
+        text += f'; of outputs that are not used: {first(unused)}'
+    for rule, names in {**found.dropped, **group_extras(found.extras)}.items():
+        text += f'; {rule}: {len(names)}'
+    return taken, text
+
+
+def _resizable(name: str, value: Tensor, own: Tensor) -> bool:
+    return name.endswith('.relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]
+
+
+def load_backbone(net: nn.Module, found: BackboneState) -> str:
+    """Loads weights that were read into a backbone; see :func:`fit_state`.
+
+    Returns:
+        What was loaded, in words.
+
+    Raises:
+        ValueError: as :func:`fit_state`, or if the pre-training windows are contradictory.
+    """
+    taken, text = fit_state(net, found)
+    net.load_state_dict(taken, strict=False)
+    return text

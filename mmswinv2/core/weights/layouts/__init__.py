@@ -1,0 +1,56 @@
+"""State-dict layouts of other projects and this one's names for them, one module each; which one a file has.
+
+The backbone's names are those of the Microsoft release. See ``base.py`` for what a layout says, and
+``docs/checkpoints.md``.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ...checks import first
+from . import microsoft, mmpretrain, mmswinv2, simmim, timm, torchvision, transformers
+from .base import COORDS, EXTRAS, OWN, Layout, any_name
+
+# in the order in which they are asked whether names are theirs; the release last, which has no mark of its own
+LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (
+    mmswinv2, simmim, timm, transformers, torchvision, mmpretrain, microsoft)}
+
+__all__ = ['COORDS', 'EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'find_prefix']
+
+
+def find_prefix(names: Iterable[str]) -> str:
+    """Finds under which prefix a backbone is in a file, by its patch embedding.
+
+    Raises:
+        ValueError: if there is no patch embedding, or more than one.
+    """
+    names = list(names)
+    embeddings = {layout.embedding for layout in LAYOUTS.values()}
+    found = [name.removesuffix(end) for name in names for end in embeddings if f'.{name}'.endswith(f'.{end}')]
+    if not found:
+        raise ValueError('checkpoint must hold a Swin Transformer V2 in a known layout '
+                         f'({", ".join(LAYOUTS)}); it has no patch embedding among {len(names)} names '
+                         f'({first(names)})')
+    if len(found) > 1:
+        raise ValueError(f'prefix must say which backbone of the checkpoint is meant, one of {found}')
+    return found[0]
+
+
+def detect_layout(names: Iterable[str], prefix: str = '') -> str:
+    """Tells a layout from the names below the prefix; never from that of a file.
+
+    Raises:
+        ValueError: if the names are those of no known layout.
+    """
+    names = list(names)
+    if any_name(names, r'\.meta_mlp\.'):
+        raise ValueError('checkpoint must not be of swinv2_cr (timm): its position bias and norms are others than '
+                         'those of Swin Transformer V2')
+    if not any_name(names, r'logit_scale$') and any_name(names, r'relative_position_bias_table$'):
+        raise ValueError('checkpoint must be of Swin Transformer V2, got Swin V1: without logit_scale, its attention '
+                         'is not the cosine attention of this backbone')
+    for layout in LAYOUTS.values():
+        if layout.told(names, prefix):
+            return layout.name
+    raise ValueError(f'checkpoint must hold a Swin Transformer V2 in a known layout ({", ".join(LAYOUTS)}), '
+                     f'got {len(names)} names ({first(names)})')

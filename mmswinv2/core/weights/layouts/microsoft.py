@@ -1,0 +1,71 @@
+"""The release, ``{'model': ...}``: it saves coordinates, index and, where windows are shifted, masks.
+
+Source (names and buffers):
+    microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...checks import as_configured
+from .base import Layout, Pairs, has_blocks
+from .buffers import Geometry, coordinates, pair_index, window_bytes
+
+
+def buffers(shape: Geometry) -> dict[str, Tensor]:
+    """What the release's strict loading wants, for windows and an image of a size.
+
+    Raises:
+        ValueError: if windows are not square, the image is not one of the release's, or buffers are too large.
+    """
+    if any(h != w for h, w in (*shape.windows, *shape.pretrained)):
+        raise ValueError(f'window_size and pretrained_window_sizes must be square for microsoft, got {shape.windows} '
+                         f'and {shape.pretrained}')
+    stride = 2**(len(shape.depths) + 1)  # pixels, of the last stage
+    image_size = stride * shape.windows[-1][0] if shape.image_size is None else shape.image_size
+    if image_size < stride or image_size % stride:
+        raise ValueError(f'image_size must be a multiple of {stride} px for microsoft, got {image_size}')
+    blocks = []  # stage, block, tokens of the map, of a window, whether windows are shifted; along an axis
+    for i, j in shape.blocks:
+        resolution = image_size // (4 * 2**i)
+        size = min(shape.windows[i][0], resolution)  # the release shrinks a window to the map
+        blocks.append((i, j, resolution, size, j % 2 == 1 and resolution > size))
+    shape.check_size(sum(window_bytes((size, size)) + 4 * shifted * (resolution * size)**2
+                         for _, _, resolution, size, shifted in blocks),
+                     f'windows of {as_configured(shape.windows)} tokens and {image_size} px')
+    out = {}
+    for i, j, resolution, size, shifted in blocks:
+        stem = f'layers.{i}.blocks.{j}.'
+        out[stem + 'attn.relative_coords_table'] = coordinates((size, size), shape.pretrained[i])
+        out[stem + 'attn.relative_position_index'] = pair_index((size, size))
+        if shifted:
+            out[stem + 'attn_mask'] = shift_mask(resolution, size)
+    return out
+
+
+def shift_mask(resolution: int, size: int) -> Tensor:
+    """The release's mask of windows shifted by half: 0 or -100, (windows, N, N).
+
+    Raises:
+        ValueError: if windows of ``size`` tokens do not divide a map of ``resolution`` tokens along an axis.
+    """
+    if resolution % size:
+        raise ValueError(f'image_size must give maps that windows divide for microsoft, got a map of {resolution} '
+                         f'tokens and windows of {size}')
+    at = torch.arange(resolution)
+    region = (at >= resolution - size).long() + (at >= resolution - size // 2)  # the last is of the map's beginning
+    ids = (3 * region[:, None] + region).view(resolution // size, size, resolution // size, size)
+    ids = ids.transpose(1, 2).reshape(-1, size**2)  # (windows, N)
+    return torch.where(ids[:, :, None] == ids[:, None, :], 0., -100.)
+
+
+LAYOUT = Layout(
+    'microsoft',
+    embedding='patch_embed.proj.weight',
+    told=lambda names, root: has_blocks(names),  # none of the others
+    also=Pairs(('head.fc.{part}', 'head.{part}')),
+    extras=Pairs(('head.{part}', 'head.{part}')),
+    container='model',
+    buffers=buffers,
+    windows_matter=True)

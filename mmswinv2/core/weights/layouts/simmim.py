@@ -1,0 +1,60 @@
+"""SimMIM pre-training and the authors' dense code: an encoder, ``rpe_mlp`` and ``enorm``.
+
+Source (names):
+    microsoft/Swin-Transformer, ``models/simmim.py``, ``utils_simmim.py``; SwinTransformer/AiT and
+    Feature-Distillation (``rpe_mlp``, ``enorm``, ``rel_pos_bias``).
+"""
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+from .base import Layout, Pairs, Step, any_name, has_blocks, in_blocks
+from .buffers import Geometry, coordinates
+
+SHARED = re.compile(r'layers\.(\d)\.rel_pos_bias\.(cpb_mlp\..*)')
+
+
+def share_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gives each block of a stage its own copy of the MLP of position bias that they share in the file.
+
+    The inverse leaves them apart: files with one per block are of this layout too.
+    """
+    out = {}
+    for name, value in state.items():
+        match = SHARED.fullmatch(name)
+        if match is None:
+            out[name] = value
+            continue
+        for block in sorted({k.split('.')[3] for k in state if k.startswith(f'layers.{match[1]}.blocks.')}, key=int):
+            out[f'layers.{match[1]}.blocks.{block}.attn.{match[2]}'] = value.clone()
+    return out
+
+
+def buffers(shape: Geometry) -> dict[str, Tensor]:
+    """Coordinates alone: they say the pre-training windows and the kind of position bias."""
+    return {f'layers.{i}.blocks.{j}.attn.relative_coords_table': coordinates(
+        shape.windows[i], shape.pretrained[i], log_spaced=shape.log_spaced) for i, j in shape.blocks}
+
+
+BLOCK = 'layers.{stage}.blocks.{block}.'
+LAYOUT = Layout(
+    'simmim',
+    embedding='patch_embed.proj.weight',
+    told=lambda names, root: has_blocks(names) and (
+        f'.{root}'.endswith('.encoder.') or 'mask_token' in names or any_name(names, r'\.(rpe_mlp|enorm)\.')),
+    names=Pairs(
+        *in_blocks(BLOCK, ('attn.rpe_mlp.{rest}', 'attn.cpb_mlp.{rest}'), ('enorm.{part}', 'norm3.{part}')),
+        ('layers.{stage}.rel_pos_bias.rpe_mlp.{rest}', 'layers.{stage}.rel_pos_bias.cpb_mlp.{rest}')),
+    also=Pairs(
+        (BLOCK + 'attn.cpb_mlp.{rest}', BLOCK + 'attn.rpe_mlp.{rest}'),
+        (BLOCK + 'norm3.{part}', BLOCK + 'enorm.{part}'),
+        ('layers.{stage}.rel_pos_bias.cpb_mlp.{rest}', 'layers.{stage}.rel_pos_bias.rpe_mlp.{rest}'),
+        ('head.fc.{part}', 'head.{part}')),
+    extras=Pairs(('head.{part}', 'head.{part}'), ('mask_token', 'mask_token')),
+    steps=(Step(share_bias, dict),),
+    root='encoder.',
+    container='model',
+    computes=('norm3', 'linear_cpb', 'pre'),
+    buffers=buffers)

@@ -1,0 +1,197 @@
+"""From what a file holds to the weights of a backbone in its own names.
+
+Nothing that is passed in is changed. Every name in a file is used, kept beside the weights as an extra (a head, a mask
+token), dropped by a named rule, or an error. See ``layouts/`` for the names and ``docs/checkpoints.md`` for their use.
+"""
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..checks import Pair, first, to_windows
+from ..position_bias import table_window
+from .coordinates import read_coordinates
+from .finite import check_finite
+from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix
+from .windows import WINDOWS_KEY, Windows, check_same, said_windows, say_windows
+
+CONTAINERS = ('state_dict', 'model', 'module')
+RANKS = {'patch_embed.proj.weight': 4, 'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
+         'attn.proj.weight': 2, 'cpb_mlp.0.weight': 2, 'cpb_mlp.2.weight': 2, 'fc1.weight': 2, 'fc2.weight': 2,
+         'reduction.weight': 2}  # axes; others have one
+AXES = RANKS['patch_embed.proj.weight'] - 2  # of a map
+
+
+@dataclass(frozen=True)
+class BackboneState:
+    """The weights of a backbone, in its own names, and what the file says besides.
+
+    Args:
+        state: Names and tensors; with ``pretrained_window_sizes`` where the file says them.
+        source: The layout that they came in, a key of ``LAYOUTS``.
+        prefix: Where they were in the file.
+        dropped: Names in the file that were not used, by rule.
+        window_sizes: (h, w) in tokens per stage, where coordinates or tables in the file show it.
+        position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
+        windows_assumed: Whether the file does not say its windows, and they are those of square tables of as many rows.
+        extras: What belongs to the file's model and not to a backbone, as it is: ``head.weight`` (K, C) and
+            ``head.bias`` (K,) of a classifier of K classes, ``mask_token`` (1, 1, C) of SimMIM.
+    """
+
+    state: dict[str, Tensor]
+    source: str
+    prefix: str
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    window_sizes: tuple[Pair, ...] | None = None
+    position_bias: str | None = None
+    windows_assumed: bool = False
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def pretrained_window_sizes(self) -> Windows | None:
+        """(h, w) in tokens per stage, or None where the file does not say."""
+        return said_windows(self.state)
+
+    @property
+    def num_stages(self) -> int:
+        """Stages that the names of the weights show."""
+        return count_stages(self.state)
+
+
+def count_stages(names: Iterable[str]) -> int:
+    """Stages that our names of weights show, at least one."""
+    return 1 + max((int(k.split('.')[1]) for k in names if re.match(r'layers\.\d\.', k)), default=0)
+
+
+def group_extras(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of extras by what they are, in words."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(EXTRAS[name], []).append(name)
+    return groups
+
+
+def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights in what a file holds: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), ``module``
+    (DeepSpeed), or as they are.
+
+    Returns:
+        (names and tensors, names of what the file holds beside them).
+
+    Raises:
+        ValueError: if there are none.
+    """
+    state, beside = checkpoint, []
+    for key in CONTAINERS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            state, beside = checkpoint[key], [str(k) for k in checkpoint if k != key]
+            break
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
+                         f'{", ".join(CONTAINERS)}')
+    weights = {k.removeprefix('module.'): v for k, v in state.items()}  # DistributedDataParallel's prefix
+    if len(weights) < len(state):
+        raise ValueError('checkpoint must hold each weight once, got some with and without the prefix module.')
+    for name, value in weights.items():
+        odd = value.is_meta or value.is_quantized or value.is_complex() or value.is_nested
+        if odd or value.layout != torch.strided:
+            raise ValueError(f'{name} must be a dense tensor of real numbers, got {value.dtype} '
+                             f'({value.layout}, on {value.device})')
+    return weights, beside
+
+
+def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: str | None = None) -> BackboneState:
+    """Reads the weights of a backbone in any known layout.
+
+    Args:
+        checkpoint: What a file holds; it is not changed.
+        source: A key of ``LAYOUTS``, or ``'auto'`` to tell it from the names.
+        prefix: Where the backbone is in the file, such as ``'backbone.'``. None: where its patch embedding is.
+
+    Returns:
+        The weights; tensors are those of ``checkpoint`` or, where they had to be rearranged, new ones.
+
+    Raises:
+        ValueError: if the file holds no weights, none under ``prefix``, names that no rule knows, or weights of the
+            backbone that are not finite.
+    """
+    if source != 'auto' and source not in LAYOUTS:
+        raise ValueError(f'source must be one of auto, {", ".join(LAYOUTS)}, got {source!r}')
+    weights, others = weights_of(checkpoint)
+    if prefix is None:
+        prefix = find_prefix(weights)
+    elif prefix and not prefix.endswith('.'):
+        prefix += '.'
+    parent = re.sub(r'[^.]+\.$', '', prefix)  # of the root
+    inside = {k[len(prefix):]: v for k, v in weights.items() if k.startswith(prefix)}
+    beside = {k[len(parent):]: v for k, v in weights.items() if k.startswith(parent) and not k.startswith(prefix)}
+    if not inside:
+        raise ValueError(f'prefix must be one that names in the checkpoint begin with, got {prefix!r}')
+    if source == 'auto':
+        source = detect_layout(inside, prefix)
+    elif LAYOUTS[source].embedding not in inside:
+        raise ValueError(f'source must be the layout of the checkpoint, got {source!r} for names without '
+                         f'{LAYOUTS[source].embedding}: {first(inside)}')
+    read = LAYOUTS[source].read(inside, beside)
+
+    state, num_stages = read.state, count_stages(read.state)
+    _name_last_norm(state, num_stages)
+    unknown = read.unknown + [k for k in state if not OWN.fullmatch(k)]
+    if unknown:
+        raise ValueError(f'checkpoint must hold weights of Swin Transformer V2 only, in the layout of {source}; '
+                         f'not known: {len(unknown)} ({first(unknown)})')
+    _check_tensors(state, num_stages)
+    check_finite('checkpoint', state)
+
+    windows, pretrained, kind = read_coordinates(read.coords, num_stages, AXES)
+    tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
+    assumed = WINDOWS_KEY not in state and all(t is not None for t in tables)
+    if assumed:
+        with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
+            windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
+    check_same(WINDOWS_KEY, said_windows(state), pretrained,
+               'what the coordinates in the checkpoint are normalised by')
+    if pretrained is not None and WINDOWS_KEY not in state:
+        say_windows(state, pretrained)
+
+    used = {parent + name for name in read.beside}
+    dropped = {'outside of the backbone': [k for k in weights if not k.startswith(prefix) and k not in used],
+               'beside the weights': others,
+               **{rule: [prefix + name for name in names] for rule, names in read.dropped.items()}}
+    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind, assumed,
+                         read.extras)
+
+
+def _name_last_norm(state: dict[str, Tensor], num_stages: int) -> None:
+    """Names a classifier's one norm as that of the last output, in place."""
+    for part in ('weight', 'bias'):
+        if f'norm.{part}' in state:
+            last = f'norm{num_stages - 1}.{part}'
+            if last in state:
+                raise ValueError(f'checkpoint must hold each weight once, got norm.{part} and {last}')
+            state[last] = state.pop(f'norm.{part}')
+    for i in range(num_stages):
+        if (f'norm{i}.weight' in state) != (f'norm{i}.bias' in state):
+            raise ValueError(f'checkpoint must hold weight and bias of norm{i}, got one of them')
+
+
+def _check_tensors(state: Mapping[str, Tensor], num_stages: int) -> None:
+    """Checks that each is of the kind of its name: windows integers in range, weights numbers along so many axes."""
+    for name, value in state.items():
+        if name == WINDOWS_KEY:
+            right = value.ndim == 2 and value.shape[1] == AXES and not value.is_floating_point()
+            requirement = f'integers, of shape (stages, {AXES})'
+        else:
+            ndim = next((n for end, n in RANKS.items() if name.endswith(end)), 1)
+            right = value.ndim == ndim and value.is_floating_point()
+            requirement = f'floating-point numbers along {ndim} axes'
+        if not right:
+            raise ValueError(f'{name} must hold {requirement}, got {value.dtype} of shape {tuple(value.shape)}')
+        if name == WINDOWS_KEY:
+            to_windows(name, value.tolist(), num_stages)
