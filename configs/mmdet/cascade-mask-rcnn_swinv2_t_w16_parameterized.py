@@ -1,15 +1,6 @@
 # Cascade Mask R-CNN with SwinV2-T, window 16, parameterized: the ablation of Table 1 (50.8 box AP in the paper).
-_base_ = [
-    './_base_/models/cascade-mask-rcnn_swinv2_fpn.py', './_base_/datasets/coco_instance_ms-480-800.py',
-    './_base_/schedules/adamw_1e-4_3x.py', './_base_/tta_ms-600-1600.py', './_base_/default_runtime.py'
-]
+_base_ = './cascade-mask-rcnn_swinv2_t_w16_log-cpb.py'
 
 # no weights with this position bias were released: name your own (IN-1K at 256 px, window 8) with
 # --cfg-options model.backbone.init_cfg.checkpoint=FILE
-model = dict(
-    backbone=dict(
-        arch='tiny',
-        window_size=[16, 16, 16, 16],  # the last not halved: it was not in pre-training
-        pretrained_window_sizes=[8, 8, 8, 8],
-        position_bias='parameterized',
-        init_cfg=dict(type='Pretrained', checkpoint=None)))
+model = dict(backbone=dict(position_bias='parameterized', init_cfg=dict(checkpoint=None)))

@@ -1,3 +1,5 @@
 # HTC++ with SwinV2-G under DeepSpeed's ZeRO stage 1 (arXiv:2111.09883, section 3.5), the backbone in bfloat16:
 # mim train mmdet ... --launcher pytorch --gpus 8
-_base_ = ['./htc_swinv2_g_amp-bf16.py', './_base_/deepspeed_zero1.py']
+_base_ = ['./htc_swinv2_g.py', './_base_/deepspeed_zero1.py']
+
+model = dict(backbone=dict(autocast_dtype='bfloat16'))

@@ -1,3 +1,5 @@
 # HTC++ with SwinV2-G on GPUs of 40 GiB: weights, gradients and states of the optimizer divided among them (FSDP):
 # mim train mmdet ... --launcher pytorch --gpus 8
-_base_ = ['./htc_swinv2_g_amp-bf16.py', './_base_/fsdp.py']
+_base_ = ['./htc_swinv2_g.py', './_base_/fsdp.py']
+
+model = dict(backbone=dict(autocast_dtype='bfloat16'))

@@ -2,4 +2,4 @@
 # and with --tta the third (arXiv:2111.09883). The last stage keeps half the window.
 _base_ = './htc_swinv2_g.py'
 
-model = dict(backbone=dict(window_size=[48, 48, 48, 24]))
+model = dict(backbone=dict(window_size=_base_.window_48))

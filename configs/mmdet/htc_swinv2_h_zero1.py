@@ -1,3 +1,5 @@
 # HTC++ with SwinV2-H with ZeRO stage 1 (arXiv:2111.09883, section 3.5), the backbone in bfloat16:
 # mim train mmdet ... --launcher pytorch --gpus 8
-_base_ = ['./htc_swinv2_h_amp-bf16.py', './_base_/zero1.py']
+_base_ = ['./htc_swinv2_h.py', './_base_/zero1.py']
+
+model = dict(backbone=dict(autocast_dtype='bfloat16'))

@@ -4,17 +4,7 @@ _base_ = './htc_swinv2_l.py'
 
 train_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(
-        type='InstaBoost',
-        action_candidate=('normal', 'horizontal', 'skip'),
-        action_prob=(1, 0, 0),
-        scale=(0.8, 1.2),
-        dx=15,
-        dy=15,
-        theta=(-1, 1),
-        color_prob=0.5,
-        hflag=False,
-        aug_ratio=0.5),
+    _base_.instaboost,
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=[(1600, 400), (1600, 1400)], keep_ratio=True),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1e-2, 1e-2)),

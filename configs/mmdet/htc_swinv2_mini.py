@@ -1,63 +1,49 @@
 # HTC++ with a small SwinV2 on the small data set of tools/make_mini_coco.py: what `make demo` runs. The parts are those
 # of the full configs, with fewer channels, proposals and samples; trained from scratch on a CPU in minutes.
-_base_ = ['./_base_/models/htc-pp_swinv2_fpn.py', './_base_/default_runtime.py']
+_base_ = [
+    '../_base_/backbones/swinv2_mini.py', './_base_/models/htc-pp_swinv2_fpn.py', './_base_/tta_ms-600-1600.py',
+    './_base_/default_runtime.py'
+]
 
 classes = ('disc', 'triangle', 'star', 'square')
-channels = 48
+num_classes = len(classes)
+width = 48
 
 model = dict(
-    backbone=dict(
-        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
-        window_size=8,
-        pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
-        drop_path_rate=0.,
-        init_cfg=None),  # from random weights
+    backbone=_base_.swinv2,
     neck=[
-        dict(type='mmswinv2.GlobalAttention', dim=384, num_heads=16, drop_path_rate=0.),
-        dict(type='FPN', in_channels=[48, 96, 192, 384], out_channels=channels, num_outs=5)
+        dict(type='mmswinv2.GlobalAttention', dim=_base_.channels[-1], num_heads=16, drop_path_rate=0.),
+        dict(type='FPN', in_channels=_base_.channels, out_channels=width, num_outs=5)
     ],
     rpn_head=dict(
-        in_channels=channels,
-        feat_channels=channels,
+        in_channels=width,
+        feat_channels=width,
         anchor_generator=dict(scales=[6])),  # small images: anchors from 24 px instead of 32
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
+        bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[
             dict(
                 type='Shared2FCBBoxHead',
-                in_channels=channels,
+                in_channels=width,
                 fc_out_channels=256,
                 roi_feat_size=7,
-                num_classes=len(classes),
-                bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
+                num_classes=num_classes,
+                bbox_coder=head.bbox_coder,
                 reg_class_agnostic=True,
-                loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+                loss_cls=head.loss_cls,
                 loss_bbox=dict(type='SmoothL1Loss', beta=1.0, loss_weight=1.0))
-            for stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
+            for head in _base_.model.roi_head.bbox_head
         ],
-        mask_roi_extractor=dict(out_channels=channels, roi_layer=dict(sampling_ratio=1)),
+        mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         mask_head=[
-            dict(
-                type='HTCMaskHead',
-                with_conv_res=with_conv_res,
-                num_convs=2,
-                in_channels=channels,
-                conv_out_channels=channels,
-                num_classes=len(classes),
-                loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))
-            for with_conv_res in (False, True, True)
+            dict(head, num_convs=2, in_channels=width, conv_out_channels=width, num_classes=num_classes)
+            for head in _base_.model.roi_head.mask_head
         ]),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
         rcnn=[
-            dict(
-                assigner=dict(
-                    type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou, ignore_iof_thr=-1),
-                sampler=dict(
-                    type='RandomSampler', num=32, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=True),
-                mask_size=28,
-                pos_weight=-1,
-                debug=False) for iou in (0.5, 0.6, 0.7)
+            dict(stage, sampler=dict(stage.sampler, num=32, pos_fraction=0.5))
+            for stage in _base_.model.train_cfg.rcnn
         ]),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200)))
 
@@ -78,21 +64,14 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
-tta_model = dict(type='mmswinv2.InstanceSegTTAModel')
+tta_model = dict(_delete_=True, type='mmswinv2.InstanceSegTTAModel')  # all scales for objects of all sizes
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale=scale, keep_ratio=True) for scale in ((154, 126), (176, 144), (198, 162))],
-            [dict(type='RandomFlip', prob=0.), dict(type='RandomFlip', prob=1.)],
-            [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
-            [
-                dict(
-                    type='PackDetInputs',
-                    meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
-                               'flip_direction'))
-            ],
+            *_base_.tta_views,
         ])
 ]
 train_dataloader = dict(

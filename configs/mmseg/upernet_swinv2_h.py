@@ -1,22 +1,16 @@
 # UperNet with SwinV2-H on ADE20K at 640 px, window 40, the last stage at half of it, as in pre-training;
-# the recipe is that of SwinV2-L: our choice.
+# the recipe is that of SwinV2-L: our choice. To train, name its weights: --cfg-options
+# model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
-    './_base_/models/upernet_swinv2.py', './_base_/datasets/ade20k_640.py', './_base_/schedules/adamw_40k.py',
-    './_base_/default_runtime.py'
+    '../_base_/backbones/swinv2_h.py', './_base_/models/upernet_swinv2.py', './_base_/datasets/ade20k_640.py',
+    './_base_/schedules/adamw_40k.py', './_base_/default_runtime.py'
 ]
 
-# The public SimMIM weights of SwinV2-H (192 px, window 12) are read as they are: name the file with
-# --cfg-options model.backbone.init_cfg.checkpoint=FILE
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(
-        arch='huge',
-        window_size=[40, 40, 40, 20],
-        pretrained_window_sizes=[12, 12, 12, 6],
-        with_cp=True,
-        init_cfg=dict(type='Pretrained', checkpoint=None)),
-    decode_head=dict(in_channels=[352, 704, 1408, 2816]),
-    auxiliary_head=dict(in_channels=1408))
+    backbone=dict(window_size=_base_.window_40, with_cp=True, **_base_.swinv2),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]))
 # Our choice for weights of SimMIM, which saw no labels: layer-wise decay, with which the authors fine-tune them (AiT:
 # 0.85), and clipping as there. fused: no copy of the parameters at the step
 optim_wrapper = dict(

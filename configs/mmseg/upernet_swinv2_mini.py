@@ -1,55 +1,41 @@
 # UperNet with a small SwinV2 on the small data set of tools/make_mini_ade20k.py: what `make demo-seg` runs. The parts
 # are those of the full configs, with fewer channels; trained from scratch on a CPU in minutes, with windows of 8.
-_base_ = ['./_base_/models/upernet_swinv2.py', './_base_/default_runtime.py']
+_base_ = [
+    '../_base_/backbones/swinv2_mini.py', './_base_/models/upernet_swinv2.py', './_base_/datasets/steps.py',
+    './_base_/default_runtime.py'
+]
 
-channels = 64
+width = 64
 crop_size = (128, 128)
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(
-        arch=dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[2, 4, 8, 16]),
-        window_size=8,
-        pretrained_window_sizes=8,  # stays 8 when the window is overridden at test
-        drop_path_rate=0.,
-        init_cfg=None),  # from random weights
-    decode_head=dict(in_channels=[48, 96, 192, 384], channels=channels),
-    auxiliary_head=dict(in_channels=192, channels=channels))
+    backbone=_base_.swinv2,
+    decode_head=dict(in_channels=_base_.channels, channels=width),
+    auxiliary_head=dict(in_channels=_base_.channels[2], channels=width))
 
 data_root = '{{$MMSWINV2_MINI_ADE20K:data/mini_ade20k/}}'
+image_scale = (192, 160)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='mmswinv2.CheckLabels', num_classes=150),
-    dict(type='RandomResize', scale=(192, 160), ratio_range=(0.8, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
+    *_base_.read_labels,
+    dict(_base_.random_resize, scale=image_scale, ratio_range=(0.8, 1.5)),
+    dict(_base_.random_crop, crop_size=crop_size),
+    *_base_.augment,
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(192, 160), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='mmswinv2.CheckLabels', num_classes=150),
-    dict(type='PackSegInputs')
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    *_base_.read_labels,
+    dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(
         type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale=(int(192 * ratio), int(160 * ratio)), keep_ratio=True)
-                for ratio in (0.75, 1.0, 1.25)
-            ],
-            [
-                dict(type='RandomFlip', prob=0., direction='horizontal'),
-                dict(type='RandomFlip', prob=1., direction='horizontal')
-            ],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
-            [dict(type='PackSegInputs')],
-        ])
+        transforms=[[
+            dict(type='Resize', scale=tuple(int(side * ratio) for side in image_scale), keep_ratio=True)
+            for ratio in (0.75, 1.0, 1.25)
+        ], *_base_.tta_views]),
 ]
 train_dataloader = dict(
     batch_size=4,

@@ -6,11 +6,21 @@
 # train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline_without_instaboost))
 # For the semantic branch, COCO's stuff maps must be in data/coco/stuffthingmaps. InstaBoost moves objects and not the
 # maps: it is left out there.
-dataset_type = 'CocoDataset'
-data_root = 'data/coco/'
-image_size = (1536, 1536)
-backend_args = None
+_base_ = './coco.py'
 
+image_size = (1536, 1536)
+# HTC++'s (arXiv:2103.14030, appendix A2.2); the values are those of InstaBoost's authors and mmdet
+instaboost = dict(
+    type='InstaBoost',
+    action_candidate=('normal', 'horizontal', 'skip'),
+    action_prob=(1, 0, 0),
+    scale=(0.8, 1.2),
+    dx=15,
+    dy=15,
+    theta=(-1, 1),
+    color_prob=0.5,
+    hflag=False,
+    aug_ratio=0.5)
 jitter = [
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
@@ -20,71 +30,25 @@ jitter = [
     dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114))),
     dict(type='PackDetInputs')
 ]
-train_pipeline_without_instaboost = [dict(type='LoadImageFromFile', backend_args=backend_args), *jitter]
-train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
-    # HTC++'s (arXiv:2103.14030, appendix A2.2); the values are those of InstaBoost's authors and mmdet
-    dict(
-        type='InstaBoost',
-        action_candidate=('normal', 'horizontal', 'skip'),
-        action_prob=(1, 0, 0),
-        scale=(0.8, 1.2),
-        dx=15,
-        dy=15,
-        theta=(-1, 1),
-        color_prob=0.5,
-        hflag=False,
-        aug_ratio=0.5),
-    *jitter
-]
+train_pipeline_without_instaboost = [dict(type='LoadImageFromFile', backend_args=_base_.backend_args), *jitter]
+train_pipeline = [dict(type='LoadImageFromFile', backend_args=_base_.backend_args), instaboost, *jitter]
 train_with_stuff = dict(
     data_prefix=dict(img='train2017/', seg='stuffthingmaps/train2017/'),
     pipeline=[
-        dict(type='LoadImageFromFile', backend_args=backend_args),
+        dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
         dict(type='LoadAnnotations', with_bbox=True, with_mask=True, with_seg=True),
         *jitter[1:-2],
         dict(type='Pad', size=image_size, pad_val=dict(img=(114, 114, 114), seg=255)),
         dict(type='PackDetInputs')
     ])
 test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
     dict(type='Resize', scale=(1800, 1100), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
 ]
 train_dataloader = dict(
     batch_size=8,  # on 8 GPUs: 64
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-        backend_args=backend_args))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-        backend_args=backend_args))
+    dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val2017.json',
-    metric=['bbox', 'segm'],
-    format_only=False,
-    backend_args=backend_args)
-test_evaluator = val_evaluator

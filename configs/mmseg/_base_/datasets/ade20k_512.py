@@ -1,65 +1,32 @@
-# ADE20K at 512 px: rescaling 0.5 to 2.0, flips, photometric distortion (arXiv:2111.09883, appendix A1.2).
-# Augmentation at test: scales relative to the test scale, 0.5 to 1.75, and flips, as in Swin V1; the paper does not
-# state its own.
-dataset_type = 'ADE20KDataset'
-data_root = 'data/ade/ADEChallengeData2016'
-crop_size = (512, 512)
+# ADE20K at 512 px (arXiv:2111.09883, appendix A1.2).
+_base_ = ['./ade20k.py', './steps.py']
 
+crop_size = (512, 512)
+image_scale = (2048, 512)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='mmswinv2.CheckLabels', num_classes=150),
-    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs')
+    *_base_.read_labels,
+    dict(_base_.random_resize, scale=image_scale),
+    dict(_base_.random_crop, crop_size=crop_size),
+    *_base_.augment,
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='mmswinv2.CheckLabels', num_classes=150),
-    dict(type='PackSegInputs')
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    *_base_.read_labels,
+    dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
     dict(
         type='TestTimeAug',
-        transforms=[
-            [
-                dict(type='Resize', scale=(int(2048 * ratio), int(512 * ratio)), keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-            ],
-            [
-                dict(type='RandomFlip', prob=0., direction='horizontal'),
-                dict(type='RandomFlip', prob=1., direction='horizontal')
-            ],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
-            [dict(type='mmswinv2.CheckLabels', num_classes=150)],
-            [dict(type='PackSegInputs')],
-        ])
+        transforms=[[
+            dict(type='Resize', scale=tuple(int(side * ratio) for side in image_scale), keep_ratio=True)
+            for ratio in _base_.tta_ratios
+        ], *_base_.tta_views]),
 ]
 train_dataloader = dict(
     batch_size=2,  # on 8 GPUs: 16
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline))
+    dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

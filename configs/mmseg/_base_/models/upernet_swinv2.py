@@ -2,6 +2,11 @@
 # 512 channels, an auxiliary FCN head on the third map with weight 0.4.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 num_classes = 150
+# Windows in tokens. The last stage has half, as in pre-training (6 of 12). 40 is for 640 px, 56 for tests at 896 px
+# (arXiv:2111.09883, Table 4), 32 for 1536 px, as in the detector.
+window_40 = [40, 40, 40, 20]
+window_56 = [56, 56, 56, 28]
+window_32 = [32, 32, 32, 16]
 
 model = dict(
     type='EncoderDecoder',
@@ -15,12 +20,12 @@ model = dict(
         seg_pad_val=255),
     backbone=dict(
         type='mmswinv2.SwinTransformerV2',
-        # arch, window_size, pretrained_window_sizes: in the leaf
+        # arch, pretrained_window_sizes, init_cfg: `swinv2` of a size; window_size: in the leaf
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.3),
     decode_head=dict(
         type='UPerHead',
-        in_channels=[96, 192, 384, 768],
+        # in_channels: in the leaf
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
         channels=512,
@@ -31,7 +36,7 @@ model = dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     auxiliary_head=dict(
         type='FCNHead',
-        in_channels=384,
+        # in_channels: in the leaf
         in_index=2,
         channels=256,
         num_convs=1,

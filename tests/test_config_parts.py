@@ -1,0 +1,208 @@
+"""What configs share is stated once: sizes, channels, heads, pipelines, metafiles; other classes are one variable."""
+import ast
+import json
+import re
+from pathlib import Path
+
+import make_metafiles
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from mmswinv2.core.arch import get_arch
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+FILES = sorted(CONFIGS.rglob('*.py'))
+SIZES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
+LEAVES = sorted(path for host in ('mmdet', 'mmseg') for path in (CONFIGS / host).glob('*.py'))
+
+
+def name(path):
+    return path.relative_to(CONFIGS).as_posix()
+
+
+def build(cfg):
+    host = cfg.default_scope
+    if host == 'mmdet':
+        from mmdet.utils import register_all_modules
+    else:
+        from mmseg.utils import register_all_modules
+    register_all_modules(init_default_scope=False)
+    from mmengine.registry import MODELS
+    with DefaultScope.overwrite_default_scope(host), torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('path', SIZES, ids=name)
+def test_channels_of_a_size_are_those_of_its_architecture(path):
+    cfg = Config.fromfile(path)
+    assert cfg.channels == list(get_arch(cfg.swinv2.arch).dims)
+
+
+def test_there_are_sizes():
+    assert {path.stem.removeprefix('swinv2_') for path in SIZES} == {'t', 't_w8', 's', 'b', 'l', 'h', 'g', 'mini'}
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=name)
+def test_every_part_has_the_channels_of_the_backbone(path):
+    model = Config.fromfile(path).model
+    channels = list(get_arch(model.backbone.arch).dims)
+    if 'decode_head' in model:
+        assert model.decode_head.in_channels == channels and model.auxiliary_head.in_channels == channels[2]
+    else:
+        neck = model.neck if isinstance(model.neck, list) else [model.neck]
+        assert neck[-1].in_channels == channels and [part.dim for part in neck[:-1]] == channels[-1:] * (len(neck) - 1)
+
+
+def code(path):
+    """A config without its comments."""
+    return [line for line in path.read_text().splitlines() if not line.startswith('#')]
+
+
+@pytest.mark.parametrize('leaf', ['mmdet/htc_swinv2_{}.py', 'mmseg/upernet_swinv2_{}.py'])
+def test_a_leaf_of_a_size_differs_in_its_size(leaf):
+    tiny = code(CONFIGS / leaf.format('t'))
+    assert sum('swinv2_t.py' in line for line in tiny) == 1
+    for size in 'sbl':
+        assert code(CONFIGS / leaf.format(size)) == [
+            line.replace('swinv2_t.py', f'swinv2_{size}.py') for line in tiny]
+
+
+@pytest.mark.parametrize('text', ["type='ConvFCBBoxHead'", "type='HTCMaskHead'", "type='InstaBoost'", '[0.05, 0.05, ',
+                                  "type='PhotoMetricDistortion'", 'betas='])
+def test_stated_once(text):
+    assert len([path for path in FILES if text in path.read_text()]) == 1
+
+
+@pytest.mark.parametrize('host, text', [
+    ('mmdet', "type='RandomFlip', prob=1."), ('mmseg', "type='RandomFlip', prob=1."), ('mmdet', "'flip_direction'"),
+    ('mmseg', "type='mmswinv2.CheckLabels'"), ('mmdet', '[32, 32, 32, 16]'), ('mmseg', '[40, 40, 40, 20]')])
+def test_stated_once_in_a_host(host, text):
+    assert sum(path.read_text().count(text) for path in (CONFIGS / host).rglob('*.py')) == 1
+
+
+def levels(path):
+    """How many files stand one behind the other in the longest chain of bases, without the first."""
+    bases = [ast.literal_eval(node.value) for node in ast.parse(path.read_text()).body
+             if isinstance(node, ast.Assign) and node.targets[0].id == '_base_']
+    files = [file for base in bases for file in (base if isinstance(base, list) else [base])]
+    return max((1 + levels(path.parent / file) for file in files), default=0)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=name)
+def test_a_leaf_has_three_levels_of_bases_at_most(path):
+    assert 1 <= levels(path) <= 3
+
+
+def test_levels_are_counted():
+    assert levels(CONFIGS / '_base_' / 'backbones' / 'swinv2_t_w8.py') == 1
+    assert levels(CONFIGS / 'mmdet' / 'htc_swinv2_g_zero1.py') == 3
+
+
+def example(host, folder):
+    """The config of the host's README for other classes."""
+    text, = re.findall(r'\*\*Other classes\*\*.*?```python\n(.+?)```', (CONFIGS / host / 'README.md').read_text(), re.S)
+    path = folder / 'mine.py'
+    path.write_text(text.replace("'./", f"'{CONFIGS / host}/"))
+    return path
+
+
+def test_other_classes_of_a_detector_are_one_variable(tmp_path, monkeypatch):
+    cfg = Config.fromfile(example('mmdet', tmp_path))
+    model = build(cfg)
+    heads = [*model.roi_head.bbox_head, *model.roi_head.mask_head]
+    assert len(heads) == 6 and {head.num_classes for head in heads} == {2}
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+    data = tmp_path / 'data/mine'
+    for part in 'train', 'val':
+        (data / part).mkdir(parents=True)
+        Image.fromarray(np.zeros((64, 80, 3), np.uint8)).save(data / part / 'a.jpg')
+        (data / f'{part}.json').write_text(json.dumps(dict(
+            images=[dict(id=1, file_name='a.jpg', height=64, width=80)],
+            categories=[dict(id=5, name='cat'), dict(id=3, name='dog')],
+            annotations=[dict(id=1, image_id=1, category_id=3, bbox=[8, 8, 40, 40], area=1600, iscrowd=0,
+                              segmentation=[[8, 8, 48, 8, 48, 48, 8, 48]])])))
+    monkeypatch.chdir(tmp_path)
+    from mmdet.registry import DATASETS, METRICS
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for loader in cfg.train_dataloader, cfg.test_dataloader:
+            read = DATASETS.build(loader.dataset)
+            assert len(read) == 1 and read.metainfo['classes'] == ('cat', 'dog')
+            assert read.get_data_info(0)['instances'][0]['bbox_label'] == 1
+        METRICS.build(cfg.test_evaluator)
+
+
+def test_other_classes_of_a_segmenter_are_one_variable(tmp_path, monkeypatch):
+    cfg = Config.fromfile(example('mmseg', tmp_path))
+    model = build(cfg)
+    assert model.num_classes == model.auxiliary_head.num_classes == 3
+    assert model.decode_head.conv_seg.out_channels == model.auxiliary_head.conv_seg.out_channels == 3
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+    for part in 'train', 'val':
+        for file, pixels in (f'images/{part}/a.jpg', np.zeros((64, 80, 3), np.uint8)), (
+                f'labels/{part}/a.png', np.full((64, 80), 2, np.uint8)):
+            path = tmp_path / 'data/mine' / file
+            path.parent.mkdir(parents=True)
+            Image.fromarray(pixels).save(path)
+    monkeypatch.chdir(tmp_path)
+    from mmseg.registry import DATASETS
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        tta = dict(cfg.test_dataloader.dataset, pipeline=cfg.tta_pipeline)
+        for config in cfg.train_dataloader.dataset, cfg.test_dataloader.dataset, tta:
+            samples = DATASETS.build(config)[0]['data_samples']
+            for sample in samples if isinstance(samples, list) else [samples]:
+                assert set(sample.gt_sem_seg.data.unique().tolist()) <= {2, 255}
+        Image.fromarray(np.full((64, 80), 3, np.uint8)).save(tmp_path / 'data/mine/labels/val/a.png')
+        with pytest.raises(ValueError, match='must be 0 to 2 or'):
+            DATASETS.build(cfg.test_dataloader.dataset)[0]
+
+
+def test_metafiles_are_what_the_configs_say(capsys):
+    assert make_metafiles.main(['--check']) == 0, capsys.readouterr().err
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A folder with one config of mmdet and its metafiles."""
+    for host in make_metafiles.HOSTS:
+        (tmp_path / 'configs' / host).mkdir(parents=True)
+    (tmp_path / 'configs/mmdet/a_mini.py').write_text('')
+    (tmp_path / 'configs/mmdet/a.py').write_text(
+        "train_dataloader = dict(dataset=dict(type='Objects365V2Dataset'))")
+    assert make_metafiles.main([], tmp_path) == 0
+    return tmp_path
+
+
+def test_metafiles_are_written_from_the_configs(copy, capsys):
+    read = yaml.safe_load((copy / 'configs/mmdet/metafile.yml').read_text())
+    assert [(m['Name'], m['Config'], m['Metadata']) for m in read['Models']] == [
+        ('a', 'configs/mmdet/a.py', {'Training Data': 'Objects365 v2'})]
+    assert yaml.safe_load((copy / 'model-index.yml').read_text())['Import'] == [
+        'configs/mmdet/metafile.yml', 'configs/mmseg/metafile.yml']
+    capsys.readouterr()
+    assert make_metafiles.main(['--check'], copy) == 0 and make_metafiles.main([], copy) == 0
+    assert capsys.readouterr().out == ''
+
+
+def test_stale_metafiles_are_found_and_not_written(copy, capsys):
+    (copy / 'configs/mmdet/b.py').write_text("train_dataloader = dict(dataset=dict(type='CocoDataset'))")
+    before = (copy / 'configs/mmdet/metafile.yml').read_text()
+    assert make_metafiles.main(['--check'], copy) == 1
+    err = capsys.readouterr().err
+    assert 'configs/mmdet/metafile.yml is not what the configs say' in err and 'mmseg' not in err
+    assert (copy / 'configs/mmdet/metafile.yml').read_text() == before
+    (copy / 'model-index.yml').unlink()
+    assert make_metafiles.main(['--check'], copy) == 1 and 'model-index.yml' in capsys.readouterr().err
+
+
+def test_data_without_a_name_are_an_error(copy, capsys):
+    (copy / 'configs/mmdet/b.py').write_text("train_dataloader = dict(dataset=dict(type='LVISV1Dataset'))")
+    assert make_metafiles.main([], copy) == 2
+    err = capsys.readouterr().err
+    assert "must be one of CocoDataset, Objects365V2Dataset, ADE20KDataset, got 'LVISV1Dataset' in " in err
