@@ -17,6 +17,10 @@ from mmswinv2.core.checks import square, to_windows
 from mmswinv2.core.export import TARGETS, to_layout
 from mmswinv2.core.files import read_file, write_file
 from mmswinv2.core.layouts import LAYOUTS
+from mmswinv2.hosts import is_installed
+
+if is_installed('mmengine'):  # whose checkpoints hold more than weights
+    from mmswinv2.engine.checkpoint import read_run as read_file
 
 CONTAINERS = dict(mmswinv2='state_dict', microsoft='model', timm=None, transformers=None)
 
