@@ -1,14 +1,15 @@
 """Swin Transformer V2 as a backbone for MMDetection and MMSegmentation.
 
-Importing the package registers what it has with MMEngine, where that is installed: ``mmswinv2.models`` and
-``mmswinv2.engine`` at once, ``mmswinv2.detection`` (imports mmdet) and ``mmswinv2.segmentation`` (mmseg) when one of
-their names is looked up. ``mmswinv2.core`` needs torch alone.
+Importing the package registers names with MMEngine, where that is installed, and changes nothing else in the process.
+``mmswinv2.models`` and ``mmswinv2.engine`` are imported at once, ``mmswinv2.detection`` (needs mmdet) and
+``mmswinv2.segmentation`` (mmseg) when one of their names is looked up. ``mmswinv2.engine.setup`` repairs MMEngine for a
+process; only ``custom_imports`` imports it. ``mmswinv2.core`` needs torch alone.
 """
-from importlib.util import find_spec
-
+from . import core
+from .hosts import is_installed
 from .version import __version__
 
-if find_spec('mmengine') is not None:
+if is_installed('mmengine'):
     from . import engine, models  # noqa: F401
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'core']

@@ -17,7 +17,7 @@ def find_configs() -> dict[str, Path]:
     folder = next((f for f in FOLDERS if f.is_dir()), None)
     if folder is None:
         return {}
-    return {path.stem: path for host in ('mmdet', 'mmseg') for path in sorted((folder / host).glob('*.py'))}
+    return {path.stem: path for path in sorted(folder.glob('*/*.py'))}  # a folder per host
 
 
 def main() -> int:

@@ -1,29 +1,78 @@
 """The OpenMMLab packages that parts of the plugin need, and what to say when one is missing."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
-ONEDL_NAMES = dict(mmdet='mmdetection')  # where onedl-mim wants another name than the import name
 
-
-def is_installed(host: str) -> bool:
-    """Whether a package such as ``'mmdet'`` can be imported."""
-    return find_spec(host) is not None
-
-
-def require(host: str, part: str) -> None:
-    """Checks that a package is there.
+@dataclass(frozen=True)
+class Host:
+    """A package that one folder of the plugin needs.
 
     Args:
-        host: Import name, such as ``'mmdet'``.
+        folder: The folder, a package of ``mmswinv2``.
+        names: What it has, by the module that defines it.
+        onedl_name: What onedl-mim calls the package, where that is not its import name.
+    """
+
+    folder: str
+    names: Mapping[str, tuple[str, ...]]
+    onedl_name: str | None = None
+
+
+# by import name; the one place to add a host to
+HOSTS = {
+    'mmdet': Host('detection', dict(
+        htc_roi_head=('HybridTaskCascadeRoIHead',), masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
+        tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
+    'mmseg': Host('segmentation', dict(labels=('CheckLabels',), tta=('StreamingSegTTAModel',))),
+}
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package such as ``'mmdet'`` can be imported."""
+    return find_spec(package) is not None
+
+
+def missing(package: str, part: str) -> ImportError:
+    """The error for a package that is not there.
+
+    Args:
+        package: Import name, such as ``'mmdet'``.
         part: The part of the plugin that needs it, such as ``'mmswinv2.detection'``.
 
-    Raises:
-        ImportError: if it is not; the message names the extras to install.
+    Returns:
+        An error to raise; its message names the extras to install.
     """
-    if not is_installed(host):
-        raise ImportError(f'{part} needs {host}, which is not installed. Install the plugin with one of its extras: '
-                          "pip install 'mmswinv2-plugin[classic]' (mmdet 3.3, mmsegmentation 1.2) or "
-                          "pip install 'mmswinv2-plugin[onedl]' (the maintained forks)")
+    return ImportError(f'{part} needs {package}, which is not installed. Install the plugin with one of its extras: '
+                       "pip install 'mmswinv2-plugin[classic]' (mmdet 3.3, mmsegmentation 1.2) or "
+                       "pip install 'mmswinv2-plugin[onedl]' (the maintained forks)")
+
+
+def folder_names(host: str) -> tuple[list[str], Callable[[str], object]]:
+    """``__all__`` and ``__getattr__`` of a host's folder, which imports the host where one of its names is used.
+
+    Args:
+        host: A key of ``HOSTS``.
+
+    Returns:
+        (the names, a function from a name to what it names). The function raises ``ImportError`` if the host is not
+        installed, and ``AttributeError`` for another name.
+    """
+    folder = f'mmswinv2.{HOSTS[host].folder}'
+    modules = {name: module for module, names in HOSTS[host].names.items() for name in names}
+
+    def get(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f'module {folder!r} has no attribute {name!r}')
+        if not is_installed(host):
+            raise missing(host, f'{folder}.{name}')
+        return getattr(import_module(f'{folder}.{modules[name]}'), name)
+
+    return sorted(modules), get
 
 
 def mim_name(host: str) -> str:
@@ -34,7 +83,7 @@ def mim_name(host: str) -> str:
     Args:
         host: Import name, such as ``'mmdet'``.
     """
-    name = ONEDL_NAMES.get(host, host)
+    name = HOSTS[host].onedl_name or host
     try:
         distribution(f'onedl-{name}')
     except PackageNotFoundError:

@@ -6,18 +6,18 @@ so that a job of one of them does not import the other.
 """
 from importlib import import_module
 
-from .hosts import require
+from .hosts import HOSTS, is_installed, missing
 
-require('mmengine', 'mmswinv2.registry')
+if not is_installed('mmengine'):
+    raise missing('mmengine', 'mmswinv2.registry')
 
-from mmengine import registry as _root  # noqa: E402
+from mmengine import registry as mmengine_registry
 
-WHERE = {name: f'mmswinv2.{part}' for part, names in dict(
-    detection=('HybridTaskCascadeRoIHead', 'InstanceSegTTAModel', 'SingleRoIExtractor'),
-    segmentation=('CheckLabels', 'StreamingSegTTAModel')).items() for name in names}
+FOLDERS = {name: f'mmswinv2.{host.folder}' for host in HOSTS.values() for names in host.names.values()
+           for name in names}
 
 
-class _Registry(_root.Registry):
+class _Registry(mmengine_registry.Registry):
     """A registry that imports the part of the plugin with a name first."""
 
     def get(self, key: str) -> type | None:
@@ -27,15 +27,19 @@ class _Registry(_root.Registry):
             ImportError: if the name needs mmdet or mmseg and it is not installed; the message says what to install.
         """
         name = key.rpartition('.')[2]
-        if name in WHERE and name not in self._module_dict and key in (name, f'{self.scope}.{name}'):
-            getattr(import_module(WHERE[name]), name)
+        if name in FOLDERS and name not in self._module_dict and key in (name, f'{self.scope}.{name}'):
+            getattr(import_module(FOLDERS[name]), name)
         return super().get(key)
 
 
-MODELS = _Registry('model', parent=_root.MODELS, scope='mmswinv2', locations=['mmswinv2.models'])
-TRANSFORMS = _Registry('transform', parent=_root.TRANSFORMS, scope='mmswinv2')
-OPTIM_WRAPPER_CONSTRUCTORS = _root.Registry('optim wrapper constructor', parent=_root.OPTIM_WRAPPER_CONSTRUCTORS,
-                                            scope='mmswinv2', locations=['mmswinv2.engine'])
-HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope='mmswinv2', locations=['mmswinv2.engine'])
-LOOPS = _root.Registry('loop', parent=_root.LOOPS, scope='mmswinv2', locations=['mmswinv2.engine'])
-STRATEGIES = _root.Registry('strategy', parent=_root.STRATEGIES, scope='mmswinv2', locations=['mmswinv2.engine'])
+def _registry(name: str, parent: mmengine_registry.Registry, *parts: str) -> _Registry:
+    return _Registry(name, parent=parent, scope='mmswinv2', locations=[f'mmswinv2.{part}' for part in parts])
+
+
+MODELS = _registry('model', mmengine_registry.MODELS, 'models')
+TRANSFORMS = _registry('transform', mmengine_registry.TRANSFORMS)
+OPTIM_WRAPPER_CONSTRUCTORS = _registry(
+    'optim wrapper constructor', mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+HOOKS = _registry('hook', mmengine_registry.HOOKS, 'engine')
+LOOPS = _registry('loop', mmengine_registry.LOOPS, 'engine')
+STRATEGIES = _registry('strategy', mmengine_registry.STRATEGIES, 'engine')

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmswinv2.core.windows import AxisWindows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core import cell_attention as cells
 from mmswinv2.core.attention import BACKENDS, WindowAttention
-from mmswinv2.core.windows import AxisWindows
 
 pytestmark = pytest.mark.core
 

@@ -40,7 +40,7 @@ def resume_last(path, tmp_path):
 
 
 def read_as_before_torch_2_6(path, tmp_path):
-    files.read_file(path, load=checkpoint.load_run)
+    files.read_file(path, load=checkpoint.load_run_before_torch_2_6)
 
 
 WAYS = [read_as_before_torch_2_6, init_cfg, convert, load_from, resume_named, resume_last]
@@ -119,7 +119,8 @@ def test_mim_test_does_not_run_code(tmp_path, mini_data):
 
 def test_before_torch_2_6_a_run_is_read_as_since(tmp_path):
     toy.runner(tmp_path, iters=2).train()
-    old, new = (files.read_file(tmp_path / 'iter_2.pth', **options) for options in (dict(load=checkpoint.load_run), {}))
+    old, new = (files.read_file(tmp_path / 'iter_2.pth', load=load)
+                for load in (checkpoint.load_run_before_torch_2_6, checkpoint.load_run))
     assert old.keys() == new.keys() and old['meta'] == new['meta']
     assert torch.equal(old['state_dict']['layer.weight'], new['state_dict']['layer.weight'])
     history = [c['message_hub']['log_scalars']['train/loss'] for c in (old, new)]

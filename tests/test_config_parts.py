@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import make_metafiles
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+import make_metafiles
 from mmswinv2.core.arch import get_arch
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

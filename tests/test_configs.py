@@ -19,7 +19,7 @@ def test_parses_and_survives_a_round_trip(name, tmp_path):
     cfg = load(name)
     cfg.dump(tmp_path / 'a.py')
     assert Config.fromfile(tmp_path / 'a.py').to_dict() == cfg.to_dict()
-    assert cfg.custom_imports.imports == ['mmswinv2']
+    assert cfg.custom_imports.imports == ['mmswinv2', 'mmswinv2.engine.setup']
 
 
 def test_every_config_is_in_a_metafile_and_a_readme():
@@ -53,6 +53,7 @@ def test_runs_survive_kills_and_bad_losses(name):
     """Each config has the hook and the loop that resume exactly, and time for the longest validation."""
     cfg = Config.fromfile(CONFIGS / name)
     assert cfg.default_hooks.checkpoint.type == 'mmswinv2.CheckpointHook'
+    assert cfg.default_hooks.convert_checkpoint.type == 'mmswinv2.ConvertCheckpointHook'
     assert cfg.default_hooks.non_finite.type == 'mmswinv2.NonFiniteHook'
     assert cfg.train_cfg.type in ('mmswinv2.IterBasedTrainLoop', 'mmswinv2.EpochBasedTrainLoop')
     assert cfg.env_cfg.dist_cfg.timeout == 7200

@@ -11,7 +11,7 @@ from mmengine._strategy import SingleDeviceStrategy
 from mmengine.config import Config
 
 from helpers import runs, zero
-from mmswinv2.engine import DeepSpeedStrategy
+from mmswinv2.engine import DeepSpeedStrategy, read_run
 
 pytestmark = pytest.mark.mmdet
 
@@ -29,10 +29,6 @@ def strategy(tmp_path, **kwargs):
 def plain(tmp_path, **kwargs):
     single = SingleDeviceStrategy(work_dir=str(tmp_path), env_kwargs=ENV)
     return zero.train(single, samples=(0, 1), **kwargs)
-
-
-def load(path):
-    return torch.load(path, weights_only=True)
 
 
 def assert_close(got, expected, **tolerance):
@@ -62,24 +58,24 @@ def test_two_processes_equal_one_without_deepspeed(stage, counts, tmp_path):
     assert set(steps) == {4 / counts} and norms[0] == norms[1] == pytest.approx(sum(squares)**.5, rel=1e-5)
     plain(tmp_path / 'plain', counts=counts, first=0, last=4)
     start = zero.build().state_dict()
-    expected = load(tmp_path / 'plain' / 'iter_4.pth')
+    expected = read_run(tmp_path / 'plain' / 'iter_4.pth')
     moved = {k for k, v in expected['state_dict'].items() if not torch.equal(v, start[k])}
     assert {k.split('.')[0] for k in moved} == {'backbone', 'head'} and not any('patch_embed' in k for k in moved)
     for name in ('iter_2.pth', 'iter_4.pth'):
-        assert_close(load(run / name), load(tmp_path / 'plain' / name), rtol=1e-4, atol=2e-6)
-    assert load(run / 'iter_4.pth')['param_schedulers'] == expected['param_schedulers']
+        assert_close(read_run(run / name), read_run(tmp_path / 'plain' / name), rtol=1e-4, atol=2e-6)
+    assert read_run(run / 'iter_4.pth')['param_schedulers'] == expected['param_schedulers']
     assert sorted(p.name for p in run.iterdir() if p.is_file()) == ['iter_2.pth', 'iter_4.pth']  # no part left
 
     # resumed by as many processes: the same bits
     zero.run_processes(zero.__file__, tmp_path / 'again', stage, counts, 2, 4, 1, run / 'iter_2.pth', processes=2)
-    assert_close(load(tmp_path / 'again' / 'iter_4.pth'), load(run / 'iter_4.pth'), rtol=0, atol=0)
+    assert_close(read_run(tmp_path / 'again' / 'iter_4.pth'), read_run(run / 'iter_4.pth'), rtol=0, atol=0)
     # without DeepSpeed
     plain(tmp_path / 'left', counts=counts, first=2, last=4, resume=str(run / 'iter_2.pth'))
-    assert_close(load(tmp_path / 'left' / 'iter_4.pth'), expected, rtol=1e-4, atol=2e-6)
+    assert_close(read_run(tmp_path / 'left' / 'iter_4.pth'), expected, rtol=1e-4, atol=2e-6)
     # and by one process with DeepSpeed, from the run without
     zero.run_processes(zero.__file__, tmp_path / 'one', stage, counts, 2, 4, 2, tmp_path / 'plain' / 'iter_2.pth',
                        processes=1)
-    assert_close(load(tmp_path / 'one' / 'iter_4.pth'), expected, rtol=1e-4, atol=2e-6)
+    assert_close(read_run(tmp_path / 'one' / 'iter_4.pth'), expected, rtol=1e-4, atol=2e-6)
 
 
 @needs_deepspeed

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers import runs
+from mmswinv2.engine import read_run
 from mmswinv2.hosts import mim_name
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
@@ -37,7 +38,7 @@ default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
 
 
 def state(folder, name='iter_4.pth'):
-    return torch.load(folder / name, weights_only=True)['state_dict']
+    return read_run(folder / name)['state_dict']
 
 
 @pytest.mark.timeout(400)
@@ -127,6 +128,6 @@ def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
     code, output = runs.run([str(mim), 'train', mim_name('mmdet'), str(config), '--launcher', 'pytorch', '--gpus', '2',
                              '--work-dir', str(tmp_path / 'work')], env)
     assert code == 0, output[-4000:]
-    optimizer = torch.load(tmp_path / 'work' / 'iter_2.pth', weights_only=True)['optimizer']
+    optimizer = read_run(tmp_path / 'work' / 'iter_2.pth')['optimizer']
     named = sum(len(g['params']) for g in optimizer['param_groups'])
     assert len(optimizer['state']) == named and all('exp_avg' in s for s in optimizer['state'].values())

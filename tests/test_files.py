@@ -109,6 +109,17 @@ def convert(path, tmp_path):
         raise ValueError(said.getvalue().rstrip())
 
 
+def test_a_runs_own_checkpoint_is_read_by_init_cfg_and_converted(tmp_path):
+    """It holds the message hub, not weights alone."""
+    model = Detector()
+    toy.runner(tmp_path / 'run', iters=2, model=model, non_finite=None).train()
+    path = tmp_path / 'run' / 'iter_2.pth'
+    assert 'message_hub' in torch.load(path, weights_only=False)
+    init_cfg(path, tmp_path)
+    convert(path, tmp_path)
+    assert_equal(read_file(tmp_path / 'out.pth')['state_dict'], model.backbone.state_dict())
+
+
 class Detector(toy.Toy):
     """A model with a backbone and a mask of its own."""
 

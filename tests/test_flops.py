@@ -4,7 +4,7 @@ import torch
 from mmengine.analysis import get_model_complexity_info
 from torch.utils.flop_counter import FlopCounterMode
 
-import mmswinv2
+import mmswinv2.engine.setup
 from mmswinv2.core import SwinTransformerV2, WindowAttention
 from mmswinv2.core.flops import attention_macs
 from mmswinv2.models import GlobalAttention

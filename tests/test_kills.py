@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from helpers import runs
+from mmswinv2.engine import read_run
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
@@ -27,7 +28,7 @@ def test_twenty_kills(host, workers, iterations, tmp_path, mini_data):
     assert codes[0] == codes[-1] == [0], logs[-1][-3000:]
     assert all(left == 'nothing written' or left.startswith('whole ') for left in codes[1:-1]), codes
     assert codes[-2] != f'whole iter_{iterations}.pth'  # each of the twenty hit a run
-    expected, got = (torch.load(tmp_path / name / f'iter_{iterations}.pth', weights_only=True)
+    expected, got = (read_run(tmp_path / name / f'iter_{iterations}.pth')
                      for name in ('straight', 'killed'))
     for part in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_identical(got[part], expected[part], part)

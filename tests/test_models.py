@@ -1,7 +1,5 @@
 """The registered backbone: lookup, configs, pre-trained weights, the checkpoint's pre-training windows."""
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,9 +13,12 @@ from mmengine.runner.checkpoint import (
 )
 
 import mmswinv2.models
-from helpers import peer_files
+from helpers import peer_files, toy
 from helpers.backbones import PLAIN, SMALL, randomize
+from helpers.interpreter import run_python
 from mmswinv2 import core
+from mmswinv2.core.weights import weights_of
+from mmswinv2.engine import conversion
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
@@ -31,10 +32,6 @@ def test_found_with_and_without_prefix_from_every_scope():
     for registry in (ROOT, DET, SEG):
         for name in ('mmswinv2.SwinTransformerV2', 'SwinTransformerV2'):
             assert type(registry.build(dict(CONFIG, type=name))) is SwinTransformerV2
-
-
-def run_python(code):
-    return subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
@@ -76,10 +73,16 @@ def test_core_and_a_clear_message_without_openmmlab():
              'real = importlib.util.find_spec\n'
              'hosts = ("mmengine", "mmdet", "mmseg")\n'
              'importlib.util.find_spec = lambda n, p=None: None if n in hosts else real(n, p)\n')
-    result = run_python(block + 'import mmswinv2, mmswinv2.core\nprint(mmswinv2.core.SwinTransformerV2.__name__)')
-    assert result.stdout.split() == ['SwinTransformerV2'], result.stderr
-    result = run_python(block + 'import mmswinv2.models')
-    assert result.returncode and "needs mmengine" in result.stderr and 'mmswinv2-plugin[classic]' in result.stderr
+    for before in ('', block):
+        result = run_python(before + 'import mmswinv2\nprint(mmswinv2.core.SwinTransformerV2.__name__)')
+        assert result.stdout.split() == ['SwinTransformerV2'], result.stderr
+    parts = ('models', 'engine', 'registry', 'engine.setup')
+    result = run_python(block + f'from importlib import import_module\nfor part in {parts}:\n'
+                        '    try:\n        import_module(f"mmswinv2.{part}")\n'
+                        '    except ImportError as e:\n        print(e)')
+    for part, said in zip(parts, result.stdout.splitlines(), strict=True):
+        assert f'mmswinv2.{part.partition(".")[0]} needs mmengine, which is not installed' in said
+        assert 'mmswinv2-plugin[classic]' in said
 
 
 def test_a_typo_is_a_type_error():
@@ -247,22 +250,94 @@ LOAD_FROM = dict(
     detector=lambda state, depths: dict(state_dict={f'backbone.{k}': v for k, v in state.items()}, meta=dict(epoch=3)))
 
 
+@pytest.fixture
+def load_from(tmp_path):
+    """What a runner does with ``load_from`` and a model."""
+    def load(model, path):
+        toy.runner(tmp_path / 'work', iters=2, model=model).load_checkpoint(str(path))
+    return load
+
+
 @pytest.mark.parametrize('layout', sorted(LOAD_FROM))
-def test_load_from_takes_each_layout(layout, tmp_path):
-    """``load_from`` is ``mmengine.runner.load_checkpoint`` into the whole model."""
+def test_load_from_takes_each_layout(layout, tmp_path, load_from):
     state = randomize(Detector().backbone).state_dict()
     torch.save(LOAD_FROM[layout](state, PLAIN['depths']), tmp_path / 'a.pth')
     detector = Detector()
     neck = detector.neck.weight.clone()
-    load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
-    fresh = () if layout in ('own', 'detector') else ('norm0.', 'norm1.')
-    for k, v in detector.backbone.state_dict().items():
-        torch.testing.assert_close(v, torch.full_like(v, float(k.endswith('weight'))) if k.startswith(fresh) and fresh
-                                   else state[k])
+    load_from(detector, tmp_path / 'a.pth')
+    check_loaded(detector.backbone, state, layout)
     assert torch.equal(detector.neck.weight, neck)
 
 
-def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch):
+def check_loaded(backbone, state, layout):
+    """A classifier has the last norm only."""
+    fresh = () if layout in ('own', 'detector') else ('norm0.', 'norm1.')
+    for k, v in backbone.state_dict().items():
+        torch.testing.assert_close(v, torch.full_like(v, float(k.endswith('weight'))) if k.startswith(fresh) and fresh
+                                   else state[k])
+
+
+@pytest.mark.parametrize('layout', sorted(set(LOAD_FROM) - {'own', 'detector'}))
+def test_a_whole_model_may_have_its_backbone_in_each_layout(layout, tmp_path):
+    """Whoever loads it, as ``init_detector`` does without a runner."""
+    state = randomize(Detector().backbone).state_dict()
+    weights, _ = weights_of(LOAD_FROM[layout](state, PLAIN['depths']))
+    torch.save(dict(state_dict={**{f'backbone.{k}': v for k, v in weights.items()}, 'neck.weight': torch.ones(2, 2)}),
+               tmp_path / 'a.pth')
+    detector = Detector()
+    load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+    check_loaded(detector.backbone, state, layout)
+    assert (detector.neck.weight == 1).all()
+
+
+@pytest.mark.parametrize('layout', sorted(set(LOAD_FROM) - {'detector', 'mmpretrain'}))  # of which backbones are a part
+def test_without_a_runner_a_file_of_a_backbone_alone_is_loaded_into_it(layout, tmp_path):
+    """Into the whole model it is an error that says so: mmengine would only log it and leave random weights."""
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(LOAD_FROM[layout](state, PLAIN['depths']), tmp_path / 'a.pth')
+    detector = Detector()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    with pytest.raises(ValueError, match=r"SwinTransformerV2 \(backbone\): checkpoint must hold weights under "
+                       r"'backbone.', got none, and \d+ names .*init_cfg=dict.*load_from=FILE with default_hooks."
+                       r'convert_checkpoint=.*load_checkpoint\(model.backbone, FILE\)'):
+        load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    load_checkpoint(detector.backbone, str(tmp_path / 'a.pth'), map_location='cpu')
+    check_loaded(detector.backbone, state, layout)
+
+
+def test_loaded_by_itself_a_backbone_takes_no_others_weights():
+    net = Detector().backbone
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    for state in {'fc.weight': torch.zeros(2, 2)}, {**before, 'gamma': torch.zeros(1)}:
+        with pytest.raises(ValueError, match='no patch embedding among 1 names|not known: 1 '):
+            net.load_state_dict(state, strict=False)
+    assert net.load_state_dict({'norm0.bias': torch.ones(8)}, strict=False).missing_keys  # torch's own rules
+    assert (net.norm0.bias == 1).all()
+
+
+def test_averaged_weights_begin_with_what_is_loaded(tmp_path):
+    """EMAHook takes ``state_dict`` from what was read, which a file of a backbone alone need not have."""
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(peer_files.timm(state, PLAIN['depths']), tmp_path / 'a.pth')
+    run = toy.runner(tmp_path / 'work', iters=2, model=Detector(), hooks=[dict(type='EMAHook')])
+    ema, = (h for h in run.hooks if type(h).__name__ == 'EMAHook')
+    ema.before_run(run)
+    run.load_checkpoint(str(tmp_path / 'a.pth'))
+    check_loaded(ema.ema_model.module.backbone, state, 'timm')
+
+
+def test_two_backbones_take_one_file(tmp_path, load_from):
+    detector = Detector()
+    detector.other = Detector().backbone
+    state = randomize(Detector().backbone).state_dict()
+    torch.save(dict(state), tmp_path / 'a.pth')
+    load_from(detector, tmp_path / 'a.pth')
+    for net in detector.backbone, detector.other:
+        check_loaded(net, state, 'own')
+
+
+def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch, load_from):
     from safetensors.torch import save_file
     state = randomize(Detector().backbone).state_dict()
     file = {k: v.clone() for k, v in peer_files.transformers(state, PLAIN['depths']).items()}
@@ -270,10 +345,11 @@ def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch):
     for name, loader in (('a.safetensors', 'load_from_local'), ('https://x.org/a.safetensors', 'load_from_http'),
                          ('a.pth', 'load_from_local')):
         assert CheckpointLoader._get_checkpoint_loader(name).__name__ == loader
+    assert CheckpointLoader._get_checkpoint_loader('a.pth').__module__ == 'mmswinv2.engine.checkpoint'
     lines = []
-    monkeypatch.setattr(mmswinv2.models.swin_transformer_v2, 'print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr(conversion, 'print_log', lambda text, logger: lines.append(text))
     detector = Detector()
-    load_checkpoint(detector, str(tmp_path / 'a.safetensors'), map_location='cpu')
+    load_from(detector, tmp_path / 'a.safetensors')
     torch.testing.assert_close(detector.backbone.norm2.weight, state['norm2.weight'])
     said, = lines
     assert f'SwinTransformerV2 (backbone): loading {len(state) - 5} of {len(state)} entries in the layout of ' \
@@ -298,14 +374,17 @@ def resnet(state):
     (lambda s: {**{f'backbone.{k}': v for k, v in s.items()}, 'backbone.gamma': torch.zeros(1)},
      r'not known: 1 \(gamma'),
 ])
-def test_load_from_of_what_does_not_fit_is_an_error(change, message, tmp_path):
-    """mmengine itself would only log it and go on with random weights."""
+def test_load_from_of_what_does_not_fit_is_an_error(change, message, tmp_path, load_from):
+    """mmengine itself would only log it and go on with random weights; without a runner it is one too."""
     torch.save(dict(state_dict=change(randomize(Detector().backbone).state_dict())), tmp_path / 'a.pth')
     detector = Detector()
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+        load_from(detector, tmp_path / 'a.pth')
     assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    with pytest.raises(ValueError, match=f'{message}|got none, and '):
+        load_checkpoint(detector, str(tmp_path / 'a.pth'), map_location='cpu')
+    assert all(torch.equal(v, before[f'backbone.{k}']) for k, v in detector.backbone.state_dict().items())
 
 
 def test_a_state_dict_of_other_parts_is_left_alone():
@@ -314,21 +393,30 @@ def test_a_state_dict_of_other_parts_is_left_alone():
     assert 'backbone.norm0.weight' in result.missing_keys and not detector.neck.weight.any()
 
 
-def test_load_from_needs_the_windows_of_a_file_without_them(tmp_path):
+def test_load_from_of_other_parts_leaves_the_backbone(tmp_path, load_from):
+    torch.save(dict(state_dict={'neck.weight': torch.zeros(2, 2)}), tmp_path / 'a.pth')
+    detector = Detector()
+    before = {k: v.clone() for k, v in detector.backbone.state_dict().items()}
+    load_from(detector, tmp_path / 'a.pth')
+    assert not detector.neck.weight.any()
+    assert all(torch.equal(v, before[k]) for k, v in detector.backbone.state_dict().items())
+
+
+def test_load_from_needs_the_windows_of_a_file_without_them(tmp_path, load_from):
     state = randomize(Detector().backbone).state_dict()
     torch.save(peer_files.timm(state, PLAIN['depths']), tmp_path / 'a.pth')
     with pytest.raises(ValueError, match='set pretrained_window_sizes in the config'):
-        load_checkpoint(Detector(pretrained_window_sizes=None), str(tmp_path / 'a.pth'))
+        load_from(Detector(pretrained_window_sizes=None), tmp_path / 'a.pth')
     torch.save(peer_files.microsoft(state, PLAIN['depths'], [16, 16, 8], [12, 12, 6]), tmp_path / 'b.pth')
     with pytest.raises(ValueError, match=r'pre-trained with, \[12, 12, 6\], got \[4, 4, 4\]'):
-        load_checkpoint(Detector(), str(tmp_path / 'b.pth'))
+        load_from(Detector(), tmp_path / 'b.pth')
 
 
 def test_a_copied_detector_loads_too():
     """Averaged models are deep copies."""
     state = randomize(Detector().backbone).state_dict()
     copied = copy.deepcopy(Detector())
-    load_state_dict(copied, peer_files.timm(state, PLAIN['depths']))
+    load_state_dict(copied, {f'backbone.{k}': v for k, v in peer_files.timm(state, PLAIN['depths']).items()})
     torch.testing.assert_close(copied.backbone.norm2.weight, state['norm2.weight'])
 
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmswinv2.core.windows import AxisWindows, window_kinds, window_partition, window_reverse
 
 import reference
 from helpers.backbones import randomize
 from mmswinv2.core.attention import WindowAttention, reference_attention
 from mmswinv2.core.position_bias import ContinuousBias, bias_from_table, crop_table
-from mmswinv2.core.windows import AxisWindows, window_kinds, window_partition, window_reverse
 
 pytestmark = pytest.mark.core
 

@@ -3,7 +3,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mmswinv2.core.windows import AxisWindows, window_kinds, window_partition, window_reverse
 
 pytestmark = pytest.mark.core

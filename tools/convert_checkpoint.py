@@ -23,6 +23,10 @@ from mmswinv2.core.weights import (
     write_file,
 )
 from mmswinv2.core.weights.windows import check_same, say_windows
+from mmswinv2.hosts import is_installed
+
+if is_installed('mmengine'):  # whose checkpoints hold more than weights
+    from mmswinv2.engine.checkpoint import read_run as read_file
 
 
 def main(argv: list[str] | None = None) -> int:

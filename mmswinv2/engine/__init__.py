@@ -1,17 +1,19 @@
-"""What needs MMEngine's runner: its checkpoints, groups of parameters, counts of operations."""
+"""What needs MMEngine's runner: its checkpoints, loops, hooks, strategies, and groups of parameters."""
+from ..hosts import is_installed, missing
+
+if not is_installed('mmengine'):
+    raise missing('mmengine', 'mmswinv2.engine')
+
 from .batch_size import BatchSizeHook
-from .checkpoint import allow_mmengine_checkpoints
+from .checkpoint import read_run
 from .checkpoint_hook import CheckpointHook
+from .conversion import ConvertCheckpointHook
 from .deepspeed import DeepSpeedStrategy
-from .flops import register_flop_handles
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .nonfinite import NonFiniteHook
 from .optim import SwinOptimWrapperConstructor
 from .strategies import FSDPStrategy, ZeroStrategy
 
-__all__ = ['BatchSizeHook', 'CheckpointHook', 'DeepSpeedStrategy', 'EpochBasedTrainLoop', 'FSDPStrategy',
-           'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor', 'ZeroStrategy',
-           'allow_mmengine_checkpoints']
-
-allow_mmengine_checkpoints()
-register_flop_handles()
+__all__ = ['BatchSizeHook', 'CheckpointHook', 'ConvertCheckpointHook', 'DeepSpeedStrategy', 'EpochBasedTrainLoop',
+           'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor', 'ZeroStrategy',
+           'read_run']

@@ -1,29 +1,26 @@
-"""Reading the checkpoints that MMEngine's runner writes, with torch's safe loading left on, and ``.safetensors``.
+"""Reading the checkpoints that MMEngine's runner writes, as weights and plain values: code in a file is never run.
 
-Since torch 2.6 ``torch.load`` reads weights only, and mmengine 0.10 calls it as it is. Its own checkpoints hold the
-message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle writes as
-``getattr(HistoryBuffer, name)``. These, and nothing else, are added to what torch accepts; ``getattr`` itself is not.
-onedl-mmengine allows them only while it reads a file itself.
+They hold the message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle
+writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed beside what torch takes for
+weights; ``getattr`` itself is not.
 """
 from __future__ import annotations
 
 import codecs
+import os
 import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch._weights_only_unpickler import _get_allowed_globals
 
-from ..hosts import require
-
-require('mmengine', 'mmswinv2.engine')
-
-from mmengine.logging import HistoryBuffer  # noqa: E402
-from mmengine.runner import CheckpointLoader  # noqa: E402
-
-from ..core.weights.files import read_file  # noqa: E402
+from ..core.weights.files import load_weights, read_file
 
 
 def history_buffer_method(owner: type, name: str):
@@ -52,13 +49,23 @@ def safe_globals() -> dict[str, object]:
     return allowed
 
 
-def allow_mmengine_checkpoints() -> None:
-    """Tells torch which objects of an MMEngine checkpoint are safe; for the process, once or often.
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """While it is entered, ``torch.load`` takes the objects above for safe; then its list is what it was."""
+    listed = torch.serialization.get_safe_globals()  # torch takes off all that a context adds, who ever added it first
+    ours = [(value, name) for name, value in safe_globals().items() if (value, name) not in listed]
+    with torch.serialization.safe_globals(ours):
+        yield
 
-    Each goes in with its name: onedl-mmengine adds some of them without while it reads a file, and then removes those.
+
+def load_run(path: str):
+    """Reads a checkpoint of MMEngine's runner as weights only, with the objects above.
+
+    Raises:
+        pickle.UnpicklingError: if there is anything else in the file.
     """
-    if torch.__version__ >= (2, 6):  # before, torch takes no names
-        torch.serialization.add_safe_globals([(value, name) for name, value in safe_globals().items()])
+    with _allowed():
+        return load_weights(path)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -74,8 +81,8 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f'GLOBAL {module}.{name}')
 
 
-def load_run(path: str):
-    """Reads a checkpoint of MMEngine's runner under torch before 2.6, whose reading of weights knows no exceptions.
+def load_run_before_torch_2_6(path: str):
+    """The same for torch before 2.6, which cannot be told what else is safe by the name that a file has for it.
 
     Raises:
         pickle.UnpicklingError: if there is anything else in the file.
@@ -86,19 +93,32 @@ def load_run(path: str):
         return torch.load(file, map_location='cpu', weights_only=False, pickle_module=module)
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location=None):
-    """Reads a local file for ``load_from``, ``--resume`` and ``mim test``, weights only, whatever the stack.
-
-    mmengine's own reader runs code in a file under torch before 2.6; onedl-mmengine 0.10.12's does so where reading
-    weights only has failed (``runner/checkpoint.py``, ``_safe_torch_load``). Neither looks at checksums.
-
-    Args:
-        filename: A file in any format that :func:`mmswinv2.core.weights.read_file` knows.
-        map_location: Not used: tensors are on the CPU until they are copied into the model.
+def read_run(path: str | os.PathLike) -> Mapping:
+    """Reads a checkpoint, also one of MMEngine's runner, in any format that ``mmswinv2.core.weights.read_file`` knows.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, no checkpoint, or holds objects other than weights.
+        ValueError: if it is damaged, no checkpoint, or holds objects other than weights and what the runner writes.
     """
-    return read_file(Path(filename).expanduser(), **({} if torch.__version__ >= (2, 6) else dict(load=load_run)))
+    return read_file(path, load=load_run if torch.__version__ >= (2, 6) else load_run_before_torch_2_6)
+
+
+def load_from_local(filename: str, map_location=None) -> Mapping:
+    """A loader of local files for MMEngine's ``CheckpointLoader``; see :func:`read_run`.
+
+    Args:
+        filename: A file; ``~`` is expanded.
+        map_location: Not used: tensors are on the CPU until they are copied into the model.
+    """
+    return read_run(Path(filename).expanduser())
+
+
+def read_local_files_safely() -> None:
+    """Has MMEngine read local files by :func:`load_from_local`, for ``load_from``, ``--resume`` and ``mim test``.
+
+    MMEngine's own loader cannot read what its runner writes under torch 2.6 and later, and runs code in a file before
+    (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine 0.10.12
+    runs code in a file where reading weights only has failed (``_safe_torch_load``). Neither reads ``.safetensors``, or
+    looks at checksums. There is no release without these defects.
+    """
+    CheckpointLoader.register_scheme('', load_from_local, force=True)

@@ -14,22 +14,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..hosts import require
+import torch
+from mmengine._strategy import SingleDeviceStrategy
+from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper, MMDeepSpeedEngineWrapper
+from mmengine.device import get_device
+from mmengine.dist import init_dist, is_main_process
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-require('mmengine', 'mmswinv2.engine')
-
-import torch  # noqa: E402
-from mmengine._strategy import SingleDeviceStrategy  # noqa: E402
-from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper, MMDeepSpeedEngineWrapper  # noqa: E402
-from mmengine.device import get_device  # noqa: E402
-from mmengine.dist import init_dist, is_main_process  # noqa: E402
-from mmengine.logging import MessageHub  # noqa: E402
-from mmengine.model import revert_sync_batchnorm  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.utils.hooks import RemovableHandle  # noqa: E402
-
-from ..core.weights.files import read_file  # noqa: E402
-from ..registry import STRATEGIES  # noqa: E402
+from ..registry import STRATEGIES
+from .checkpoint import read_run
 
 # what optim_wrapper and the data loader say, or what the design of this strategy fixes
 FIXED = ('train_batch_size', 'train_micro_batch_size_per_gpu', 'gradient_accumulation_steps', 'gradient_clipping',
@@ -257,7 +253,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         if not Path(filename).is_file():
             return super().load_checkpoint(filename, callback=callback, **kwargs)
         self.logger.info(f'Load checkpoint from {filename}')
-        checkpoint = dict(read_file(filename))
+        checkpoint = dict(read_run(filename))
         if callback is not None:
             callback(checkpoint)
         state = checkpoint.pop('state_dict', None)

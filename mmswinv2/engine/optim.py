@@ -1,16 +1,12 @@
 """Parameter groups for a model with a SwinV2 backbone: layer-wise decay, and what has no weight decay."""
 from __future__ import annotations
 
-from ..hosts import require
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
 
-require('mmengine', 'mmswinv2.engine')
-
-from mmengine.logging import print_log  # noqa: E402
-from mmengine.optim import DefaultOptimWrapperConstructor  # noqa: E402
-from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS  # noqa: E402
-from torch import nn  # noqa: E402
-
-from ..registry import OPTIM_WRAPPER_CONSTRUCTORS  # noqa: E402
+from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 NO_DECAY = ('logit_scale', 'cpb_mlp', 'relative_position_bias_table')
 

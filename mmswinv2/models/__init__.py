@@ -1,9 +1,10 @@
 """Registered models that need MMEngine only."""
-from ..hosts import require
+from ..hosts import is_installed, missing
 
-require('mmengine', 'mmswinv2.models')
+if not is_installed('mmengine'):
+    raise missing('mmengine', 'mmswinv2.models')
 
-from .global_attention import GlobalAttention  # noqa: E402
-from .swin_transformer_v2 import SwinTransformerV2  # noqa: E402
+from .global_attention import GlobalAttention
+from .swin_transformer_v2 import SwinTransformerV2
 
 __all__ = ['GlobalAttention', 'SwinTransformerV2']

@@ -5,20 +5,18 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..hosts import require
+import torch
+from mmengine import dist
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS as ROOT_MODELS
+from torch import Tensor
 
-require('mmengine', 'mmswinv2.models')
-
-import torch  # noqa: E402
-from mmengine import dist  # noqa: E402
-from mmengine.logging import print_log  # noqa: E402
-from mmengine.model import BaseModule  # noqa: E402
-from mmengine.registry import MODELS as ROOT_MODELS  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from .. import core  # noqa: E402
-from ..core.weights import files, find_prefix, fit_state, load_backbone, read_backbone_state  # noqa: E402
-from ..registry import MODELS  # noqa: E402
+from .. import core
+from ..core.weights import load_backbone, read_backbone_state
+from ..engine.checkpoint import read_run
+from ..engine.conversion import convert_on_load
+from ..registry import MODELS
 
 
 def read_file(name: str) -> Mapping:
@@ -32,14 +30,14 @@ def read_file(name: str) -> Mapping:
         ValueError: if the file is no checkpoint, or holds objects other than weights.
     """
     if not name.startswith(('http://', 'https://')):
-        return files.read_file(name)
+        return read_run(name)
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
     # nodes need not share a home; each of mmengine's launchers sets LOCAL_RANK, and torch.hub moves a file in whole
     if int(os.environ.get('LOCAL_RANK', dist.get_rank())) == 0 and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(name, str(path))
     dist.barrier()
-    return files.read_file(path)
+    return read_run(path)
 
 
 @ROOT_MODELS.register_module()
@@ -112,53 +110,9 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             print_log(f'SwinTransformerV2: loaded {loaded} from {name}', logger='current')
         self._is_init = True
 
-
-def accept_known_layouts(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
-    """A pre-hook of ``load_state_dict`` of a model with this backbone: what ``load_from`` gives may be in any layout.
-
-    Weights of the backbone are put in its own names; a file of a backbone alone, in any container, is taken for
-    that. Where they do not fit there is an error: mmengine would only log it. A state dict of other parts of the
-    model, without any weight of a backbone, is left to the loader.
-
-    Raises:
-        ValueError: if the backbone's weights are not all there, are others, or nothing in the file is the model's.
-    """
-    for name, child in module.named_children():
-        if not isinstance(child, SwinTransformerV2):
-            continue
-        begin = f'{prefix}{name}.'
-        inside = {k[len(begin):]: v for k, v in state_dict.items() if k.startswith(begin)}
-        if not inside and prefix:
-            continue
-        try:
-            found = read_backbone_state(inside or dict(state_dict))
-            taken, text = fit_state(child, found)
-        except ValueError as e:
-            if not inside and not _has_backbone(state_dict) and not state_dict.keys().isdisjoint(module.state_dict()):
-                continue
-            raise ValueError(f'{type(child).__name__} ({begin[:-1]}): {e}') from e
-        if not taken.keys() <= inside.keys():
-            print_log(f'{type(child).__name__} ({begin[:-1]}): loading {text}', logger='current')
-            for key in list(state_dict):
-                if not inside or key.startswith(begin):
-                    del state_dict[key]
-            state_dict.update({begin + k: v for k, v in taken.items()})
-
-
-def _has_backbone(state_dict: dict) -> bool:
-    """Whether there is a patch embedding somewhere in a file."""
-    try:
-        find_prefix(state_dict)
-    except ValueError:
-        return False
-    return True
-
-
-def _watch_registration(parent: nn.Module, name: str, child: nn.Module) -> None:
-    """Gives a module the pre-hook above when a backbone becomes its child."""
-    if isinstance(child, SwinTransformerV2):
-        # with a public name from torch 2.5 on
-        parent._register_load_state_dict_pre_hook(accept_known_layouts, with_module=True)
-
-
-torch.nn.modules.module.register_module_module_registration_hook(_watch_registration)
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                              error_msgs) -> None:
+        """Takes weights in any known layout; torch and mmengine give children what stands in ``state_dict`` then."""
+        convert_on_load(self, state_dict, prefix, unexpected_keys)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                                      error_msgs)

@@ -33,7 +33,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={interval
 
 
 SEVERAL = '''
-custom_imports = dict(imports=['mmswinv2', 'gloo_on_cpu'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmswinv2.engine.setup', 'gloo_on_cpu'], allow_failed_imports=False)
 env_cfg = dict(dist_cfg=dict(backend='gloo', timeout=120))
 model_wrapper_cfg = dict(device_ids=None)
 '''
@@ -110,7 +110,7 @@ def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=T
 
 def step(host, config, work_dir, *options, processes=1, kill=None, limit=150):
     """A training run as a step of :func:`train_in_turn`."""
-    return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine'],
+    return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine.setup'],
                 script=str(script(host, 'train')), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
                 work_dir=str(work_dir), processes=processes, kill=kill, limit=limit)
 

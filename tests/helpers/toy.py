@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
-import mmswinv2  # noqa: F401
+import mmswinv2.engine.setup  # noqa: F401
 
 
 class Draws(Dataset):
@@ -88,6 +88,7 @@ def runner(work_dir, *, iters=None, epochs=None, workers=0, sampler='InfiniteSam
         default_hooks=dict(checkpoint=checkpoint or dict(type=hook, by_epoch=by_epoch, interval=interval,
                                                          max_keep_ckpts=max_keep),
                            logger=dict(type='LoggerHook', interval=1),
+                           convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
                            **(dict(non_finite=non_finite) if non_finite else {})),
         custom_hooks=list(hooks), randomness=dict(seed=seed), log_level='WARNING',
         env_cfg=dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0)),

@@ -1,5 +1,6 @@
 # The one place of custom_imports for mmdet: mmengine refuses it in two bases.
-custom_imports = dict(imports=['mmswinv2'], allow_failed_imports=False)
+# mmswinv2.engine.setup repairs what MMEngine cannot read or count; mmswinv2 itself registers names only.
+custom_imports = dict(imports=['mmswinv2', 'mmswinv2.engine.setup'], allow_failed_imports=False)
 default_scope = 'mmdet'
 
 default_hooks = dict(
@@ -7,6 +8,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='mmswinv2.CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto'),
+    convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
     non_finite=dict(type='mmswinv2.NonFiniteHook'),
     batch_size=dict(type='mmswinv2.BatchSizeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),

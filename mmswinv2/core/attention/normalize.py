@@ -20,8 +20,8 @@ def scale_of(logit_scale: Tensor, dtype: torch.dtype) -> Tensor:
 def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     """Divides each row by its length, in float32 or better; a row of zeros gives zeros with a zero gradient.
 
-    ``F.normalize`` divides by ``max(|x|, eps)``, which is another function for short rows and has a gradient of 1/eps at
-    zero: padded keys are exactly zero, and in half precision that becomes NaN.
+    ``F.normalize`` divides by ``max(|x|, eps)``, another function for short rows, with a gradient of 1/eps at zero:
+    padded keys are exactly zero, and in half precision that becomes NaN.
 
     Args:
         x: Shape (..., d), any floating dtype.

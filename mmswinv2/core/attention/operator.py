@@ -1,7 +1,7 @@
 """The operator ``mmswinv2::window_attention``: one schema, fake, derivative and count for every kernel.
 
 A kernel is a pair of functions, forward and backward, of plain tensors; :data:`KERNELS` names them. The operator is
-opaque to ``torch.compile`` and to counters of operations, which know it through its fake and :mod:`mmswinv2.core.flops`.
+opaque to ``torch.compile`` and to counters of operations, which know it by its fake and :mod:`mmswinv2.core.flops`.
 """
 from __future__ import annotations
 

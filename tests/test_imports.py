@@ -1,0 +1,126 @@
+"""Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
+import json
+import types
+
+import pytest
+from mmengine.analysis import complexity_analysis
+
+from helpers.interpreter import run_python
+from mmswinv2.engine import checkpoint, flops
+
+# what a process shares: taken before and after an import, in an interpreter that has done nothing else
+SNAPSHOT = '''
+import inspect, json, logging, multiprocessing, os, random, signal, sys, warnings
+import numpy, torch, mmengine.runner, mmengine.analysis
+from mmengine.analysis import complexity_analysis as counted
+from mmengine.runner import CheckpointLoader
+from torch.utils import flop_counter
+
+def members(module):
+    return {k: repr(v) for k, v in vars(module).items() if inspect.isfunction(v) or inspect.isclass(v)}
+
+def methods(cls):
+    return {k: repr(v) for k, v in vars(cls).items() if callable(v)}
+
+def snapshot():
+    hooks = {k: list(map(repr, v.items())) if isinstance(v, dict) else repr(v)
+             for k, v in vars(torch.nn.modules.module).items() if k.startswith('_global')}
+    registries = {k: sorted(v.module_dict) for k, v in vars(mmengine.registry).items()
+                  if isinstance(v, mmengine.registry.Registry)}
+    return dict(
+        hooks=hooks, registries=registries,
+        safe_globals=sorted(map(repr, torch.serialization.get_safe_globals())),
+        schemes={k: repr(v) for k, v in CheckpointLoader._schemes.items()},
+        operations={name: {k: repr(f) for k, f in table.items()} for name, table in vars(counted).items()
+                    if name.startswith('_DEFAULT')},
+        torch_operations=sorted(str(k) for k in flop_counter.flop_registry if not str(k).startswith('mmswinv2.')),
+        warnings=list(map(repr, warnings.filters)), environment=dict(os.environ),
+        path=[sys.path, *([repr(h) for h in hooks] for hooks in (sys.meta_path, sys.path_hooks))],
+        start_method=multiprocessing.get_start_method(allow_none=True),
+        draws=[repr(random.getstate()), repr(numpy.random.get_state()), torch.get_rng_state().tolist()],
+        threads=[torch.get_num_threads(), torch.get_num_interop_threads()], dtype=str(torch.get_default_dtype()),
+        backends=[torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.is_grad_enabled(),
+                  torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()],
+        signals={s.name: repr(signal.getsignal(s)) for s in signal.valid_signals() if isinstance(s, signal.Signals)},
+        handlers={str(n): list(map(repr, logging.getLogger(n).handlers)) for n in (None, 'mmengine', 'torch')},
+        std=[repr(sys.stdout), repr(sys.excepthook), repr(sys.displayhook)],
+        functions=[members(m) for m in (torch, torch.serialization, torch.nn.functional, mmengine.runner,
+                                        mmengine.runner.checkpoint, mmengine.hooks, mmengine.dist)],
+        methods={c.__name__: methods(c) for c in (torch.nn.Module, torch.Tensor, torch.optim.Optimizer,
+                                                  mmengine.runner.Runner, mmengine.hooks.Hook)})
+
+before = snapshot()
+IMPORTS
+after = snapshot()
+changed = {k: [before[k], v] for k, v in after.items() if v != before[k]}
+added = {name: sorted(set(v) - set(before['registries'][name])) for name, v in after['registries'].items()
+         if v != before['registries'][name]}
+changed.pop('registries', None)
+print(json.dumps([added, changed]))
+'''
+
+
+def changes(imports, *, beside=''):
+    """What imports add to MMEngine's registries, and what else they change, by name of what is shared."""
+    code = SNAPSHOT.replace('IMPORTS', imports).replace('import inspect', f'{beside}\nimport inspect', 1)
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+OURS = {'MODELS': ['SwinTransformerV2'], 'OPTIM_WRAPPER_CONSTRUCTORS': ['SwinOptimWrapperConstructor']}
+
+
+def test_importing_registers_names_and_nothing_else():
+    assert changes('import mmswinv2') == [OURS, {}]
+
+
+@pytest.mark.parametrize('host, folder', [('mmdet', 'detection'), ('mmseg', 'segmentation')])
+def test_a_folder_of_a_host_changes_nothing_either(host, folder):
+    imports = f'import mmswinv2.{folder} as folder\n[getattr(folder, name) for name in folder.__all__]'
+    assert changes(imports, beside=f'import {host}.models, {host}.evaluation, {host}.structures') == [OURS, {}]
+
+
+def test_the_repairs_are_these():
+    added, changed = changes('import mmswinv2.engine.setup, mmswinv2.engine as e\n'
+                             'e.setup.read_local_files_safely(), e.setup.count_attention()')
+    assert added == OURS and set(changed) == {'schemes', 'operations'}
+    before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
+    assert different(before['schemes'], after['schemes']) == {''}
+    for table in ('_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS'):
+        assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
+            'mmswinv2::cell_attention', 'aten::scaled_dot_product_attention'}
+    assert before['operations'] == after['operations']
+
+
+def different(before, after):
+    """Keys whose values differ."""
+    return {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+
+
+def test_reading_a_run_leaves_torchs_list_as_it_was(tmp_path):
+    """Also what a user put on it."""
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+    torch.save(dict(state_dict={}, history=HistoryBuffer([1.], [1])), tmp_path / 'a.pth')
+    (name, value), *_ = checkpoint.safe_globals().items()
+    with torch.serialization.safe_globals([(value, name), np.ndarray]):
+        before = set(torch.serialization.get_safe_globals())
+        assert checkpoint.read_run(tmp_path / 'a.pth')['history'].mean() == 1
+        assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_count_that_mmengine_has_stays(monkeypatch):
+    """And where it has no tables of that name, attention is not silently counted as nothing."""
+    for name in flops.TABLES:
+        monkeypatch.setattr(complexity_analysis, name, {'aten::scaled_dot_product_attention': 'its own'})
+    flops.count_attention()
+    for name in flops.TABLES:
+        table = getattr(complexity_analysis, name)
+        assert table.pop('aten::scaled_dot_product_attention') == 'its own'
+        assert list(table) == ['mmswinv2::cell_attention']
+    monkeypatch.setattr(flops, 'complexity_analysis', types.SimpleNamespace())
+    with pytest.warns(UserWarning, match='attention is not counted by get_flops: this MMEngine has no _DEFAULT_SUPP'):
+        flops.count_attention()
+
