@@ -11,7 +11,7 @@ import torch
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
-from mmswinv2.core import files
+from mmswinv2.core.weights import files
 from mmswinv2.engine import checkpoint_hook, resume
 
 from helpers import toy
