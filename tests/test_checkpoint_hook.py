@@ -12,7 +12,7 @@ from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
 from helpers import toy
-from mmswinv2.core import files
+from mmswinv2.core.weights import files
 from mmswinv2.engine import checkpoint_hook, resume
 
 pytestmark = pytest.mark.mmengine

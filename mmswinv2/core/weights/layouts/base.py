@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..windows import WINDOWS_KEY
 from .buffers import Geometry
 
 State = dict[str, Tensor]
@@ -24,7 +25,7 @@ OWN = re.compile(
     r'layers\.\d\.blocks\.\d+\.(norm[123]\.(weight|bias)|mlp\.fc[12]\.(weight|bias)|'
     r'attn\.(qkv\.weight|proj\.(weight|bias)|[qv]_bias|logit_scale|cpb_mlp\.(0\.weight|0\.bias|2\.weight)|'
     r'relative_position_bias_table))|'
-    r'layers\.\d\.downsample\.(reduction\.weight|norm\.(weight|bias))|norm\d\.(weight|bias)|pretrained_window_sizes')
+    r'layers\.\d\.downsample\.(reduction\.weight|norm\.(weight|bias))|norm\d\.(weight|bias)|' + WINDOWS_KEY)
 COORDS = re.compile(r'layers\.(\d)\.(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_coords_table')
 DERIVED = ((r'.*\.(relative_coords_table|relative_position_index|attn_mask)', 'derived buffers'),)
 
