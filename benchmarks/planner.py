@@ -19,8 +19,8 @@ from mmswinv2.core.sharding import Sharding
 BUDGET = 64  # MiB
 # arch, pixels, backend, checkpointing
 CASES = [(arch, size, backend, cp) for arch, size in (('tiny', 768), ('small', 768), ('base', 640), ('large', 512))
-         for backend, cp in (('auto', False), ('auto', True))] + [('tiny', 512, 'reference', False),
-                                                                  ('tiny', 512, 'reference', True)]
+         for backend, cp in (('auto', False), ('auto', True))] + [('tiny', 512, 'eager', False),
+                                                                  ('tiny', 512, 'eager', True)]
 WINDOWS = (32, 32, 32, 16)
 
 

@@ -7,8 +7,9 @@ import torch
 import reference
 from helpers import peer_files
 from helpers.backbones import DEEP, PLAIN, SMALL, backbone
+from helpers.files import FILES
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.position_bias import resize_table
+from mmswinv2.core.position_bias import from_rows, resize, to_rows
 from mmswinv2.core.weights import (
     check_complete,
     config_of,
@@ -21,25 +22,6 @@ from mmswinv2.core.weights import (
 )
 
 pytestmark = pytest.mark.core
-
-FILES = {
-    'own': ('mmswinv2', DEEP, lambda s, d: dict(state_dict=dict(s), meta=dict(epoch=1))),
-    'own in a detector': ('mmswinv2', DEEP, lambda s, d: dict(state_dict={
-        **{f'backbone.{k}': v for k, v in s.items()}, 'neck.conv.weight': torch.zeros(1)})),
-    'microsoft': ('microsoft', PLAIN, peer_files.microsoft),
-    'microsoft with coordinates': ('microsoft', PLAIN, lambda s, d: peer_files.microsoft(s, d, [4] * 3, [4] * 3)),
-    'microsoft from DDP': ('microsoft', PLAIN, lambda s, d: dict(model={
-        f'module.{k}': v for k, v in peer_files.microsoft(s, d)['model'].items()})),
-    'simmim': ('simmim', DEEP, peer_files.simmim),
-    'simmim without encoder': ('simmim', DEEP, lambda s, d: peer_files.simmim(s, d, encoder=False)),
-    'timm': ('timm', PLAIN, peer_files.timm),
-    'timm in OpenMMLab': ('timm', PLAIN, lambda s, d: dict(state_dict={
-        f'backbone.timm_model.{k}': v for k, v in peer_files.timm(s, d).items()})),
-    'transformers': ('transformers', PLAIN, peer_files.transformers),
-    'transformers without prefix': ('transformers', PLAIN, lambda s, d: peer_files.transformers(s, d, prefix='')),
-    'torchvision': ('torchvision', PLAIN, lambda s, d: peer_files.torchvision(s, d, [4] * 3)),
-    'mmpretrain': ('mmpretrain', DEEP, peer_files.mmpretrain),
-}
 
 
 def expected(state, arch, x):
@@ -457,7 +439,7 @@ def test_a_resized_table_is_not_taken_for_that_of_another_window(old, new):
     net = parameterized(seed=1, window_size=[new] * 3, pretrained_window_sizes=said)
     load_backbone(net, read_backbone_state(state))
     table = state[TABLE.format(0)]
-    expected = resize_table(table, old, new)
+    expected = to_rows(resize(from_rows(table, old), new))
     assert expected.shape == table.shape and not torch.equal(expected, table)
     torch.testing.assert_close(net.state_dict()[TABLE.format(0)], expected, rtol=1e-12, atol=1e-12)
 

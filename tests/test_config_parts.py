@@ -15,6 +15,8 @@ from PIL import Image
 import make_metafiles
 from mmswinv2.core.arch import get_arch
 
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
+
 CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted(CONFIGS.rglob('*.py'))
 SIZES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))

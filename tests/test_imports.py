@@ -8,6 +8,8 @@ from mmengine.analysis import complexity_analysis
 from helpers.interpreter import run_python
 from mmswinv2.engine import checkpoint, flops
 
+pytestmark = pytest.mark.mmengine
+
 # what a process shares: taken before and after an import, in an interpreter that has done nothing else
 SNAPSHOT = '''
 import inspect, json, logging, multiprocessing, os, random, signal, sys, warnings
@@ -89,7 +91,7 @@ def test_the_repairs_are_these():
     assert different(before['schemes'], after['schemes']) == {''}
     for table in ('_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS'):
         assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
-            'mmswinv2::cell_attention', 'aten::scaled_dot_product_attention'}
+            'mmswinv2::window_attention', 'aten::scaled_dot_product_attention'}
     assert before['operations'] == after['operations']
 
 
@@ -119,7 +121,7 @@ def test_a_count_that_mmengine_has_stays(monkeypatch):
     for name in flops.TABLES:
         table = getattr(complexity_analysis, name)
         assert table.pop('aten::scaled_dot_product_attention') == 'its own'
-        assert list(table) == ['mmswinv2::cell_attention']
+        assert list(table) == ['mmswinv2::window_attention']
     monkeypatch.setattr(flops, 'complexity_analysis', types.SimpleNamespace())
     with pytest.warns(UserWarning, match='attention is not counted by get_flops: this MMEngine has no _DEFAULT_SUPP'):
         flops.count_attention()

@@ -2,19 +2,21 @@
 import re
 from dataclasses import replace
 
-import peer_files
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import randomize
+from helpers import peer_files
+from helpers.backbones import DEEP, PLAIN, backbone, randomize
+from helpers.files import FILES
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.weights import LAYOUTS, BackboneState, group_extras, load_backbone, read_backbone_state, to_layout
 from mmswinv2.core.weights.layouts import OWN, microsoft, mmpretrain
 from mmswinv2.core.weights.layouts.base import Template, splitting
 from mmswinv2.core.weights.layouts.buffers import pair_index
-from test_checkpoint import DEEP, FILES, PLAIN, backbone
+
+pytestmark = pytest.mark.core
 
 PLACES = dict(  # of head.weight and of the mask token, from the top of a file; written out by hand
     mmswinv2=('head.weight', 'mask_token'), microsoft=('head.weight', None),

@@ -14,7 +14,7 @@ def net(**options):
 
 
 @pytest.mark.parametrize('options', [{}, dict(position_bias='linear_cpb', qkv_bias=False), dict(mask_padding=False),
-                                     dict(attn_backend='reference'), dict(position_bias='parameterized')])
+                                     dict(attn_backend='eager'), dict(position_bias='parameterized')])
 def test_each_layer_is_called(options, rng):
     model, called = net(**options), set()
     for name, module in model.named_modules():

@@ -161,8 +161,8 @@ def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
     return Setting(tuple(stage.with_cp for stage in net.layers),
-                   'reference' if attn.backend.__name__.startswith('reference') else 'auto',
-                   attn.attn_budget_mib or 512, autocast,
+                   attn.config.attn_backend,
+                   attn.config.attn_budget_mib or 512, autocast,
                    everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
 
 
@@ -170,8 +170,8 @@ def settings(config: Setting) -> list[tuple[str, Setting]]:
     """That of the config, and others beside it."""
     n = len(config.with_cp)
     rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget_mib=512))
-            for name, cp, backend in (('plain, whole maps', False, 'reference'), ('plain', False, 'auto'),
-                                      ('checkpointed, whole maps', True, 'reference'), ('checkpointed', True, 'auto'))]
+            for name, cp, backend in (('plain, whole maps', False, 'eager'), ('plain', False, 'auto'),
+                                      ('checkpointed, whole maps', True, 'eager'), ('checkpointed', True, 'auto'))]
     return [*rows, ('as in the config', config)]
 
 

@@ -4,7 +4,7 @@ What is counted is what torch keeps: per block, with T tokens of C channels in u
 the MLP, the input of the projection to queries, keys and values (1), these (3), the result of attention (1), of its
 projection (1), the input of the MLP (1), its hidden maps before and after the GELU (r and r) and its result (1):
 8 + 2r in all, 16 for r = 4, and 21 at the worst moment of the backward pass. With activation checkpointing a block
-keeps its input (1), and the rest exists for one block at a time. The ``reference`` backend keeps attention maps
+keeps its input (1), and the rest exists for one block at a time. The ``eager`` backend keeps attention maps
 besides, two of them per block, and has four at the worst moment. Frozen stages keep nothing. What an allocator holds on
 to without need is not counted.
 
@@ -31,7 +31,7 @@ class Setting:
 
     Args:
         with_cp: Activation checkpointing, per stage.
-        backend: ``'reference'`` keeps whole attention maps; the others need their budget.
+        backend: ``'eager'`` keeps whole attention maps; the others need their budget.
         budget_mib: That of ``attn_budget_mib``.
         autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
         cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
@@ -186,7 +186,7 @@ def _stage(i: int, s: Sizes, setting: Setting) -> _Stage:
     # the mean bytes of what a block keeps; under autocast the input, queries, keys, values, the result of attention
     # (5), the input of the MLP (1) and its hidden maps (2r) are 16-bit
     unit = int(stream * (5 + r) / (8 + 2 * r)) if setting.autocast else stream
-    whole, budget = setting.backend == 'reference', setting.budget_mib * MIB
+    whole, budget = setting.backend == 'eager', setting.budget_mib * MIB
     saved = int((8 + 2 * r) * unit) + s.bias
     if whole:
         saved += 2 * s.attention_map + 8 * 4 * s.padded * s.dim  # and what cutting and normalising keeps

@@ -8,7 +8,7 @@ PLAIN = dict(embed_dims=8, depths=[2, 1, 2], num_heads=[2, 4, 4])
 DEEP = dict(embed_dims=8, depths=[2, 1, 3], num_heads=[2, 4, 4], extra_norm_every_n_blocks=2)
 
 # backbone with the norm of the last output, in parameters: arXiv:2111.09883 section 3.6 prints them rounded
-PARAMETERS = dict(tiny=27.578e6, small=48.959e6, base=86.894e6, large=195.203e6, huge=655.22e6, giant=1060.98e6,
+PARAMETERS = dict(tiny=27.578e6, small=48.959e6, base=86.894e6, large=195.203e6, huge=655.22e6, simmim_giant=1060.98e6,
                   g=2997.84e6)
 
 
