@@ -1,4 +1,5 @@
 """Normalisation, bias tables and attention at their edges."""
+import itertools
 import math
 
 import pytest
@@ -6,8 +7,8 @@ import torch
 
 import reference
 from helpers.backbones import randomize
-from mmswinv2.core.attention import WindowAttention, cosine_normalize
-from mmswinv2.core.position_bias import ContinuousBias, bias_from_table, crop_table, relative_coordinates
+from mmswinv2.core.attention import AttentionConfig, WindowAttention, cosine_normalize
+from mmswinv2.core.position_bias import expand, fold, relative_coordinates
 
 pytestmark = pytest.mark.core
 
@@ -51,27 +52,38 @@ def test_the_normaliser_stays_when_the_window_grows():
     torch.testing.assert_close(large[20:43, 20:43], small, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('log_spaced', [True, False])
-def test_the_bias_of_a_small_window_is_the_restriction_of_a_large_ones(log_spaced):
-    cpb = randomize(ContinuousBias(3, log_spaced=log_spaced).double())
-    large, small = cpb((7, 9), (6, 6)), cpb((4, 5), (6, 6))
-    torch.testing.assert_close(crop_table(large, (4, 5)), small, rtol=0, atol=1e-12)
-    pairs = bias_from_table(large, (7, 9)).view(3, 7, 9, 7, 9)[:, 1:5, 2:7, 1:5, 2:7].reshape(3, 20, 20)
-    torch.testing.assert_close(pairs, bias_from_table(small, (4, 5)), rtol=0, atol=1e-12)
+WINDOWS = [(5,), (2, 3), (1, 4), (2, 3, 4), (1, 3, 2)]
 
 
-def test_bias_from_table_places_offsets():
-    h, w = 2, 3
-    table = torch.arange(float((2 * h - 1) * (2 * w - 1))).view(1, 2 * h - 1, 2 * w - 1)
-    bias = bias_from_table(table, (h, w))
-    for q in range(h * w):
-        for k in range(h * w):
-            dh, dw = q // w - k // w, q % w - k % w
-            assert bias[0, q, k] == table[0, dh + h - 1, dw + w - 1]
+@pytest.mark.parametrize('window', WINDOWS)
+def test_expand_places_offsets(window, rng):
+    table = torch.randn(2, *(2 * size - 1 for size in window), generator=rng)
+    bias = expand(table)
+    positions = list(itertools.product(*map(range, window)))
+    assert bias.shape == (2, len(positions), len(positions))
+    for (i, query), (j, key) in itertools.product(enumerate(positions), repeat=2):
+        at = tuple(q - k + size - 1 for q, k, size in zip(query, key, window))
+        assert torch.equal(bias[:, i, j], table[(slice(None), *at)])
+
+
+@pytest.mark.parametrize('window', WINDOWS)
+def test_fold_is_the_adjoint_of_expand(window, rng):
+    table = torch.randn(3, *(2 * size - 1 for size in window), generator=rng, dtype=torch.float64, requires_grad=True)
+    bias = expand(table)
+    probe = torch.randn(bias.shape, generator=rng, dtype=torch.float64)
+    grad, = torch.autograd.grad(bias, table, probe)
+    torch.testing.assert_close(fold(probe, window), grad, rtol=1e-12, atol=1e-12)
+
+
+def test_an_axis_of_one_token_has_the_offset_0_alone():
+    """Of the window, or of the window of pre-training, whose coordinates are divided by 1 then."""
+    coords = relative_coordinates((1, 3), (8, 1), dtype=torch.float64, log_spaced=False)
+    assert coords.shape == (1, 5, 2)
+    assert coords[0].tolist() == [[0, -2], [0, -1], [0, 0], [0, 1], [0, 2]]
 
 
 def attention(**options):
-    return WindowAttention(8, num_heads=2, window_size=(4, 4), pretrained_window=(4, 4), **options)
+    return WindowAttention(8, 2, window_size=(4, 4), pretrained_window=(4, 4), config=AttentionConfig(**options))
 
 
 def test_masked_pairs_contribute_nothing_at_the_clamp(rng):
@@ -96,7 +108,10 @@ def test_padding_does_not_matter_when_it_is_masked(rng):
 def test_no_qkv_bias(rng):
     attn = attention(qkv_bias=False, mask_padding=False)
     assert not any(k.endswith(('q_bias', 'v_bias')) for k in attn.state_dict())
-    assert attn(torch.randn(1, 5, 6, 8, generator=rng)).isfinite().all()
+    attn = randomize(attn.double())
+    x = torch.randn(1, 5, 6, 8, generator=rng, dtype=torch.float64)
+    wanted = reference.attention(attn.state_dict(), '', x, 2, (4, 4), (4, 4), True, mask_padding=False)
+    torch.testing.assert_close(attn(x, shifted=True), wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_attention_dropout_acts_in_training_only(rng):
@@ -107,8 +122,8 @@ def test_attention_dropout_acts_in_training_only(rng):
 
 
 def test_gradcheck_of_shifted_attention_on_a_ragged_map(rng):
-    attn = randomize(WindowAttention(4, num_heads=2, window_size=(3, 2), pretrained_window=(4, 3),
-                                     mask_padding=False).double())
+    attn = randomize(WindowAttention(4, 2, window_size=(3, 2), pretrained_window=(4, 3),
+                                     config=AttentionConfig(mask_padding=False)).double())
     x = torch.randn(1, 5, 3, 4, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: attn(t, shifted=True), x)
 

@@ -1,48 +1,35 @@
-"""Each attention backend against ``reference``: output, every gradient, dtypes, dropout, memory, torch's machinery."""
+"""Each backend of window attention against the slow reference: outputs, gradients, dtypes, dropout, memory, torch."""
+import itertools
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mmswinv2.core.windows import AxisWindows
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import reference
+from helpers.attention import TOLERANCES, by_backend, by_reference, check, problem
 from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core import cell_attention as cells
-from mmswinv2.core.attention import BACKENDS, WindowAttention
+from mmswinv2.core.attention import (
+    BACKENDS,
+    AttentionConfig,
+    Problem,
+    WindowAttention,
+    backends,
+    cells,
+    choose,
+    function,
+    operator,
+    window_attention,
+)
+from mmswinv2.core.grid import Axis
 
 pytestmark = pytest.mark.core
 
-FAST = sorted(set(BACKENDS) - {'reference'})
-NO_SEED = torch.empty(0, dtype=torch.int64)
-
-
-def problem(h, w, window, shifted, *, batch=2, num_heads=3, dim=4, dtype=torch.float64, padding=False, seed=0):
-    """Inputs of a backend, as tensors that want a gradient and keyword arguments."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-    axes = [AxisWindows.fit(n, size, size // 2 if shifted else 0) for n, size in zip((h, w), window)]
-    fitted = tuple(axis.window for axis in axes)
-    tensors = dict(qkv=draw(batch, h, w, 3 * num_heads * dim),
-                   table=draw(num_heads, 2 * fitted[0] - 1, 2 * fitted[1] - 1),
-                   logit_scale=torch.tensor([1., 6., 2., -1.][:num_heads], dtype=dtype).view(-1, 1, 1).requires_grad_())
-    if padding:
-        tensors['padding'] = draw(3 * num_heads * dim)
-    return tensors, dict(window=fitted, shift=tuple(axis.shift for axis in axes), dropout=0.)
-
-
-def run(backend, tensors, options, budget):
-    """Output and the gradient of each tensor."""
-    tensors = dict(dict(padding=None), **tensors)
-    wanted = [t for t in tensors.values() if t is not None]
-    out = BACKENDS[backend](**tensors, **options, budget=budget)
-    probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(out.dtype)
-    return [out, *torch.autograd.grad(out, wanted, probe, allow_unused=True)]
-
-
+FAST = sorted(set(BACKENDS) - {'eager'})
 SIZES = [
     ((8, 8), (4, 4)),     # whole windows
     ((11, 9), (4, 4)),    # ragged on both axes
@@ -50,104 +37,250 @@ SIZES = [
     ((13, 16), (12, 5)),  # a window that is not square
     ((6, 5), (8, 8)),     # one window
     ((13, 7), (6, 3)),    # padding wider than window less shift
+    ((17,), (5,)),        # one axis
+    ((4, 7, 6), (2, 3, 4)),  # three axes, ragged
+    ((3, 5, 8), (1, 4, 4)),  # windows of one token along an axis
+    ((2, 5, 4), (8, 3, 3)),  # one window along time
 ]
 
 
-@pytest.mark.parametrize('budget', [None, 400, 20000])  # bytes; None: 64 MiB
+def test_each_backend_has_tolerances():
+    assert TOLERANCES.keys() == BACKENDS.keys()
+
+
 @pytest.mark.parametrize('padding', [False, True])
 @pytest.mark.parametrize('shifted', [False, True])
-@pytest.mark.parametrize('size, window', SIZES)
-@pytest.mark.parametrize('backend', FAST)
-def test_equals_reference(backend, size, window, shifted, padding, budget, monkeypatch):
-    if budget is not None:
-        monkeypatch.setattr('mmswinv2.core.attention.MIB', budget)
-    tensors, options = problem(*size, window, shifted, padding=padding)
-    ours = run(backend, tensors, options, 64 if budget is None else 1)
-    theirs = run('reference', tensors, options, 64)
-    for name, a, b in zip(['out', *tensors], ours, theirs):
-        b = torch.zeros_like(tensors[name]) if b is None else b  # of padding where there is none
-        a = torch.zeros_like(b) if a is None else a
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=lambda m, name=name: f'{name}: {m}')
+@pytest.mark.parametrize('lengths, window', SIZES)
+@pytest.mark.parametrize('backend, budget', [('eager', None), *itertools.product(FAST, [None, 400, 20000])])  # bytes
+def test_equals_the_slow_reference(backend, lengths, window, shifted, padding, budget):
+    tensors, options = problem(lengths, window, shifted=shifted, padding=padding)
+    check(by_backend(backend, tensors, options, budget=budget), by_reference(tensors, options),
+          TOLERANCES[backend][torch.float64])
 
 
-@given(st.integers(1, 14), st.integers(1, 14), st.tuples(st.integers(2, 7), st.integers(2, 7)), st.booleans(),
-       st.integers(1, 3), st.integers(1, 4), st.integers(50, 50000), st.sampled_from(FAST))
-def test_equals_reference_everywhere(h, w, window, shifted, batch, num_heads, budget, backend):
-    tensors, options = problem(h, w, window, shifted, batch=batch, num_heads=num_heads)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmswinv2.core.attention.MIB', budget)
-        ours = run(backend, tensors, options, 1)
-    for a, b in zip(ours, run('reference', tensors, options, 1)):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-9)
+@given(st.data(), st.sampled_from(sorted(BACKENDS)), st.integers(1, 3), st.integers(1, 4), st.integers(50, 50000))
+def test_equals_the_slow_reference_everywhere(data, backend, batch, num_heads, budget):
+    axes = data.draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7)), min_size=1, max_size=3))
+    shifted, padding = data.draw(st.booleans()), data.draw(st.booleans())
+    tensors, options = problem(*zip(*axes), shifted=shifted, batch=batch, num_heads=num_heads, padding=padding)
+    check(by_backend(backend, tensors, options, budget=budget), by_reference(tensors, options),
+          TOLERANCES[backend][torch.float64])
 
 
-# half precision: both backends compute in float32 and round once; the gradient of q and k uses the rounded output
-@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 2e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)])
-@pytest.mark.parametrize('backend', FAST)
-def test_equals_reference_in_each_dtype(backend, dtype, tolerance):
-    tensors, options = problem(11, 9, (4, 4), True, dtype=dtype, dim=8)
-    exact = run('reference', {k: v.detach().double().requires_grad_() for k, v in tensors.items()}, options, 64)
-    ours, theirs = run(backend, tensors, options, 64), run('reference', tensors, options, 64)
-    for name, a, b, c in zip(['out', *tensors], ours, theirs, exact):
-        assert a.dtype == b.dtype == dtype
-        error = (a.double() - c).norm() / c.norm()
-        assert error <= max(tolerance, 2 * ((b.double() - c).norm() / c.norm()).item()), name
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('scales', [(1., 2., 3.), (6., 6., 6.)])
+@pytest.mark.parametrize('backend', sorted(BACKENDS))
+def test_each_dtype_rounds_once(backend, dtype, scales):
+    """Also at a scale of 100, where a part of the gradient along itself taken from a rounded result is 6e-3 off."""
+    tensors, options = problem((24, 20), (12, 10), dtype=dtype, dim=16, scales=scales)
+    ours = by_backend(backend, tensors, options)
+    assert {t.dtype for t in ours.values()} == {dtype}
+    check(ours, by_reference(tensors, options), TOLERANCES[backend][dtype] * (2 if scales[0] == 6 else 1))
 
 
-@pytest.mark.parametrize('backend', FAST)
+@pytest.mark.parametrize('backend', sorted(BACKENDS))
+def test_the_gradient_of_the_table_is_not_that_of_a_rounded_result(backend):
+    """bfloat16 queries, keys and values, a float32 table, as under autocast, scale 100."""
+    tensors, options = problem((16, 16), (16, 16), dtype=torch.bfloat16, dim=32, num_heads=2, scales=(6., 6.))
+    tensors |= {name: tensors[name].detach().float().requires_grad_() for name in ('table', 'logit_scale')}
+    ours, exact = by_backend(backend, tensors, options), by_reference(tensors, options)
+    for name in ('table', 'logit_scale'):
+        assert (ours[name].double() - exact[name]).norm() <= 2e-5 * exact[name].norm()
+
+
+@pytest.mark.parametrize('backend', sorted(BACKENDS))
 def test_rows_of_zeros_and_of_any_length(backend):
-    tensors, options = problem(8, 8, (4, 4), True, dtype=torch.float32)
+    tensors, options = problem((8, 8), (4, 4), dtype=torch.float32)
     with torch.no_grad():
         tensors['qkv'][0, 0, 0] = 0
         tensors['qkv'][0, 1, :, :24] *= 1e-30  # queries and keys
         tensors['qkv'][0, 2, :, :24] *= 1e30
-    ours, theirs = run(backend, tensors, options, 64), run('reference', tensors, options, 64)
-    assert all(t.isfinite().all() for t in ours)
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
-    assert not ours[1][0, 0, 0, :24].any()  # a query and a key of zeros have a zero gradient
-    torch.testing.assert_close(ours[1][0, 3:], theirs[1][0, 3:], rtol=1e-3, atol=1e-4)
+    ours, exact = by_backend(backend, tensors, options), by_reference(tensors, options)
+    assert all(t.isfinite().all() for t in ours.values())
+    torch.testing.assert_close(ours['out'].double(), exact['out'], rtol=1e-4, atol=1e-5)
+    assert not ours['qkv'][0, 0, 0, :24].any()  # a query and a key of zeros have a zero gradient
+    torch.testing.assert_close(ours['qkv'][0, 3:].double(), exact['qkv'][0, 3:], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize('backend', FAST)
+@given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 7), st.booleans(), st.booleans(),
+       st.sampled_from([torch.float16, torch.bfloat16, torch.float32]), st.sampled_from(sorted(BACKENDS)))
+def test_finite_in_each_dtype_at_the_clamp(h, w, window, shifted, padding, dtype, backend):
+    """Rows of zeros, padding, logits that span 200: outputs and gradients stay finite."""
+    tensors, options = problem((h, w), (window, window), shifted=shifted, dtype=dtype, num_heads=2, padding=padding,
+                               scales=(50., 4.6))
+    with torch.no_grad():
+        tensors['qkv'][0, 0, 0] = 0
+        tensors['table'].fill_(16)
+        if padding:
+            tensors['padding'].zero_()
+    ours = by_backend(backend, tensors, options)
+    assert all(t.dtype == dtype and t.isfinite().all() for t in ours.values())
+
+
+@pytest.mark.parametrize('backend', sorted(BACKENDS))
 def test_gradient_with_dropout(backend):
     """The backward pass drops what the forward pass dropped."""
-    tensors, options = problem(5, 7, (4, 3), True, batch=1, num_heads=2, dim=2)
-    options['dropout'] = .4
+    tensors, options = problem((5, 7), (4, 3), batch=1, num_heads=2, dim=2, scales=(1., 2.))
 
     def f(qkv, table, logit_scale):
         torch.manual_seed(5)
-        return BACKENDS[backend](qkv, table, logit_scale, padding=None, **options, budget=1)
-    with torch.no_grad():
-        tensors['logit_scale'].clamp_(max=2.)
+        return window_attention(qkv, table, logit_scale, **options, dropout=.4, backend=backend)
     assert torch.autograd.gradcheck(f, tuple(tensors.values()), fast_mode=True)
 
 
 @pytest.mark.parametrize('backend', sorted(BACKENDS))
-def test_dropout_is_unbiased_and_drawn_anew(backend):
-    tensors, options = problem(4, 4, (4, 4), False, batch=1, dtype=torch.float32)
-    plain = BACKENDS[backend](**tensors, padding=None, **options, budget=1)
-    options['dropout'] = .25
-    draws = torch.stack([BACKENDS[backend](**tensors, padding=None, **options, budget=1) for _ in range(300)])
-    assert not torch.equal(draws[0], draws[1])
-    torch.testing.assert_close(draws.mean(0), plain, rtol=0, atol=.25)
-    spread = draws.std(0).mean().item()
-    reference = torch.stack([BACKENDS['reference'](**tensors, padding=None, **options, budget=1) for _ in range(300)])
-    assert spread == pytest.approx(reference.std(0).mean().item(), rel=.15)
+def test_dropout_is_that_of_the_formula(backend):
+    """One window of four tokens: each probability is kept with its chance, and then divided by it."""
+    tensors, options = problem((2, 2), (2, 2), batch=1, num_heads=1, dim=4, scales=(2.,))
+    tensors['qkv'].data[..., 8:] = torch.eye(4, dtype=torch.float64).view(1, 2, 2, 4)  # the result is the probabilities
+    plain = window_attention(**tensors, **options, backend=backend).detach()
+    draws = torch.stack([window_attention(**tensors, **options, dropout=.25, backend=backend).detach()
+                         for _ in range(400)])
+    ratio = draws / plain
+    kept = ratio != 0
+    torch.testing.assert_close(ratio[kept], torch.full_like(ratio[kept], 1 / .75))
+    chance = kept.double().mean(0)
+    assert (chance - .75).abs().max() < 4 * math.sqrt(.75 * .25 / 400)
+    assert kept.flatten(1).unique(dim=0).shape[0] > 200  # drawn anew, each by itself
 
 
 @pytest.mark.parametrize('backend', FAST)
 def test_double_backward_is_refused(backend):
-    tensors, options = problem(4, 4, (4, 4), False)
-    out = BACKENDS[backend](**tensors, padding=None, **options, budget=1)
+    tensors, options = problem((4, 4), (4, 4))
+    out = window_attention(**tensors, **options, backend=backend)
     grad, = torch.autograd.grad(out.sum(), tensors['qkv'], create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='reference'"):
+    with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='eager'"):
         grad.sum().backward()
 
 
+def test_double_backward_of_the_formula():
+    tensors, options = problem((3, 2), (2, 2), batch=1, num_heads=2, dim=2, scales=(1., 2.))
+    assert torch.autograd.gradgradcheck(lambda *t: window_attention(*t, **options, backend='eager'),
+                                        tuple(tensors.values()), fast_mode=True)
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(window=(9, 4)), 'window must be from 1 to the tokens along its axis .*8, 8'),
+    (dict(window=(0, 4)), 'window must be from 1'),
+    (dict(shift=(4, 0)), 'shift must be from 0 to less than window'),
+    (dict(window=(4,)), 'window must have one entry per axis of the map, 2, got'),
+    (dict(shift=(0, 0, 0)), 'shift must have one entry per axis'),
+    (dict(qkv=torch.zeros(2, 36)), r'qkv must have the shape .* got \(2, 36\)'),
+    (dict(qkv=torch.zeros(2, 8, 8, 35)), 'qkv must have 3 nH d channels for nH = 3 .*got 35'),
+    (dict(table=torch.zeros(3, 7, 5)), r'table must have the shape \(3, 7, 7\) .*got \(3, 7, 5\)'),
+    (dict(dropout=1.), 'dropout must be a probability'),
+    (dict(budget=0), 'budget must be an integer >= 1 bytes, got 0'),
+    (dict(backend='sdpa'), "backend must be one of auto, eager, cells, got 'sdpa'"),
+])
+def test_what_does_not_fit_is_refused(change, message):
+    tensors, options = problem((8, 8), (4, 4), shifted=False)
+    with pytest.raises(ValueError, match=message):
+        window_attention(**{**tensors, **options, **change})
+
+
 def test_operators_pass_torchs_own_checks():
-    tensors, options = problem(5, 7, (4, 3), True, batch=1)
-    args = (*tensors.values(), NO_SEED, list(options['window']), list(options['shift']), 0., 2**20, False)
-    torch.library.opcheck(cells.cell_attention, args)
+    tensors, options = problem((5, 7), (4, 3), batch=1)
+    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, 'cells'
+    torch.library.opcheck(operator.window_attention_operator, args)
+
+
+@pytest.mark.parametrize('dropout', [0., .3])
+@pytest.mark.parametrize('kernel', sorted(operator.KERNELS))
+def test_cuda_tensors_are_accepted(kernel, dropout):
+    """As ``torch.compile`` runs it, with tensors that only say they are on a GPU: no device contradicts another."""
+    with FakeTensorMode():
+        def empty(*shape, dtype=torch.float32):
+            return torch.empty(*shape, dtype=dtype, device='cuda')
+        tensors = empty(2, 8, 8, 36, dtype=torch.bfloat16), empty(3, 7, 7), empty(3, 1, 1)
+        seed = empty(1, dtype=torch.int64) if dropout else None
+        options = [4, 4], [2, 2], dropout, 2**20, kernel
+        out, lse = operator.window_attention_operator(*tensors, seed, *options)
+        assert out.shape == (2, 8, 8, 12) and out.dtype == torch.bfloat16
+        assert lse.shape == (2, 8, 8, 3) and lse.dtype == torch.float32
+        grads = operator.window_attention_backward_operator(out, *tensors, seed, out, lse, *options)
+        assert [(g.shape, g.dtype) for g in grads] == [(t.shape, t.dtype) for t in tensors]
+        assert {t.device.type for t in (out, lse, *grads)} == {'cuda'}
+
+
+@pytest.mark.parametrize('dropout', [0., .3])
+@pytest.mark.parametrize('budget', [400, 2**26])
+@pytest.mark.parametrize('kernel', sorted(operator.KERNELS))
+@pytest.mark.parametrize('lengths, window', [((11, 9), (4, 4)), ((4, 5, 6), (2, 3, 4)), ((6, 5), (6, 5))])
+def test_the_log_sum_exp_of_each_row(lengths, window, kernel, budget, dropout):
+    """Of all keys of its cell, whatever dropout drops."""
+    tensors, options = problem(lengths, window)
+    qkv, table, logit_scale = (t.detach() for t in tensors.values())
+    seed = torch.tensor([3]) if dropout else None
+    _, lse = operator.window_attention_operator(qkv, table, logit_scale, seed, list(options['window']),
+                                                list(options['shift']), dropout, budget, kernel)
+    # of each token with itself: p = exp(logit - lse), and p by the reference from values that tell tokens apart
+    q, k, _ = qkv.unflatten(-1, (3, 3, -1)).unbind(-3)
+    scale = logit_scale.clamp(max=math.log(100)).exp().view(3)
+    own = (reference.unit(q) * reference.unit(k)).sum(-1) * scale
+    own = own + table[(slice(None), *((n - 1) // 2 for n in table.shape[1:]))]
+    n = math.prod(lengths)
+    marked = torch.zeros(2, *lengths, 3, n, dtype=torch.float64)
+    marked.view(2, n, 3, n).diagonal(dim1=1, dim2=3).fill_(1)
+    padded = [torch.nn.functional.pad(x, (0, n - x.shape[-1])) for x in (q, k)]
+    wide = torch.stack([*padded, marked], -3).flatten(-3)
+    p = reference.window_attention(wide, table, logit_scale, **options).unflatten(-1, (3, n)).view(2, n, 3, n)
+    p = p.diagonal(dim1=1, dim2=3).movedim(-1, 1).reshape(2, *lengths, 3)
+    torch.testing.assert_close(lse, own - p.log(), rtol=1e-9, atol=1e-9)
+
+
+def asked(lengths, window, **options):
+    tensors, fitted = problem(lengths, window, **options)
+    return Problem(*(tensors[name] for name in ('qkv', 'table', 'logit_scale')),
+                   tuple(map(Axis, lengths, fitted['window'], fitted['shift'])))
+
+
+def test_auto_chooses_by_cell_size_and_memory():
+    small, large = asked((64, 64), (8, 8), batch=1), asked((64, 64), (32, 32), batch=1)
+    assert choose(small).name == 'eager' and choose(large).name == 'cells'
+    assert choose(Problem(small.qkv, small.table, small.logit_scale, small.grid, budget=2**20)).name == 'cells'
+    with FakeTensorMode():
+        on_cuda = [torch.empty(t.shape, device='cuda') for t in (small.qkv, small.table, small.logit_scale)]
+        assert choose(Problem(*on_cuda, small.grid)).name == 'cells'
+
+
+def test_small_attention_maps_within_a_budget_only():
+    large = asked((64, 64), (32, 32), batch=1)
+    assert large.tokens == 1024 and large.map_bytes == 3 * 8 * ((16**2 * 2 + 32**2)**2)
+
+
+def test_a_backend_is_refused_with_its_reason(monkeypatch):
+    cells_backend = backends.Backend('cells', BACKENDS['cells'].run, lambda problem: 'it does not like it')
+    monkeypatch.setitem(BACKENDS, 'cells', cells_backend)
+    wanted = asked((64, 64), (32, 32), batch=1)
+    assert choose(wanted).name == 'eager'
+    with pytest.raises(RuntimeError, match="backend 'cells' does not take this problem: it does not like it; "
+                                           "attn_backend='eager' does"):
+        choose(wanted, 'cells')
+
+
+@pytest.mark.parametrize('option, value, message', [
+    ('attn_backend', 'reference', "attn_backend must be one of auto, eager, cells, got 'reference'"),
+    ('window_fit', 'tight', "window_fit must be one of exact, balanced, got 'tight'"),
+    ('position_bias', 'rope', "position_bias must be one of log_cpb, linear_cpb, parameterized, got 'rope'"),
+    ('qkv_bias', 1, 'qkv_bias must be a bool, got 1'),
+    ('mask_padding', None, 'mask_padding must be a bool, got None'),
+    ('attn_drop_rate', 1., r'attn_drop_rate must be a probability in \[0, 1\), got 1.0'),
+    ('attn_budget_mib', 0, 'attn_budget_mib must be an integer from 1'),
+])
+def test_options_are_checked_once(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        AttentionConfig(**{option: value})
+
+
+def test_budgets_are_bytes_inside(monkeypatch):
+    assert AttentionConfig(attn_budget_mib=3).budget == 3 * 2**20 and AttentionConfig().budget is None
+    seen = []
+    monkeypatch.setattr(function, 'choose', lambda problem, name: seen.append(problem.budget) or BACKENDS['eager'])
+    for budget in (None, 3):
+        attn = WindowAttention(8, 2, window_size=(4, 4), pretrained_window=(4, 4),
+                               config=AttentionConfig(attn_budget_mib=budget))
+        attn(torch.zeros(1, 4, 4, 8))
+    assert seen == [64 * 2**20, 3 * 2**20]
 
 
 class Largest(TorchDispatchMode):
@@ -167,30 +300,20 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize('budget_mib', [1, 4])
 @pytest.mark.parametrize('fused', [False, True])
-def test_nothing_is_larger_than_the_budget_or_the_map(fused, budget_mib):
+def test_nothing_is_larger_than_the_budget_or_the_map(fused, budget_mib, monkeypatch):
     """Of 64 windows with 256 tokens: all attention maps are 48 MiB, one is 256 KiB a head."""
-    tensors, options = problem(128, 128, (16, 16), True, batch=1, num_heads=3, dim=8, dtype=torch.float32)
-    args = [t.detach() for t in tensors.values()]
-    rest = NO_SEED, list(options['window']), list(options['shift']), 0., budget_mib * 2**20, fused
+    if not fused:
+        monkeypatch.setattr(cells, 'FUSED', {})
+    tensors, options = problem((128, 128), (16, 16), batch=1, num_heads=3, dim=8, dtype=torch.float32)
+    args = *(t.detach() for t in tensors.values()), None
+    rest = list(options['window']), list(options['shift']), 0., budget_mib * 2**20
     limit = max(budget_mib * 2**20 // 4, args[0].nbytes)
     with Largest() as forward:
-        out = cells.attend(*args, *rest)
+        out, lse = cells.forward(*args, *rest)
     assert forward.bytes <= limit
     with Largest() as backward:
-        cells.attend_backward(out, out, *args, *rest)
+        cells.backward(out, *args, out, lse, *rest)
     assert backward.bytes <= limit
-
-
-@pytest.mark.parametrize('length, window, shift', [(12, 4, 0), (12, 4, 2), (13, 4, 2), (9, 4, 2), (5, 4, 2), (4, 4, 0),
-                                                   (35, 32, 16), (1, 1, 0)])
-def test_cells_hold_each_token_once(length, window, shift):
-    groups = cells.axis_cells(length, window, shift)
-    tokens = [(c.start + i * c.size + j) for c in groups for i in range(c.count) for j in range(c.size)]
-    assert tokens == list(range(length)) and len(groups) <= 3
-    for c in groups:
-        for i in range(c.count):
-            at = range(c.start + i * c.size, c.start + (i + 1) * c.size)
-            assert len({(t - shift) // window for t in at}) == 1
 
 
 def net(backend, **options):
@@ -201,11 +324,11 @@ def net(backend, **options):
 @pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(with_cp=True, attn_drop_rate=.3),
                                      dict(mask_padding=False), dict(attn_budget_mib=1)])
 @pytest.mark.parametrize('backend', FAST)
-def test_a_backbone_equals_that_of_the_reference(backend, options, rng):
+def test_a_backbone_equals_that_of_eager(backend, options, rng):
     x = torch.randn(2, 3, 44, 52, generator=rng, dtype=torch.float64)
     results = []
     # with dropout, the same backend without checkpointing: it must draw the same
-    other = (backend, dict(options, with_cp=False)) if 'attn_drop_rate' in options else ('reference', options)
+    other = (backend, dict(options, with_cp=False)) if 'attn_drop_rate' in options else ('eager', options)
     for kind, extra in ((backend, options), other):
         model = net(kind, **extra).double()
         torch.manual_seed(4)
@@ -235,7 +358,7 @@ def test_no_images(backend, training, options):
 def test_autocast(backend, dtype, rng):
     x = torch.randn(1, 3, 44, 36, generator=rng)
     results = []
-    for kind in (backend, 'reference'):
+    for kind in (backend, 'eager'):
         model = net(kind)
         with torch.autocast('cpu', dtype=dtype):
             outs = model(x)
@@ -268,7 +391,7 @@ def test_balanced_windows(rng):
     for a, b, c in zip(balanced(x), other(x), exact(x)):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
         assert (a - c).abs().max() > 1e-3
-    assert WindowAttention(8, num_heads=2, window_size=(4, 4), pretrained_window=(4, 4)).window_fit == 'exact'
+    assert AttentionConfig().window_fit == 'exact'
 
 
 @pytest.mark.parametrize('write', ['fused', 'data', 'in place', 'functional_call'])

@@ -10,7 +10,7 @@ from mmswinv2.core.attention import BACKENDS
 
 pytestmark = pytest.mark.core
 
-FAST = sorted(set(BACKENDS) - {'reference'})
+FAST = sorted(set(BACKENDS) - {'eager'})
 
 
 def model(backend, **options):
@@ -41,25 +41,34 @@ FORWARD_MODE = dict(
 @pytest.mark.parametrize('backend', FAST)
 def test_forward_mode_is_refused(backend, how, training, images):
     net = model(backend)
-    with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='reference'"):
+    with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='eager'"):
         FORWARD_MODE[how](lambda x: net(x)[0], images[0], images[1])
 
 
-def test_forward_mode_in_weights_is_refused(images):
-    net = model('auto')
+@pytest.mark.parametrize('backend', FAST)
+def test_forward_mode_in_weights_is_refused(backend, images):
+    net = model(backend)
     name = 'layers.0.blocks.1.attn.logit_scale'
 
     def f(scale):
         return func.functional_call(net, {name: scale}, images[0])[0]
     scale = net.get_parameter(name).detach()
-    with torch.no_grad(), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='reference'"):
+    with torch.no_grad(), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='eager'"):
         dual(f, scale, torch.ones_like(scale))
 
 
 @pytest.mark.parametrize('how', FORWARD_MODE)
-def test_forward_mode_of_the_reference_is_exact(how, images):
+def test_auto_takes_forward_mode(how, images):
+    """Also with windows whose attention maps are larger than the budget, where it is cells otherwise."""
+    tangents = [FORWARD_MODE[how](lambda t, net=model(backend, window_size=11, attn_budget_mib=1): net(t)[0], images[0],
+                                  images[1]) for backend in ('auto', 'eager')]
+    torch.testing.assert_close(*tangents, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('how', FORWARD_MODE)
+def test_forward_mode_of_eager_is_exact(how, images):
     """The tangent along v, probed by u, is the gradient of u's product along v."""
-    net = model('reference')
+    net = model('eager')
     x, v = images[0].clone().requires_grad_(), images[1]
     out = net(x)[0]
     probe = torch.randn_like(out)
@@ -75,10 +84,11 @@ def test_second_derivatives_are_refused_under_torch_func(backend, images):
     def f(t):
         return net(images[0] * t)[0].sum()
     one = images.new_ones(())
-    with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='reference'"):
-        func.grad(func.grad(f))(one)
-    with pytest.raises(RuntimeError, match="attn_backend='reference'"):
-        func.hessian(f)(one)
+    for second in (func.grad(func.grad(f)), func.hessian(f)):
+        with pytest.raises(RuntimeError, match="'cells' does not take this problem: it has no .*attn_backend='eager'"):
+            second(one)
+    net = model('auto', attn_budget_mib=1)
+    torch.testing.assert_close(func.grad(func.grad(f))(one), func.hessian(f)(one), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize('options', [{}, dict(mask_padding=False), dict(attn_budget_mib=1)])
@@ -93,9 +103,9 @@ def test_func_grad_equals_backward(backend, options, images):
 
 
 @pytest.mark.parametrize('backend', FAST)
-def test_jacrev_equals_the_references(backend, images):
+def test_jacrev_equals_that_of_eager(backend, images):
     ours, theirs = (func.jacrev(lambda x, net=model(b): net(x)[0].mean((2, 3)))(images[0])
-                    for b in (backend, 'reference'))
+                    for b in (backend, 'eager'))
     torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -97,6 +98,11 @@ class Axis:
 Grid = tuple[Axis, ...]
 
 
+def lengths_of(x: Tensor) -> list[int]:
+    """Tokens along each axis of a map (B, *map, C): a traced graph is for maps of this size."""
+    return [int(n) for n in x.shape[1:-1]] if torch.jit.is_tracing() else list(x.shape[1:-1])
+
+
 def groups(grid: Grid) -> Iterator[Group]:
     """The groups of a map, the last axis running fastest: at most three to the number of axes."""
     return itertools.product(*(axis.runs for axis in grid))
@@ -118,8 +124,14 @@ def cells(x: Tensor, group: Group) -> Tensor:
     return x.permute(2 * axes + 1, 0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 2)
 
 
+def cut(x: Tensor, group: Group) -> Tensor:
+    """The same, copied to one row per token: shape (nH, cells of all images, N, d)."""
+    number, tokens = x.shape[0] * prod([run.count for run in group]), prod([run.size for run in group])
+    return cells(x, group).reshape(x.shape[-2], number, tokens, x.shape[-1])
+
+
 def uncut(x: Tensor, batch: int, group: Group) -> Tensor:
-    """The inverse of :func:`cells`, with channels in place of heads.
+    """The inverse of :func:`cut`.
 
     Args:
         x: Shape (nH, cells of all images, N, d).
@@ -129,10 +141,10 @@ def uncut(x: Tensor, batch: int, group: Group) -> Tensor:
     Returns:
         Shape (B, *map, nH d).
     """
-    axes = len(group)
+    axes, channels = len(group), x.shape[0] * x.shape[-1]
     x = x.reshape(x.shape[0], batch, *(run.count for run in group), *(run.size for run in group), x.shape[-1])
     x = x.permute(1, *(i + j for i in range(2, 2 + axes) for j in (0, axes)), 0, 2 + 2 * axes)
-    return x.reshape(batch, *(run.tokens for run in group), -1)
+    return x.reshape(batch, *(run.tokens for run in group), channels)
 
 
 def take(x: Tensor, group: Group) -> Tensor:

@@ -13,7 +13,8 @@ is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compil
 
 def is_transformed() -> bool:
     """Whether code is compiled or traced, or runs under torch.func: then nothing may depend on values."""
-    return is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    return (is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+            or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None)
 
 
 _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')

@@ -45,12 +45,12 @@ class Problem:
     @property
     def tokens(self) -> int:
         """N, of a whole window."""
-        return prod(axis.window for axis in self.grid)
+        return prod([axis.window for axis in self.grid])
 
     @property
     def map_bytes(self) -> int:
         """Of all attention maps, in the dtype that they are computed in: what a whole one takes."""
-        pairs = prod(axis.pairs for axis in self.grid)
+        pairs = prod([axis.pairs for axis in self.grid])
         return self.qkv.shape[0] * self.logit_scale.numel() * pairs * max(4, self.qkv.element_size())
 
 
@@ -102,7 +102,8 @@ def choose(problem: Problem, name: str = 'auto') -> Backend:
         RuntimeError: if it refuses the problem; the message says why.
     """
     if name == 'auto':
-        return next(BACKENDS[other] for other in preferred(problem) if BACKENDS[other].refuses(problem) is None)
+        name = [other for other in preferred(problem) if BACKENDS[other].refuses(problem) is None][0]
+        return BACKENDS[name]
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
     reason = BACKENDS[name].refuses(problem)

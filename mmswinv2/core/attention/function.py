@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_int, check_rate
-from ..grid import Axis, Grid
+from ..grid import Axis, Grid, lengths_of
 from .backends import Problem, choose
 from .config import default_budget
 
@@ -46,7 +46,7 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     if table.shape != expected:
         raise ValueError(f'table must have the shape {expected} for window={tuple(window)} and {num_heads} heads, '
                          f'got {tuple(table.shape)}')
-    lengths = qkv.shape[1:-1]
+    lengths = lengths_of(qkv)
     if padding is not None:
         qkv, grid = _pad(qkv, grid, padding)
     problem = Problem(qkv, table, logit_scale, grid, check_rate('dropout', dropout),
@@ -60,7 +60,7 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
 
 
 def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
-    lengths = qkv.shape[1:-1]
+    lengths = lengths_of(qkv)
     if not 1 <= len(lengths) <= MAX_AXES:
         raise ValueError(f'qkv must have the shape (B, *map, 3C) with one to {MAX_AXES} axes, got {tuple(qkv.shape)}')
     for name, value in (('window', window), ('shift', shift)):

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..grid import Axis
+from ..grid import Axis, Grid, lengths_of
 from ..position_bias import ContinuousBias, Window, crop, from_rows, table_rows
 from .config import AttentionConfig
 from .function import window_attention
@@ -67,11 +66,11 @@ class WindowAttention(nn.Module):
             return self.cpb_mlp(window, self.pretrained_window)
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
-    def grid(self, lengths: Sequence[int], *, shifted: bool) -> tuple[Axis, ...]:
-        """The windows over a map of as many tokens along each axis."""
+    def grid(self, x: Tensor, *, shifted: bool) -> Grid:
+        """The windows over a map (B, *map, C)."""
         balanced = self.config.window_fit == 'balanced'
         return tuple(Axis.fit(length, window, shifted=shifted, balanced=balanced)
-                     for length, window in zip(lengths, self.window_size))
+                     for length, window in zip(lengths_of(x), self.window_size))
 
     def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
         """Attends within windows.
@@ -83,7 +82,7 @@ class WindowAttention(nn.Module):
         Returns:
             Shape (B, *map, C).
         """
-        grid = self.grid(x.shape[1:-1], shifted=shifted)
+        grid = self.grid(x, shifted=shifted)
         window, shift = [axis.window for axis in grid], [axis.shift for axis in grid]
         bias = None
         if self.q_bias is not None:
