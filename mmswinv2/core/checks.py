@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
-Pair = tuple[int, int]
+Window = tuple[int, ...]  # tokens along each axis
+Windows = tuple[Window, ...]  # of each stage
+AXES = {1: '(w,)', 2: '(h, w)', 3: '(t, h, w)'}
 MAX_WINDOW = 4096  # tokens along an axis: all of an image of 16384 px at the first stage
 
 
@@ -77,47 +79,35 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     return hidden
 
 
-def to_pair(name: str, value: int | Sequence[int], *, minimum: int, unit: str) -> Pair:
-    """Turns an int or (h, w) into (h, w).
+def to_window(name: str, value: int | Sequence[int], *, axes: int = 2, minimum: int = 2) -> Window:
+    """Turns a window in tokens, an int or one per axis, into one per axis.
 
     Raises:
-        ValueError: if ``value`` is neither, or one of the two is below ``minimum``.
+        ValueError: if ``value`` is neither, or one of them is below ``minimum`` or above ``MAX_WINDOW``.
     """
-    pair = (value, value) if is_int(value) else value
-    if not is_list(pair) or len(pair) != 2 or not all(is_int(v) for v in pair):
-        raise ValueError(f'{name} must be an integer or (h, w) in {unit}, got {value!r}')
-    if min(pair) < minimum:
-        raise ValueError(f'{name} must be >= {minimum} {unit}, got {value!r}')
-    return int(pair[0]), int(pair[1])
+    window = (value,) * axes if is_int(value) else value
+    if not is_list(window) or len(window) != axes or not all(is_int(v) for v in window):
+        raise ValueError(f'{name} must be an integer or {AXES[axes]} in tokens, got {value!r}')
+    if min(window) < minimum:
+        raise ValueError(f'{name} must be >= {minimum} tokens, got {value!r}')
+    if max(window) > MAX_WINDOW:
+        raise ValueError(f'{name} must be <= {MAX_WINDOW} tokens, got {value!r}')
+    return tuple(int(v) for v in window)
 
 
-def to_pairs(name: str, value: int | Sequence, num_stages: int, *, minimum: int, unit: str) -> tuple[Pair, ...]:
-    """Turns an int or one entry per stage, each an int or (h, w), into (h, w) per stage.
+def to_windows(name: str, value: int | Sequence, num_stages: int, *, axes: int = 2, minimum: int = 2) -> Windows:
+    """Turns windows in tokens, an int or one entry per stage, each as for :func:`to_window`, into one per stage.
 
     Raises:
-        ValueError: if the number of entries is not ``num_stages`` or an entry is out of range.
+        ValueError: as :func:`to_window`, or if the number of entries is not ``num_stages``.
     """
     if is_int(value):
-        return (to_pair(name, value, minimum=minimum, unit=unit),) * num_stages
+        return (to_window(name, value, axes=axes, minimum=minimum),) * num_stages
     if not is_list(value):
         raise ValueError(f'{name} must be an integer or a list with one entry per stage, got {value!r}')
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
-    return tuple(to_pair(f'{name}[{i}]', v, minimum=minimum, unit=unit) for i, v in enumerate(value))
-
-
-def to_windows(name: str, value: int | Sequence, num_stages: int) -> tuple[Pair, ...]:
-    """Turns window sizes in tokens, in the forms of :func:`to_pairs`, into (h, w) per stage.
-
-    Raises:
-        ValueError: as :func:`to_pairs`, or if a window is below 2 tokens or above ``MAX_WINDOW``.
-    """
-    windows = to_pairs(name, value, num_stages, minimum=2, unit='tokens')
-    for i, window in enumerate(windows):
-        if max(window) > MAX_WINDOW:
-            got = value if is_int(value) else value[i]
-            raise ValueError(f'{name if is_int(value) else f"{name}[{i}]"} must be <= {MAX_WINDOW} tokens, got {got!r}')
-    return windows
+    return tuple(to_window(f'{name}[{i}]', v, axes=axes, minimum=minimum) for i, v in enumerate(value))
 
 
 def as_configured(windows: Sequence[Sequence[int]]) -> list:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .arch import Arch, get_arch
 from .attention.config import AttentionConfig
 from .checks import (
-    Pair,
+    Windows,
     check_bool,
     check_choice,
     check_int,
@@ -105,7 +105,7 @@ class BackboneConfig(BlockConfig):
             object.__setattr__(self, name, value)
 
     @property
-    def pretrained_windows(self) -> tuple[Pair, ...]:
+    def pretrained_windows(self) -> Windows:
         """The pre-training window of each stage, in tokens."""
         return self.window_size if self.pretrained_window_sizes is None else self.pretrained_window_sizes
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .arch import Arch
-from .checks import Pair
+from .checks import Window
 from .sharding import Sharding
 
 MIB = 2**20
@@ -149,7 +149,7 @@ class Plan:
     moment: str
 
 
-def stage_sizes(arch: Arch, windows: Sequence[Pair], height: int, width: int, batch: int, *,
+def stage_sizes(arch: Arch, windows: Sequence[Window], height: int, width: int, batch: int, *,
                 mlp_ratio: float = 4.) -> list[Sizes]:
     """The sizes of each stage for an image of ``height`` x ``width`` px."""
     sizes = []

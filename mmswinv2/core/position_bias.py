@@ -13,12 +13,12 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import Window
 from .precision import without_autocast
 
 POSITION_BIASES = ('log_cpb', 'linear_cpb', 'parameterized')
@@ -26,7 +26,6 @@ CPB_HIDDEN = 512
 RANGE = 8  # coordinates are spread over -8 to 8 before the logarithm, whose base this is too
 LARGEST_BIAS = 16
 
-Window = Sequence[int]
 
 
 def relative_coordinates(window: Window, pretrained_window: Window, *, log_spaced: bool = True,

@@ -18,7 +18,7 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .attention import WindowAttention
-from .checks import Pair, hidden_channels
+from .checks import Windows, hidden_channels
 from .config import BackboneConfig, BlockConfig
 from .layers import PATCH_SIZE, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
 from .position_bias import from_rows, resize, table_rows, table_window, to_rows
@@ -290,7 +290,7 @@ class SwinTransformerV2(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
 
-    def _resize_tables(self, state_dict: dict, prefix: str, windows: tuple[Pair, ...]) -> None:
+    def _resize_tables(self, state_dict: dict, prefix: str, windows: Windows) -> None:
         """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
         for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
             for j in range(depth):

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import Window
 from ..grid import Axis, Grid, lengths_of
-from ..position_bias import ContinuousBias, Window, crop, from_rows, table_rows
+from ..position_bias import ContinuousBias, crop, from_rows, table_rows
 from .config import AttentionConfig
 from .function import window_attention
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..checks import Pair, first, to_windows
+from ..checks import Windows, first, to_windows
 from ..position_bias import table_window
 from .coordinates import read_coordinates
 from .finite import check_finite
 from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix
-from .windows import WINDOWS_KEY, Windows, check_same, said_windows, say_windows
+from .windows import WINDOWS_KEY, check_same, said_windows, say_windows
 
 CONTAINERS = ('state_dict', 'model', 'module')
 RANKS = {'patch_embed.proj.weight': 4, 'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
@@ -47,7 +47,7 @@ class BackboneState:
     source: str
     prefix: str
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    window_sizes: tuple[Pair, ...] | None = None
+    window_sizes: Windows | None = None
     position_bias: str | None = None
     windows_assumed: bool = False
     extras: dict[str, Tensor] = field(default_factory=dict)

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..checks import as_configured
+from ..checks import Windows, as_configured
 
 WINDOWS_KEY = 'pretrained_window_sizes'  # argument of a backbone, and entry of its state dict, (stages, axes)
-
-Windows = tuple[tuple[int, ...], ...]
 
 
 def windows_tensor(windows: Sequence[Sequence[int]]) -> Tensor:

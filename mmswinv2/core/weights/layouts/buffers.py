@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...checks import Pair, as_configured
+from ...checks import Window, Windows, as_configured
 from ...position_bias import relative_coordinates
 
 MAX_BUFFERS = 8 * 2**30  # bytes
@@ -24,15 +24,15 @@ class Geometry:
         target: Name of the layout, for messages.
         depths: Blocks per stage.
         pretrained: Pre-training windows, per stage, in tokens.
-        windows: Windows, per stage, in tokens.
+        windows: Of each stage, in tokens.
         image_size: In pixels; None: the layout's own choice.
         log_spaced: Whether coordinates are log-spaced.
     """
 
     target: str
     depths: tuple[int, ...]
-    pretrained: tuple[Pair, ...]
-    windows: tuple[Pair, ...]
+    pretrained: Windows
+    windows: Windows
     image_size: int | None = None
     log_spaced: bool = True
 
@@ -60,7 +60,7 @@ def window_bytes(window: Sequence[int]) -> int:
     return 8 * pairs + 4 * len(window) * offsets
 
 
-def coordinates(window: Pair, pretrained: Pair, *, log_spaced: bool = True) -> Tensor:
+def coordinates(window: Window, pretrained: Window, *, log_spaced: bool = True) -> Tensor:
     """Coordinates of each offset: (1, 2Wh-1, 2Ww-1, 2), float32."""
     return relative_coordinates(window, pretrained, log_spaced=log_spaced)[None]
 

@@ -1,0 +1,162 @@
+"""The backbone in parts: embedding, stages with their merging, outputs; options, and initialisation."""
+import dataclasses
+import inspect
+import pickle
+
+import pytest
+import torch
+
+import reference
+from helpers.backbones import SMALL, randomize
+from mmswinv2.core import BackboneConfig, BlockConfig, SwinTransformerV2, WindowAttention, layers
+from mmswinv2.core.attention import AttentionConfig
+from mmswinv2.core.layers import Mlp
+
+pytestmark = pytest.mark.core
+
+
+def net(**options):
+    options = dict(dict(window_size=4, drop_path_rate=0., out_indices=(0, 1)), **options)
+    return randomize(SwinTransformerV2(SMALL, **options))
+
+
+def test_forward_is_embed_maps_and_outputs(rng):
+    model, x = net(), torch.randn(2, 3, 44, 36, generator=rng)
+    tokens = model.embed(x)
+    assert tokens.shape == (2, 11, 9, 8)
+    maps = list(model.maps(tokens))
+    assert [m.shape for m in maps] == [(2, 11, 9, 8), (2, 6, 5, 16)]
+    for ours, whole in zip(model.outputs(maps), model(x), strict=True):
+        assert torch.equal(ours, whole)
+    with pytest.raises(ValueError, match='>= 32 px'):
+        model.embed(x[..., :31])
+
+
+def test_tokens_can_be_replaced_after_the_embedding(rng):
+    """As mask tokens are: the result is another one where they are, and a parameter of their own gets a gradient."""
+    model, x = net(), torch.randn(1, 3, 64, 64, generator=rng)
+    token = torch.zeros(8, requires_grad=True)
+    masked = torch.zeros(1, 16, 16, 1, dtype=torch.bool)
+    masked[:, :4, :4] = True
+    outs = model.outputs(model.maps(torch.where(masked, token, model.embed(x))))
+    assert not torch.allclose(outs[0][..., :4, :4], model(x)[0][..., :4, :4])
+    outs[0].sum().backward()
+    assert token.grad.any()
+
+
+def test_a_stage_runs_its_merging(rng):
+    model = net()
+    x = torch.randn(1, 7, 6, 8, generator=rng)
+    ran = []
+    model.layers[0].downsample.register_forward_hook(lambda *args: ran.append('merging'))
+    current, merged = model.layers[0](x)
+    assert current.shape == x.shape and merged.shape == (1, 4, 3, 16) and ran == ['merging']
+    assert torch.equal(merged, model.layers[0].downsample(current))
+    assert model.layers[0](x, merge=False)[1] is None
+    last, nothing = model.layers[1](merged)
+    assert last.shape == merged.shape and nothing is None
+
+
+def test_merging_after_the_last_output_is_not_run(rng):
+    model = net(out_indices=(0,))
+    model.layers[0].downsample.register_forward_hook(lambda *args: pytest.fail('merging ran'))
+    assert len(model(torch.randn(1, 3, 32, 32, generator=rng))) == 1
+
+
+@pytest.mark.parametrize('out_indices', [(0,), (1, 3), (0, 1, 2, 3)])
+def test_features_are_what_a_neck_needs(out_indices, rng):
+    arch = dict(embed_dims=4, depths=[1] * 4, num_heads=[1] * 4)
+    model = SwinTransformerV2(arch, window_size=4, out_indices=out_indices)
+    outs = model(torch.randn(1, 3, 64, 96, generator=rng))
+    for out, feature in zip(outs, model.features, strict=True):
+        assert out.shape == (1, feature.channels, 64 // feature.stride, 96 // feature.stride)
+    assert tuple(feature.stage for feature in model.features) == out_indices
+
+
+@pytest.mark.parametrize('options', [{}, dict(position_bias='parameterized'), dict(qkv_bias=False),
+                                     dict(norm_placement='pre', position_bias='linear_cpb')])
+def test_to_empty_then_reset_parameters_initialises_all(options):
+    arch = dict(embed_dims=16, depths=[1, 2], num_heads=[2, 4], extra_norm_every_n_blocks=2)
+    options = dict(options, window_size=4, out_indices=(1,))
+    with torch.device('meta'):
+        model = SwinTransformerV2(arch, **options)
+    model = model.to_empty(device='cpu')
+    with torch.no_grad():
+        for value in (*model.parameters(), *model.buffers()):
+            value.fill_(float('nan'))
+    model.reset_parameters()
+    torch.manual_seed(0)
+    fresh = SwinTransformerV2(arch, **options)
+    for (name, a), b in zip(model.named_parameters(), fresh.parameters(), strict=True):
+        assert a.isfinite().all(), name
+        assert a.std(correction=0).item() == pytest.approx(b.std(correction=0).item(), rel=.5), name
+        assert (a.mean() - b.mean()).abs() < .05, name
+    outs = model(torch.randn(1, 3, 32, 32))
+    assert outs[0].isfinite().all()
+
+
+def test_options_are_named_once():
+    """The constructor's keywords are the fields of the dataclass, with their defaults; a typo is a TypeError."""
+    parameters = inspect.signature(SwinTransformerV2).parameters
+    fields = {field.name: field.default for field in dataclasses.fields(BackboneConfig)}
+    assert {name: p.default for name, p in parameters.items()} == fields
+    assert all(p.kind == p.KEYWORD_ONLY for name, p in parameters.items() if name != 'arch')
+    with pytest.raises(TypeError, match='windowsize'):
+        SwinTransformerV2('tiny', windowsize=8)
+
+
+def test_options_are_frozen_and_survive_pickling():
+    config = net(with_cp=[True, False], pretrained_window_sizes=[4, (2, 8)]).config
+    assert config.with_cp == (True, False) and config.pretrained_windows == ((4, 4), (2, 8))
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert dataclasses.replace(config, window_size=8).window_size == ((8, 8), (8, 8))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.mlp_ratio = 2.
+
+
+@pytest.mark.parametrize('arch, match', [('giant', "arch must be 'simmim_giant' .*1.06B.*'g' for the paper's 3.0B"),
+                                         ('vast', 'arch must be one of tiny, .*simmim_giant')])
+def test_names_of_architectures_that_could_be_another_are_refused(arch, match):
+    with pytest.raises(ValueError, match=match):
+        SwinTransformerV2(arch)
+
+
+@pytest.mark.parametrize('lengths, window', [((13,), (4,)), ((4, 7, 6), (2, 4, 3)), ((3, 5, 8), (1, 4, 4))])
+@pytest.mark.parametrize('kind', ['log_cpb', 'linear_cpb', 'parameterized'])
+def test_the_module_takes_one_to_three_axes(lengths, window, kind, rng):
+    attn = randomize(WindowAttention(8, 2, window_size=window, pretrained_window=window,
+                                     config=AttentionConfig(position_bias=kind)).double())
+    x = torch.randn(2, *lengths, 8, generator=rng, dtype=torch.float64)
+    wanted = reference.attention(attn.state_dict(), '', x, 2, window, window, True, kind)
+    torch.testing.assert_close(attn(x, shifted=True), wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('drop_rate', [0., .3])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+def test_large_hidden_maps_are_computed_again(dtype, drop_rate, monkeypatch, rng):
+    """In chunks: the same result and gradients, through the layers as modules, and no hidden map is kept."""
+    mlp = Mlp(8, 32, drop_rate=drop_rate).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    x = torch.randn(2, 5, 7, 8, generator=rng, dtype=mlp.fc1.weight.dtype, requires_grad=True)
+    rows, results = [], []
+    mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0].flatten(0, -2))))
+    for kept in (1e9, 1.5):
+        monkeypatch.setattr(layers, 'HIDDEN_BYTES_CPU', 9 * 32 * x.element_size())
+        monkeypatch.setattr(layers, 'KEPT_CHUNKS', kept)
+        saved = []
+        torch.manual_seed(0)
+        with torch.autocast('cpu', dtype, enabled=dtype == torch.bfloat16), \
+                torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            out = mlp(x)
+        results.append([out, *torch.autograd.grad(out.float().square().sum(), [x, *mlp.parameters()])])
+        assert any(shape[-1] == 32 and shape.numel() == 70 * 32 for shape in saved) == (kept == 1e9)
+    assert sorted(rows) == sorted([70] + 2 * ([9] * 7 + [7]))
+    if not drop_rate:  # chunks draw others
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9 if dtype == torch.float64 else .02, atol=1e-9 if
+                                       dtype == torch.float64 else .05)
+
+
+def test_hidden_maps_are_kept_where_the_block_is_computed_again():
+    for stage, with_cp in zip(net(with_cp=[True, False]).layers, (True, False)):
+        assert all(block.mlp.keep_hidden == with_cp for block in stage.blocks)
+    assert not BlockConfig().norm_first
