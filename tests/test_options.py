@@ -5,7 +5,7 @@ import torch
 
 from helpers.backbones import SMALL
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.attention import WindowAttention
+from mmswinv2.core.attention import AttentionConfig
 from mmswinv2.models import GlobalAttention
 
 pytestmark = pytest.mark.mmengine
@@ -67,9 +67,9 @@ def test_the_largest_budget_is_usable():
 
 
 @pytest.mark.parametrize('name', ['mask_padding', 'qkv_bias'])
-def test_attention_checks_its_own_switches(name):
+def test_attention_checks_its_switches(name):
     with pytest.raises(ValueError, match=f"{name} must be a bool, got 'no'"):
-        WindowAttention(8, num_heads=2, window_size=(4, 4), pretrained_window=(4, 4), **{name: 'no'})
+        AttentionConfig(**{name: 'no'})
 
 
 @pytest.mark.parametrize('options, message', [
