@@ -11,7 +11,7 @@ from PIL import Image
 
 import make_mini_ade20k
 from helpers.folders import digest
-from make_mini_ade20k import CLASSES, SHARE
+from make_mini_ade20k import CLASSES
 
 pytestmark = pytest.mark.mmseg
 
@@ -62,8 +62,21 @@ def test_is_read_as_ade20k(data):
             assert len(seen & labels) >= 5
 
 
-def test_train_and_val_share_no_pixel_of_a_photograph():
-    assert SHARE['train'][1] < SHARE['val'][0]
+def test_train_and_val_share_no_row_of_a_photograph(tmp_path, monkeypatch):
+    photograph = Image.fromarray(np.arange(200, dtype=np.uint8).repeat(9).reshape(200, 9))  # the value of a row says it
+    given = []
+
+    def make_image(textures, rng):
+        given.append({name: set(pixels.flatten().tolist()) for name, (_, pixels, *_) in textures.items()})
+        return np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    monkeypatch.setattr(make_mini_ade20k, 'make_image', make_image)
+    monkeypatch.setattr(make_mini_ade20k.Image, 'open', lambda path: photograph)
+    for split in ('train', 'val'):
+        make_mini_ade20k.write_split(tmp_path, split, 1, (0, 0))
+    train, val = given
+    assert train.keys() == val.keys() == {*CLASSES, ''}
+    for name in train:
+        assert len(train[name]) > 100 and len(val[name]) > 50 and not train[name] & val[name]
 
 
 def test_labels_follow_the_image(data):

@@ -232,7 +232,13 @@ def test_windows_survive_the_meta_device():
 
 
 def test_works_in_a_scope_of_its_own():
-    assert mmswinv2.models.SwinTransformerV2 is ROOT.get('mmswinv2.SwinTransformerV2')
+    """A config with ``default_scope = 'mmswinv2'``: our names without a prefix, MMEngine's beside them."""
+    result = run_python('from mmengine.registry import MODELS, DefaultScope\n'
+                        'with DefaultScope.overwrite_default_scope("mmswinv2"):\n'
+                        '    net = MODELS.build(dict(type="SwinTransformerV2", window_size=4))\n'
+                        '    print(type(net).__module__, MODELS.build(dict(type="BaseDataPreprocessor")).__module__)\n')
+    assert result.stdout.split() == ['mmswinv2.models.swin_transformer_v2',
+                                     'mmengine.model.base_model.data_preprocessor'], result.stderr
 
 
 class Detector(torch.nn.Module):

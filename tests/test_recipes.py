@@ -219,23 +219,22 @@ def coco(tmp_path_factory):
     add(0, [90, 30, 1, 1], square(90, 30, 1, 1))
     crowd = np.zeros(sizes[0], dtype=np.uint8)
     crowd[60:110, 80:150] = 1
-    rle = coco_mask.frPyObjects(square(80, 60, 70, 50), *sizes[0])[0]
-    add(0, [80, 60, 70, 50], dict(size=list(sizes[0]), counts=_uncompressed(crowd)), crowd=1, area=float(crowd.sum()))
-    assert coco_mask.area(rle) > 0
+    add(0, [80, 60, 70, 50], _run_lengths(crowd), crowd=1, area=float(crowd.sum()))
     add(1, [5, 6, 40, 30], square(5, 6, 40, 30))
-    rle = dict(size=list(sizes[3]), counts=_uncompressed(np.pad(np.ones((50, 50), np.uint8), ((0, 51), (0, 51)))))
-    add(3, [0, 0, 50, 50], rle, crowd=1)  # nothing but a crowd; image 2 has no annotation
+    crowd = np.pad(np.ones((50, 50), np.uint8), ((0, 51), (0, 51)))
+    add(3, [0, 0, 50, 50], _run_lengths(crowd), crowd=1)  # nothing but a crowd; image 2 has no annotation
     categories = [dict(id=1, name='a'), dict(id=2, name='b')]
     (folder / 'ann.json').write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
     return folder
 
 
-def _uncompressed(mask):
-    """COCO's uncompressed run lengths, column by column."""
-    flat = np.concatenate([[0], mask.flatten(order='F'), [2]])
-    ends = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff(np.concatenate([[1], ends])).tolist()
-    return counts if mask.flat[0] == 0 else [0, *counts]
+def _run_lengths(mask):
+    """COCO's uncompressed run lengths, column by column, which its own API reads as the same mask."""
+    flat = mask.flatten(order='F')
+    counts = np.diff([0, *(np.flatnonzero(np.diff(flat)) + 1), flat.size]).tolist()
+    out = dict(size=list(mask.shape), counts=[0, *counts] if flat[0] else counts)  # the first run is of zeros
+    assert np.array_equal(coco_mask.decode(coco_mask.frPyObjects(out, *mask.shape)), mask)
+    return out
 
 
 def dataset(folder, pipeline, **kwargs):

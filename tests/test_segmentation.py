@@ -1,5 +1,7 @@
 """mmseg: every config with reduced widths, test-time augmentation against mmseg's, labels, sliding inference."""
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -40,7 +42,7 @@ def sample(labels=None, **meta):
     return result
 
 
-def batch(*labels, num_classes=150):
+def batch(*labels):
     images = [torch.randint(0, 255, (3, *seg.shape[-2:]), dtype=torch.uint8) for seg in labels]
     return dict(inputs=images, data_samples=[sample(seg) for seg in labels])
 
@@ -111,10 +113,17 @@ def test_the_papers_settings():
 
 
 def test_windows_of_table_4_load_one_checkpoint(rng):
-    trained, other = (small_model(load(f'mmseg/upernet_swinv2_g{suffix}.py')).eval() for suffix in ('', '_896-w56'))
+    trained, other = (lively(load(f'mmseg/upernet_swinv2_g{suffix}.py')) for suffix in ('', '_896-w56'))
+    assert trained.backbone.window_sizes == ((40, 40),) * 3 + ((20, 20),)
+    assert other.backbone.window_sizes == ((56, 56),) * 3 + ((28, 28),)
+    assert other.backbone.pretrained_window_sizes == trained.backbone.pretrained_window_sizes == (
+        (12, 12),) * 3 + ((6, 6),)
     other.load_state_dict(trained.state_dict())
+    x = torch.randn(1, 3, 224, 260, generator=rng)  # 56 x 65 tokens
     with torch.no_grad():
-        assert other(torch.randn(1, 3, 224, 260, generator=rng))[0].isfinite().all()
+        a, b = trained(x), other(x)
+    assert a.shape == b.shape == (1, 150, 56, 65) and b.isfinite().all()
+    assert (a - b).abs().max() > 1e-3 * a.abs().max()
 
 
 @pytest.mark.parametrize('labels', ['ignored', 'one class', 'one class and ignored'])
@@ -323,8 +332,7 @@ def test_sliding_over_any_size(size):
 
 def test_a_job_of_one_host_does_not_import_the_other():
     """mmseg itself imports mmdet where that is installed, so that only one way can be seen."""
-    import subprocess
-    import sys
+    pytest.importorskip('mmdet')
     code = ('import sys, mmswinv2\nfrom mmengine.registry import MODELS\n'
             'hosts = lambda: print("mmdet" in sys.modules, "mmseg" in sys.modules)\n'
             'MODELS.get("mmswinv2.SwinTransformerV2"); hosts()\nMODELS.get("mmswinv2.SingleRoIExtractor"); hosts()\n'
