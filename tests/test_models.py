@@ -12,7 +12,6 @@ from mmengine.runner.checkpoint import (
     save_checkpoint,
 )
 
-import mmswinv2.models
 from helpers import peer_files, toy
 from helpers.backbones import PLAIN, SMALL, randomize
 from helpers.interpreter import run_python

@@ -19,7 +19,7 @@ from ..grid import Grid
 from .eager import eager_attention
 from .operator import kernel_attention, refuses_derivative
 
-EAGER_TOKENS = 128  # of a window
+EAGER_BYTES = 16 * 2**20  # of all attention maps, on a CPU
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,6 @@ class Problem:
     grid: Grid
     dropout: float = 0.
     budget: int = 64 * 2**20
-
-    @property
-    def tokens(self) -> int:
-        """N, of a whole window."""
-        return prod([axis.window for axis in self.grid])
 
     @property
     def map_bytes(self) -> int:
@@ -82,10 +77,10 @@ BACKENDS = {backend.name: backend for backend in (
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first; the last one takes any.
 
-    On a CPU small cells are faster with whole attention maps, as long as these take no more than the budget: what is
-    then saved is calls (``benchmarks/crossover.py``).
+    On a CPU whole attention maps are faster while they stay near the cache, whatever the window: fewer calls
+    (``benchmarks/crossover.py``).
     """
-    if problem.qkv.device.type == 'cpu' and problem.tokens <= EAGER_TOKENS and problem.map_bytes <= problem.budget:
+    if problem.qkv.device.type == 'cpu' and problem.map_bytes <= min(EAGER_BYTES, problem.budget):
         return 'eager', 'cells'
     return 'cells', 'eager'
 
