@@ -1,15 +1,19 @@
 """Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
 import json
 import types
+from pathlib import Path
 
 import pytest
 from mmengine.analysis import complexity_analysis
+from mmengine.config import Config
 
 from helpers.interpreter import run_python
 from mmswinv2.engine import checkpoint, flops
+from mmswinv2.hosts import HOSTS
 
 pytestmark = pytest.mark.mmengine
 
+CONFIGS = Path(__file__).parents[1] / 'configs'
 # what a process shares: taken before and after an import, in an interpreter that has done nothing else
 SNAPSHOT = '''
 import inspect, json, logging, multiprocessing, os, random, signal, sys, warnings
@@ -93,6 +97,16 @@ def test_the_repairs_are_these():
         assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
             'mmswinv2::window_attention', 'aten::scaled_dot_product_attention'}
     assert before['operations'] == after['operations']
+
+
+@pytest.mark.parametrize('host', sorted(HOSTS))
+def test_each_config_asks_for_them(host, tmp_path):
+    """And one that was dumped."""
+    base = CONFIGS / host / '_base_' / 'default_runtime.py'
+    Config.fromfile(base).dump(tmp_path / 'dumped.py')
+    added, changed = changes('from mmengine.config import Config\n'
+                             f'Config.fromfile({str(tmp_path / "dumped.py")!r})')
+    assert added == OURS and set(changed) == {'schemes', 'operations'}
 
 
 def different(before, after):

@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
+from mmengine.runner import load_checkpoint
 
 from helpers.configs import CONFIGS
 
@@ -29,10 +31,24 @@ def test_mmdet(folder):
     model = init_detector(config, None, device='cpu', palette='random')
     found = inference_detector(model, IMAGE).pred_instances
     assert found.masks.shape == (len(found), *IMAGE.shape[:2]) and found.scores.isfinite().all()
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta)), folder / 'det.pth')
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=model.dataset_meta),
+                    message_hub=dict(loss=HistoryBuffer([1.], [1]))), folder / 'det.pth')  # as a run writes it
     again, = DetInferencer(config, str(folder / 'det.pth'), device='cpu', palette='random')(
         [IMAGE], return_datasamples=True, no_save_vis=True)['predictions']
     assert torch.equal(again.pred_instances.scores, found.scores)
+
+
+def test_a_file_of_a_backbone_alone_is_not_ignored(folder):
+    """The host would log missing and unexpected names, and go on with random weights."""
+    from mmdet.apis import init_detector
+    config = str(CONFIGS / 'mmdet/htc_swinv2_mini.py')
+    model = init_detector(config, None, device='cpu', palette='random')
+    torch.save({k: v + 1 for k, v in model.backbone.state_dict().items() if k != 'pretrained_window_sizes'},
+               folder / 'backbone.pth')
+    with pytest.raises(ValueError, match=r"weights under 'backbone.', got none.*load_checkpoint\(model.backbone, FILE"):
+        init_detector(config, str(folder / 'backbone.pth'), device='cpu', palette='random')
+    load_checkpoint(model.backbone, str(folder / 'backbone.pth'))
+    assert torch.equal(model.backbone.norm0.bias, torch.ones_like(model.backbone.norm0.bias))
 
 
 def test_mmseg(folder):

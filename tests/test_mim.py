@@ -60,7 +60,8 @@ def test_resume_goes_on_where_training_stopped(trained):
 def test_test_reads_it_with_another_window(trained):
     data, work_dir = trained
     checkpoint = (work_dir / 'last_checkpoint').read_text()
-    result = mim('test', MMDET, CONFIG, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
+    dumped = work_dir / Path(CONFIG).name
+    result = mim('test', MMDET, dumped, '--checkpoint', checkpoint, '--work-dir', work_dir / 'test',
                  '--cfg-options', 'model.backbone.window_size=12', 'model.backbone.arch.depths=[1,1,1,1]', data=data)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     report, = (work_dir / 'test').glob('*/*.json')

@@ -342,6 +342,21 @@ def test_two_backbones_take_one_file(tmp_path, load_from):
         check_loaded(net, state, 'own')
 
 
+def test_a_backbone_further_down_and_one_in_a_wrapper(tmp_path):
+    state = randomize(Detector().backbone).state_dict()
+    bare = peer_files.timm(state, PLAIN['depths'])
+    outer = torch.nn.ModuleDict(dict(detector=Detector()))
+    with pytest.raises(ValueError, match=r"weights under 'detector.backbone.', got none, and"):
+        load_state_dict(outer, bare)
+    load_state_dict(outer, {f'detector.backbone.{k}': v for k, v in bare.items()})
+    check_loaded(outer.detector.backbone, state, 'timm')
+    checkpoint = dict(model={f'module.{k}': v for k, v in bare.items()}, meta=dict(epoch=1))
+    conversion.convert_checkpoint(torch.nn.DataParallel(Detector()), checkpoint)
+    assert checkpoint.keys() == {'state_dict', 'meta'}
+    assert all(torch.equal(v, state[k.removeprefix('backbone.')]) for k, v in checkpoint['state_dict'].items())
+    assert 'backbone.norm2.weight' in checkpoint['state_dict']
+
+
 def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch, load_from):
     from safetensors.torch import save_file
     state = randomize(Detector().backbone).state_dict()
