@@ -144,7 +144,7 @@ def test_large_hidden_maps_are_computed_again(dtype, drop_rate, monkeypatch, rng
         monkeypatch.setattr(layers, 'KEPT_CHUNKS', kept)
         saved = []
         torch.manual_seed(0)
-        with torch.autocast('cpu', dtype, enabled=dtype == torch.bfloat16), \
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16), \
                 torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
             out = mlp(x)
         results.append([out, *torch.autograd.grad(out.float().square().sum(), [x, *mlp.parameters()])])

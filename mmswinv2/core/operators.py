@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction
 
@@ -12,9 +13,9 @@ is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compil
 
 
 def is_transformed() -> bool:
-    """Whether code is compiled or traced, or runs under torch.func: then nothing may depend on values."""
+    """Whether code is compiled, traced, under torch.func or in forward mode: then nothing may depend on values."""
     return (is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-            or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None)
+            or forward_ad._current_level >= 0)
 
 
 _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')

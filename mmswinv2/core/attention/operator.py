@@ -62,9 +62,11 @@ def refuses_derivative(problem: Problem) -> str | None:
     """Why an operator with first derivatives in reverse mode does not take a problem, or None."""
     if forward_ad._current_level >= 0:
         return NO_FORWARD_MODE
-    if torch._C._are_functorch_transforms_active():
-        kinds = [level.key() for level in torch._C._functorch.get_interpreter_stack()]
-        transform = torch._C._functorch.TransformType
+    functorch = torch._C._functorch
+    # torch 2.1 does not say its levels; there the derivative itself refuses
+    if torch._C._are_functorch_transforms_active() and hasattr(functorch, 'get_interpreter_stack'):
+        kinds = [level.key() for level in functorch.get_interpreter_stack()]
+        transform = functorch.TransformType
         if transform.Jvp in kinds:
             return NO_FORWARD_MODE
         if kinds.count(transform.Grad) > 1:
