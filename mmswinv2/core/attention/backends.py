@@ -79,13 +79,21 @@ BACKENDS = {backend.name: backend for backend in (
 )}
 
 
-def preferred(problem: Problem) -> tuple[str, ...]:
-    """Names of backends, the fastest for a problem first; the last one takes any.
+def is_small(device: str, window: int, maps: int, budget: int) -> bool:
+    """Whether ``eager`` is the fastest: on a CPU, where maps fit the budget and calls cost more than products.
 
-    On a CPU small cells are faster with whole attention maps, as long as these take no more than the budget: what is
-    then saved is calls (``benchmarks/crossover.py``).
+    Args:
+        device: Its type, as ``'cpu'``.
+        window: Tokens of a whole window.
+        maps: Bytes of all attention maps.
+        budget: Bytes.
     """
-    if problem.qkv.device.type == 'cpu' and problem.tokens <= EAGER_TOKENS and problem.map_bytes <= problem.budget:
+    return device == 'cpu' and window <= EAGER_TOKENS and maps <= budget
+
+
+def preferred(problem: Problem) -> tuple[str, ...]:
+    """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
+    if is_small(problem.qkv.device.type, problem.tokens, problem.map_bytes, problem.budget):
         return 'eager', 'cells'
     return 'cells', 'eager'
 

@@ -41,8 +41,9 @@ def eager_attention(problem: Problem) -> Tensor:
         # not written into an empty map, which torch.func.linearize would take for a constant
         outs = [qkv] * len(which)
         for size, members in alike.items():
-            rows = [cells(parts[i], which[i]).reshape(3, num_heads, -1, prod(size), parts[i].shape[-1])
-                    for i in members]
+            # copied: a narrow cell may be a view, which would keep the whole map for the backward pass
+            rows = [cells(parts[i], which[i]).clone(memory_format=torch.contiguous_format).view(
+                3, num_heads, -1, prod(size), parts[i].shape[-1]) for i in members]
             out = _attend(rows[0] if len(rows) == 1 else torch.cat(rows, 2), expand(crop(table, size)), scale,
                           problem.dropout)
             for i, part in zip(members, out.split([x.shape[2] for x in rows], 1)):
