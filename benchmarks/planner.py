@@ -12,7 +12,7 @@ import json
 import torch
 
 import measure
-from mmswinv2.core import SwinTransformerV2, get_arch
+from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import Sharding
 
@@ -49,8 +49,9 @@ def main() -> None:
 
 def predict(arch: str, size: int, backend: str, cp: bool, parameters: int) -> int:
     """What the planner says, in bytes."""
-    sizes = stage_sizes(get_arch(arch), [(n, n) for n in WINDOWS], size, size, 1)
-    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET, outputs=(0, 1, 2, 3)),
+    with torch.device('meta'):
+        sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
+    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET, outputs=(0, 1, 2, 3), device='cpu'),
                      Model(parameters, parameters, image_bytes=12 * size * size),
                      Sharding(state_bytes=0, foreach=False))
     return plan.peak

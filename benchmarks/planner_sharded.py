@@ -88,8 +88,9 @@ def child(arch: str, size: int, strategy: str) -> dict:
 
 def predict(arch: str, size: int, strategy: str, parameters: int) -> Plan:
     """What the planner says."""
-    sizes = stage_sizes(get_arch(arch), [(n, n) for n in WINDOWS], size, size, 1)
-    return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET, outputs=(0, 1, 2, 3)),
+    with torch.device('meta'):
+        sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
+    return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET, outputs=(0, 1, 2, 3), device='cpu'),
                      Model(parameters, parameters, image_bytes=12 * size * size), Sharding(strategy, PROCESSES))
 
 

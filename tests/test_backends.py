@@ -396,7 +396,8 @@ def test_balanced_windows(rng):
 
 
 @pytest.mark.parametrize('write', [
-    pytest.param('fused', marks=needs_torch((2, 4), 'no fused optimizer on a CPU')), 'data', 'in place', 'functional_call'])
+    pytest.param('fused', marks=needs_torch((2, 4), 'no fused optimizer on a CPU')), 'data', 'in place',
+    'functional_call'])
 def test_outputs_follow_the_weights_however_they_are_written(write, rng):
     """In evaluation, with and without the mode being set again: nothing that was computed before is kept."""
     model = net('auto').eval()

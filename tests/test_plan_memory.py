@@ -41,7 +41,8 @@ def test_tables(capsys):
     head, settings, strategies = run(capsys, 'configs/mmdet/htc_swinv2_g_amp-bf16.py', '--gpus', '8', '--card', '40')
     assert head.startswith('backbone 2997.9M parameters, neck and heads 260.3M; 1 x 1536 x 1536 px per GPU; autocast')
     peaks = {name: float(cells[7]) for name, cells in (settings | strategies).items()}
-    assert peaks['plain, whole maps'] > 3 * peaks['plain'] and peaks['checkpointed'] < peaks['plain']
+    assert peaks['plain, whole maps'] > 2 * peaks['plain'] and peaks['checkpointed'] < peaks['plain']
+    assert float(settings['plain, whole maps'][4]) > 4 * float(settings['plain'][4])  # what the backbone keeps
     assert settings['as in the config'] == settings['checkpointed'] == strategies['none']
     assert {name: cells[-1] for name, cells in strategies.items()} == dict(none='-', zero1='-', fsdp='fits',
                                                                            deepspeed='fits')

@@ -17,12 +17,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmswinv2.models
+from mmswinv2.core.attention.config import default_budget
 from mmswinv2.core.memory import MIB, Model, Plan, Setting, plan_step, stage_sizes
 from mmswinv2.core.sharding import STRATEGIES, Sharding
 from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 
 CARDS = (24, 40, 80, 141)  # GiB
 DEFAULT_SIZE = 1536  # px, where the config has no fixed size
+GPU_BUDGET_MIB = default_budget(torch.device('cuda')) // MIB
 GPUS = 8  # of a config with a strategy
 NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DeepSpeedStrategy='deepspeed', DDPStrategy='none',
              SingleDeviceStrategy='none')
@@ -77,8 +79,7 @@ def plan(args: argparse.Namespace) -> None:
         raise
     except Exception as e:  # a config is a program, and its model's constructors raise what they like
         raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
-    sizes = stage_sizes(net.arch, net.window_sizes, height, width, batch,
-                        mlp_ratio=net.layers[0].blocks[0].mlp.fc1.out_features / net.arch.dims[0])
+    sizes = stage_sizes(net, (height, width), batch)
     heads = count_heads(model, (height, width), batch, args.objects)
     rest = count_model(model, heads, 12 * batch * height * width, (cfg.get('strategy') or {}).get('units', UNITS))
 
@@ -157,19 +158,16 @@ def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]
 
 def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     """How the config computes the backbone."""
-    attn = net.layers[0].blocks[0].attn
     everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
-    return Setting(tuple(stage.with_cp for stage in net.layers),
-                   attn.config.attn_backend,
-                   attn.config.attn_budget_mib or 512, autocast,
+    return Setting(net.config.with_cp, net.config.attn_backend, net.config.attn_budget_mib or GPU_BUDGET_MIB, autocast,
                    everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
 
 
 def settings(config: Setting) -> list[tuple[str, Setting]]:
     """That of the config, and others beside it."""
     n = len(config.with_cp)
-    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget_mib=512))
+    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget_mib=GPU_BUDGET_MIB))
             for name, cp, backend in (('plain, whole maps', False, 'eager'), ('plain', False, 'auto'),
                                       ('checkpointed, whole maps', True, 'eager'), ('checkpointed', True, 'auto'))]
     return [*rows, ('as in the config', config)]

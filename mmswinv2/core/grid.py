@@ -125,9 +125,12 @@ def cells(x: Tensor, group: Group) -> Tensor:
 
 
 def cut(x: Tensor, group: Group) -> Tensor:
-    """The same, copied to one row per token: shape (nH, cells of all images, N, d)."""
+    """The same, copied, one row per token: shape (nH, cells of all images, N, d).
+
+    Always copied: a view would keep the whole map for the backward pass.
+    """
     number, tokens = x.shape[0] * prod([run.count for run in group]), prod([run.size for run in group])
-    return cells(x, group).reshape(x.shape[-2], number, tokens, x.shape[-1])
+    return cells(x, group).clone(memory_format=torch.contiguous_format).view(x.shape[-2], number, tokens, x.shape[-1])
 
 
 def uncut(x: Tensor, batch: int, group: Group) -> Tensor:

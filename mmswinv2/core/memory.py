@@ -1,26 +1,37 @@
 """Where the memory of a training step goes, computed from sizes alone.
 
-What is counted is what torch keeps: per block, with T tokens of C channels in units of T C elements and r the ratio of
-the MLP, the input of the projection to queries, keys and values (1), these (3), the result of attention (1), of its
-projection (1), the input of the MLP (1), its hidden maps before and after the GELU (r and r) and its result (1):
-8 + 2r in all, 16 for r = 4, and 21 at the worst moment of the backward pass. With activation checkpointing a block
-keeps its input (1), and the rest exists for one block at a time. The ``eager`` backend keeps attention maps
-besides, two of them per block, and has four at the worst moment. Frozen stages keep nothing. What an allocator holds on
-to without need is not counted.
+What torch keeps is counted: per block, with T tokens of C channels in units of T C elements and r the ratio of the MLP,
+the input of the projection to queries, keys and values (1), these (3), the result of attention (1), the result of its
+projection (1), the input of the MLP (1) and its result (1): 8 in all, and small change: log-sum-exp, statistics of
+norms, hidden map of the position bias. An MLP whose hidden map is small, or whose stage has activation checkpointing,
+keeps this map before and after the GELU too (2r). ``eager`` attention keeps queries, keys and values cell by cell,
+normalised queries and keys (2) and its attention maps. With activation checkpointing a block keeps its input (1), and
+the rest exists for one block at a time. Frozen stages keep nothing. What an allocator holds on to without need is not
+counted.
 
 Weights, gradients and states of the optimizer are those of :mod:`mmswinv2.core.sharding`; what neck and heads keep is
 given. A step is a sequence of moments; the plan is that of the worst one.
 
-Legend: B images, T = B H W tokens of a stage, C channels, nH heads, N tokens of a window.
+Legend: B images, T tokens of a stage in all images, C channels, nH heads, N tokens of a cell.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING
 
-from .arch import Arch
-from .checks import Window
+import torch
+
+from .attention.backends import is_small
+from .grid import Axis, Grid, groups
+from .layers import KEPT_CHUNKS, PATCH_SIZE, mlp_rows
+from .position_bias import CPB_HIDDEN
 from .sharding import Sharding
+
+if TYPE_CHECKING:
+    from .swin_transformer_v2 import SwinBlock, SwinTransformerV2
 
 MIB = 2**20
 
@@ -31,13 +42,15 @@ class Setting:
 
     Args:
         with_cp: Activation checkpointing, per stage.
-        backend: ``'eager'`` keeps whole attention maps; the others need their budget.
+        backend: That of attention; ``'eager'`` keeps whole attention maps, ``'cells'`` needs its budget, ``'auto'``
+            chooses per block.
         budget_mib: That of ``attn_budget_mib``.
         autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
         cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
             does by default.
         frozen_stages: As the backbone's: -1 nothing, 0 the patch embedding, i that and the first i stages.
         outputs: Stages whose map is returned.
+        device: ``'cpu'`` or ``'cuda'``: which backend ``'auto'`` takes, and the chunks of MLPs, depend on it.
     """
 
     with_cp: tuple[bool, ...]
@@ -47,27 +60,48 @@ class Setting:
     cast_cache: bool = False
     frozen_stages: int = -1
     outputs: tuple[int, ...] = ()
+    device: str = 'cuda'
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """One stage: tokens T, without and with padding to windows, channels C, blocks, bytes of an attention map and of
-    position bias per block, weights, ratio of the MLP."""
+class BlockSizes:
+    """One block.
+
+    Args:
+        tokens: T.
+        attended: Tokens that attend: T, more where tokens that pad a map take part.
+        dim: C.
+        heads: nH.
+        hidden: Channels of the MLP between its layers.
+        window: Tokens of a whole window.
+        maps: Bytes of all attention maps by the size of cells, in the order in which ``eager`` takes them.
+        pairs: Bytes of the position bias of a whole window, one per pair of tokens and head.
+        bias: Bytes that the position bias keeps.
+        parameters: Of the block.
+        matrices: Elements of its large weights.
+        matrix: Elements of the largest.
+    """
 
     tokens: int
-    padded: int
+    attended: int
     dim: int
-    depth: int
-    attention_map: int
+    heads: int
+    hidden: int
+    window: int
+    maps: tuple[int, ...]
+    pairs: int
     bias: int
-    block_parameters: int
-    merge_parameters: int
-    mlp_ratio: float = 4.
+    parameters: int
+    matrices: int
+    matrix: int
 
-    @property
-    def matrices(self) -> int:
-        """Elements of a block's large weights."""
-        return int((4 + 2 * self.mlp_ratio) * self.dim**2)
+
+@dataclass(frozen=True)
+class StageSizes:
+    """A stage: its blocks, and the parameters of the merging that leads to the next, 0 for the last."""
+
+    blocks: tuple[BlockSizes, ...]
+    merge_parameters: int
 
 
 @dataclass(frozen=True)
@@ -149,80 +183,152 @@ class Plan:
     moment: str
 
 
-def stage_sizes(arch: Arch, windows: Sequence[Window], height: int, width: int, batch: int, *,
-                mlp_ratio: float = 4.) -> list[Sizes]:
-    """The sizes of each stage for an image of ``height`` x ``width`` px."""
-    sizes = []
-    h, w = -(-height // 4), -(-width // 4)
-    for i, (dim, depth, heads) in enumerate(zip(arch.dims, arch.depths, arch.num_heads)):
-        window = tuple(min(n, size) for n, size in zip((h, w), windows[i]))
-        n = window[0] * window[1]
-        count = batch * -(-h // window[0]) * -(-w // window[1])
-        table = (2 * window[0] - 1) * (2 * window[1] - 1)
-        block = int((4 + 2 * mlp_ratio) * dim * dim + (9 + mlp_ratio) * dim + 512 * heads + 1536 + heads)
-        merge = 8 * dim * dim + 4 * dim if i + 1 < len(arch.depths) else 0
-        sizes.append(Sizes(batch * h * w, count * n, dim, depth, 4 * count * heads * n * n,
-                           4 * table * (512 + 4 * heads), block, merge, mlp_ratio))
-        h, w = -(-h // 2), -(-w // 2)
-    return sizes
+def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> list[StageSizes]:
+    """The sizes of each stage.
+
+    Args:
+        net: The backbone, on any device: on the meta device it takes no memory.
+        image: Pixels along each axis.
+        batch: B.
+    """
+    lengths = [-(-n // PATCH_SIZE) for n in image]
+    stages = []
+    for stage in net.layers:
+        merge = 0 if stage.downsample is None else sum(p.numel() for p in stage.downsample.parameters())
+        stages.append(StageSizes(tuple(_block_sizes(block, lengths, batch) for block in stage.blocks), merge))
+        lengths = [-(-n // 2) for n in lengths]
+    return stages
+
+
+def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockSizes:
+    attn = block.attn
+    grid: Grid = attn.grid(lengths, shifted=block.shifted)
+    if not attn.config.mask_padding:
+        grid = tuple(Axis(axis.padded, axis.window, axis.shift) for axis in grid)
+    heads, window = attn.logit_scale.numel(), prod(axis.window for axis in grid)
+    maps: dict[tuple[int, ...], int] = {}  # bytes, by the size of cells
+    for group in groups(grid):
+        size = tuple(run.size for run in group)
+        maps[size] = maps.get(size, 0) + 4 * batch * heads * prod(run.tokens * run.size for run in group)
+    bias = 4 * prod(2 * axis.window - 1 for axis in grid) * 4 * heads  # before and after the sigmoid, scaled, cropped
+    if attn.config.position_bias != 'parameterized':
+        bias += bias // (4 * heads) * CPB_HIDDEN
+    weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
+    return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
+                 block.mlp.fc1.out_features, window, tuple(maps.values()), 4 * heads * window**2,
+                 bias, sum(p.numel() for p in block.parameters()), sum(weights), max(weights))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Bytes of a block under a setting: what it keeps, what its forward and its backward pass need besides, 16-bit
+    copies of its weights, and those of them that the graph holds."""
+
+    sizes: BlockSizes
+    kept: int
+    forward: int
+    backward: int
+    copies: int
+    copies_kept: int
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """Bytes of a stage under a setting: kept outside of blocks and per block, gradients of its output; what passes in
-    a block's forward and backward pass, and 16-bit copies of its weights."""
+    """Bytes of a stage under a setting: kept before its blocks and after them, its output, its gradient, blocks."""
 
-    outside: int
-    block: int
+    before: int
+    after: int
     output: int
-    forward: int
-    backward: int
-    copies: int
+    gradient: int
+    blocks: tuple[_Block, ...]
+
+    @cached_property
+    def kept(self) -> int:
+        """For the backward pass, with 16-bit copies of weights."""
+        return self.before + self.after + self.output + sum(block.kept + block.copies_kept for block in self.blocks)
 
 
-def _stage(i: int, s: Sizes, setting: Setting) -> _Stage:
-    frozen, cp = i < setting.frozen_stages, setting.with_cp[i]
-    r, stream = s.mlp_ratio, 4 * s.tokens * s.dim
-    # the mean bytes of what a block keeps; under autocast the input, queries, keys, values, the result of attention
-    # (5), the input of the MLP (1) and its hidden maps (2r) are 16-bit
-    unit = int(stream * (5 + r) / (8 + 2 * r)) if setting.autocast else stream
-    whole, budget = setting.backend == 'eager', setting.budget_mib * MIB
-    saved = int((8 + 2 * r) * unit) + s.bias
-    if whole:
-        saved += 2 * s.attention_map + 8 * 4 * s.padded * s.dim  # and what cutting and normalising keeps
-    outside = (0 if i else 2 * stream) if setting.frozen_stages < 0 or i else 0  # the embedded patches, and their norm
-    outside += stream if i else 0
-    if s.merge_parameters:
-        outside += stream + stream // 2  # the four tokens side by side, and the reduction
-    out = stream if i in setting.outputs else 0
-    if frozen:
-        outside, block = 0, 0
+def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block:
+    """What passes in a block, in units of T C elements in float32 while it is computed.
+
+    Under autocast the stream, inputs of norms and what ``eager`` needs are float32, the rest 16-bit: ``half``.
+    """
+    unit, half = 4 * s.tokens * s.dim, .5 if setting.autocast else 1.
+    attended, hidden = s.attended / s.tokens, s.hidden / s.dim * half  # one hidden map
+    budget = setting.budget_mib * MIB
+    whole = setting.backend == 'eager' or (
+        setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
+    maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
+    rows = mlp_rows(torch.device(setting.device), 4 * s.hidden)
+    chunked = not cp and s.tokens > KEPT_CHUNKS * rows
+    chunk = hidden * min(1., rows / s.tokens)
+    padded = half if attended > 1 else 0  # the part of the result without padding
+
+    # kept: queries, keys and values; the result of attention; inputs of projections, MLP and norms; hidden maps
+    # where rows may be zero, they are first divided by their largest entries
+    exact = setting.device != 'cpu' or attended > 1 and len(s.maps) == 1
+    qkv = (7 if exact else 5) * attended + maps if whole else 3 * half * attended
+    out = half * attended + padded if not whole else half
+    small = ((10 if exact else 4) if whole else 1) * s.heads * attended / s.dim + 4 / s.dim
+    mlp_input = 1. if chunked else half  # chunks are cast as they are computed
+    hiddens = 0. if chunked else 2 * hidden
+    rest = 1 + mlp_input + 1 + hiddens
+    saved = half + qkv + out + rest + small + bias
+
+    # backward: the MLP; attention, when the rest is gone; the position bias, when attention is gone too
+    mlp = half + 1 + 3 * chunk if chunked else half + hidden
+    if whole:  # maps of cells taken later are gone
+        most = max(sum(s.maps[:i]) + 3 * size for i, size in enumerate(s.maps)) / unit
+        attention = 1 - rest - out + attended + most - maps
     else:
-        block = stream if cp else saved
-        outside += out  # what the norm of the output keeps
-    attention = 4 * s.attention_map + 10 * 4 * s.padded * s.dim if whole else budget
-    forward = max(int((2 + 2 * r) * unit), 5 * unit + attention) if cp or frozen else attention
-    attention = 2 * s.attention_map + 6 * 4 * s.padded * s.dim if whole else budget
-    # first the MLP's part goes, with two hidden gradients; then attention, when 2r + 1 of the 8 + 2r are gone
-    backward = (saved if cp else 0) + max(int((1 + r) * unit), attention - int((1 + 2 * r) * unit))
+        workspace = min(budget / unit, 4 * maps + 10 * attended + 2 * pairs)
+        attention = 1 + half - rest + 3 * half * attended + workspace
+    position = 1 + 3 * half * attended - rest - out - qkv + 2 * bias
+    backward = max(mlp, attention, position)
+    if cp:  # the block is computed again; its input is there
+        backward += saved - (0 if setting.autocast else 1)
+
+    # forward: attention, the MLP, the sum of the stream
+    if whole:  # projected, cut, cast, normalised; logits before and after the bias
+        most = max((0 if cp or frozen else sum(s.maps[:i])) + 2 * size for i, size in enumerate(s.maps)) / unit
+        attention = (6 * half + (5 if setting.autocast else 2)) * attended + most + pairs
+        if not (cp or frozen):
+            attention -= qkv + out + rest
+    else:
+        attention = workspace + (bias + half * (3 * attended + 1) if cp or frozen else -rest)
+    ending = 2.
+    if cp or frozen:
+        ending = 1 + max(2., 1 + 2 * chunk if chunked else 2 * hidden)
+    forward = max(attention, ending) + (2 if frozen else 0)  # inputs of block and stage
+
     copies = 2 * s.matrices if setting.autocast else 0
-    return _Stage(outside + out, block, 0 if frozen else out, forward, backward, copies)
+    kept = 0. if frozen else 1. if cp else saved
+    return _Block(s, round(kept * unit), round(forward * unit), 0 if frozen else round(backward * unit), copies,
+                  0 if frozen or cp else copies)
 
 
-def _copies_kept(sizes: Sequence[Sizes], stages: Sequence[_Stage], setting: Setting) -> list[int]:
-    """16-bit copies of weights that the graph holds, per stage: those of blocks without checkpointing."""
-    return [0 if setting.with_cp[i] or i < setting.frozen_stages else stage.copies * s.depth
-            for i, (s, stage) in enumerate(zip(sizes, stages))]
+def _stage(i: int, stage: StageSizes, setting: Setting) -> _Stage:
+    s, frozen, half = stage.blocks[0], i < setting.frozen_stages, .5 if setting.autocast else 1.
+    unit = 4 * s.tokens * s.dim
+    before, after = 0., 0.
+    if i == 0 and setting.frozen_stages < 0:  # pixels, and the patches before their norm
+        before = unit + half * 4 * s.tokens * 3 * PATCH_SIZE**2
+    output = unit if i in setting.outputs else 0
+    if not frozen:
+        after = output  # the input of its norm
+        if stage.merge_parameters:
+            after += half * unit + unit / 2  # four tokens side by side, and the reduction
+    blocks = tuple(_block(block, setting, cp=setting.with_cp[i], frozen=frozen) for block in stage.blocks)
+    return _Stage(round(before), round(after), output, 0 if frozen else output, blocks)
 
 
-def _moments(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: Sharding) -> Iterator[Moment]:
+def _moments(sizes: Sequence[StageSizes], stages: Sequence[_Stage], setting: Setting, model: Model,
+             sharding: Sharding) -> Iterator[Moment]:
     """The moments of a step, in their order."""
-    stages = [_stage(i, s, setting) for i, s in enumerate(sizes)]
-    chain = [s.block_parameters for s in sizes for _ in range(s.depth)] + list(model.units)
+    chain = [s.parameters for stage in sizes for s in stage.blocks] + list(model.units)
     first = max(0, setting.frozen_stages)  # stage with gradients
     root = model.parameters + model.others - sum(chain)
     trainable = model.trainable + model.others_trainable
-    copied = _copies_kept(sizes, stages, setting)
 
     def gathered(j: int, *, backward: bool) -> int:
         if j >= len(chain):
@@ -232,32 +338,35 @@ def _moments(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: S
         return sharding.root(root, backward=backward) + sharding.gathered(chain[j], before=before, after=after,
                                                                           backward=backward)
 
-    kept, copies, j = 0, 0, 0
-    for i, (s, stage) in enumerate(zip(sizes, stages)):
-        for _ in range(s.depth):
-            kept += stage.block
-            copies += stage.copies
-            held = copies if setting.cast_cache else sum(copied[:i]) + stage.copies
-            yield Moment('forward', kept, 0, gathered(j, backward=False), held + stage.forward)
+    kept, copies, copies_kept, j = 0, 0, 0, 0
+    for stage in stages:
+        kept += stage.before
+        for block in stage.blocks:
+            kept += block.kept
+            copies += block.copies
+            held = copies if setting.cast_cache else copies_kept + block.copies
+            yield Moment('forward', kept, 0, gathered(j, backward=False), held + block.forward)
+            copies_kept += block.copies_kept
             j += 1
-        kept += stage.outside
-    kept += sum(copied)
+        kept += stage.after + stage.output
+    kept += copies_kept
     gradients = sharding.gradients(model.others_trainable)
     yield Moment('heads', kept, gradients, sharding.root(root, backward=True), model.heads_peak)
     yield Moment('heads', kept, gradients, gathered(j, backward=True), model.neck_peak)
 
-    kept += sum(stage.output for stage in stages)
+    # heads have gone back to gradients of outputs; those of frozen stages have none
+    kept += sum(stage.gradient - stage.output for stage in stages)
     for i in range(len(sizes) - 1, first - 1, -1):
-        s, stage = sizes[i], stages[i]
-        again = stage.copies if setting.with_cp[i] else 0
-        copying = sharding.copying(int(s.mlp_ratio * s.dim**2), autocast=setting.autocast)
-        for _ in range(s.depth):
+        kept -= stages[i].after + stages[i].gradient
+        for block in reversed(stages[i].blocks):
             j -= 1
-            yield Moment('backward', kept, gradients, gathered(j, backward=True), stage.backward + again + copying)
-            kept -= stage.block + copied[i] // s.depth
-            gradients += sharding.gradients(s.block_parameters)
-        kept -= stage.outside + stage.output
-        gradients += sharding.gradients(s.merge_parameters)
+            again = block.copies - block.copies_kept
+            copying = sharding.copying(block.sizes.matrix, autocast=setting.autocast)
+            yield Moment('backward', kept, gradients, gathered(j, backward=True), block.backward + again + copying)
+            kept -= block.kept + block.copies_kept
+            gradients += sharding.gradients(block.sizes.parameters)
+        kept -= stages[i].before
+        gradients += sharding.gradients(sizes[i].merge_parameters)
     gradients = sharding.gradients(trainable)
     # the root's gradients, their buffer and that of the first block
     averaging = sharding.root(root, backward=True) + (4 * chain[0] if sharding.strategy == 'fsdp' else 0)
@@ -265,7 +374,7 @@ def _moments(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: S
     yield Moment('step', 0, gradients, 0, sharding.stepping(trainable))
 
 
-def plan_step(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: Sharding = Sharding()) -> Plan:
+def plan_step(sizes: Sequence[StageSizes], setting: Setting, model: Model, sharding: Sharding = Sharding()) -> Plan:
     """Follows a training step, forward, backward and the optimizer's, and finds its peak.
 
     Args:
@@ -276,12 +385,9 @@ def plan_step(sizes: Sequence[Sizes], setting: Setting, model: Model, sharding: 
     """
     parameters, trainable = model.parameters + model.others, model.trainable + model.others_trainable
     weights, states, buckets = sharding.weights(parameters), sharding.states(trainable), sharding.buckets(trainable)
-    moments = list(_moments(sizes, setting, model, sharding))
-    worst = max(moments, key=lambda m: m.total)
-    stages = [_stage(i, s, setting) for i, s in enumerate(sizes)]
-    copied = _copies_kept(sizes, stages, setting)
-    activations = tuple(stage.outside + stage.block * s.depth + c for stage, s, c in zip(stages, sizes, copied))
+    stages = [_stage(i, stage, setting) for i, stage in enumerate(sizes)]
+    worst = max(_moments(sizes, stages, setting, model, sharding), key=lambda m: m.total)
     workspace = worst.workspace - (model.heads_kept if worst.name == 'heads' else 0)
-    return Plan(weights, buckets + sharding.gradients(trainable), states, worst.gathered, activations,
-                model.heads_kept, max(0, workspace), weights + states + buckets + model.image_bytes + worst.total,
-                worst.name)
+    return Plan(weights, buckets + sharding.gradients(trainable), states, worst.gathered,
+                tuple(stage.kept for stage in stages), model.heads_kept, max(0, workspace),
+                weights + states + buckets + model.image_bytes + worst.total, worst.name)

@@ -100,8 +100,11 @@ class Sharding:
         return size if self.strategy == 'none' else self.share(size)
 
     def copying(self, matrix: int, *, autocast: bool) -> int:
-        """The gradient of one weight on its way to where gradients are kept; under autocast its 16-bit form too."""
-        return (4 * matrix if self.ddp else 0) + (2 * matrix if autocast else 0)
+        """The gradient of one weight on its way to where gradients are kept; under autocast its 16-bit form too.
+
+        FSDP's are counted in :meth:`gathered`.
+        """
+        return (0 if self.strategy == 'fsdp' else 4 * matrix) + (2 * matrix if autocast else 0)
 
     def root(self, parameters: int, *, backward: bool) -> int:
         """What belongs to no block: whole from the forward pass to the end of the backward, and its gradients."""

@@ -74,13 +74,20 @@ BACKENDS = {backend.name: backend for backend in (
 )}
 
 
-def preferred(problem: Problem) -> tuple[str, ...]:
-    """Names of backends, the fastest for a problem first; the last one takes any.
+def is_small(device: str, maps: int, budget: int) -> bool:
+    """Whether ``eager`` is the fastest: on a CPU, where attention maps stay near the cache; it has fewer calls.
 
-    On a CPU whole attention maps are faster while they stay near the cache, whatever the window: fewer calls
-    (``benchmarks/crossover.py``).
+    Args:
+        device: Its type, as ``'cpu'``.
+        maps: Bytes of all attention maps.
+        budget: Bytes.
     """
-    if problem.qkv.device.type == 'cpu' and problem.map_bytes <= min(EAGER_BYTES, problem.budget):
+    return device == 'cpu' and maps <= min(EAGER_BYTES, budget)
+
+
+def preferred(problem: Problem) -> tuple[str, ...]:
+    """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
+    if is_small(problem.qkv.device.type, problem.map_bytes, problem.budget):
         return 'eager', 'cells'
     return 'cells', 'eager'
 

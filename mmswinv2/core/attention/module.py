@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -67,11 +68,11 @@ class WindowAttention(nn.Module):
             return self.cpb_mlp(window, self.pretrained_window)
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
-    def grid(self, x: Tensor, *, shifted: bool) -> Grid:
-        """The windows over a map (B, *map, C)."""
+    def grid(self, lengths: Sequence[int], *, shifted: bool) -> Grid:
+        """The windows over a map of as many tokens along each axis."""
         balanced = self.config.window_fit == 'balanced'
         return tuple(Axis.fit(length, window, shifted=shifted, balanced=balanced)
-                     for length, window in zip(lengths_of(x), self.window_size))
+                     for length, window in zip(lengths, self.window_size))
 
     def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
         """Attends within windows.
@@ -83,7 +84,7 @@ class WindowAttention(nn.Module):
         Returns:
             Shape (B, *map, C).
         """
-        grid = self.grid(x, shifted=shifted)
+        grid = self.grid(lengths_of(x), shifted=shifted)
         window, shift = [axis.window for axis in grid], [axis.shift for axis in grid]
         bias = None
         if self.q_bias is not None:
