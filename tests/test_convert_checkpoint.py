@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import convert_checkpoint
 from helpers import peer_files
 from helpers.backbones import PLAIN, backbone
+from helpers.files import PLACES, SILENT
 from mmswinv2.core.weights import LAYOUTS, load_backbone, read_backbone_state, read_file, write_file
 
 pytestmark = pytest.mark.core
@@ -72,11 +73,11 @@ def test_a_classifier_there_and_back(target, tmp_path, capsys):
     torch.save({**state, **head, 'mask_token': peer_files.mask_token(state)}, tmp_path / 'a.pth')
     code, out, err = run(capsys, tmp_path / 'a.pth', tmp_path / 'there.pth', '--to', target)
     assert (code, err) == (0, '') and 'kept     classification head: 2 (head.weight, ...)' in out.splitlines()
-    kept = target in ('mmswinv2', 'simmim', 'transformers')
+    kept = PLACES[target][1] is not None
     assert f'{"kept    " if kept else "dropped "} mask token of SimMIM: 1 (mask_token)' in out.splitlines()
     if container := LAYOUTS[target].container:
         assert container in torch.load(tmp_path / 'there.pth')
-    options = ['--pretrained-window-sizes', 4] if target in ('timm', 'transformers') else []
+    options = ['--pretrained-window-sizes', 4] if target in SILENT else []
     code, out, _ = run(capsys, tmp_path / 'there.pth', tmp_path / 'back.pth', *options)
     assert code == 0 and out.startswith(f'source   {target}, ')
     back = read_file(tmp_path / 'back.pth')['state_dict']

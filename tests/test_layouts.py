@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import peer_files
 from helpers.backbones import DEEP, PLAIN, backbone, randomize
-from helpers.files import FILES
+from helpers.files import FILES, PLACES, SILENT
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.weights import LAYOUTS, BackboneState, group_extras, load_backbone, read_backbone_state, to_layout
 from mmswinv2.core.weights.layouts import OWN, microsoft, mmpretrain
@@ -18,13 +18,7 @@ from mmswinv2.core.weights.layouts.buffers import pair_index
 
 pytestmark = pytest.mark.core
 
-PLACES = dict(  # of head.weight and of the mask token, from the top of a file; written out by hand
-    mmswinv2=('head.weight', 'mask_token'), microsoft=('head.weight', None),
-    simmim=('encoder.head.weight', 'encoder.mask_token'), timm=('head.fc.weight', None),
-    transformers=('classifier.weight', 'swinv2.embeddings.mask_token'), torchvision=('head.weight', None),
-    mmpretrain=('head.fc.weight', None))
 LASTS = [name for name in LAYOUTS if name not in ('mmswinv2', 'mmpretrain')]  # one norm after the last stage
-SILENT = ('timm', 'transformers')  # files do not say their windows
 
 
 def extras(state, *, mask_token=True):

@@ -22,3 +22,11 @@ FILES = {
     'torchvision': ('torchvision', PLAIN, lambda s, d: peer_files.torchvision(s, d, [4] * 3)),
     'mmpretrain': ('mmpretrain', DEEP, peer_files.mmpretrain),
 }
+
+# of head.weight and of the mask token, from the top of a file of each layout; written out by hand
+PLACES = dict(
+    mmswinv2=('head.weight', 'mask_token'), microsoft=('head.weight', None),
+    simmim=('encoder.head.weight', 'encoder.mask_token'), timm=('head.fc.weight', None),
+    transformers=('classifier.weight', 'swinv2.embeddings.mask_token'), torchvision=('head.weight', None),
+    mmpretrain=('head.fc.weight', None))
+SILENT = ('timm', 'transformers')  # layouts whose files do not say their windows
