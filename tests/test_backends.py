@@ -181,9 +181,10 @@ def test_what_does_not_fit_is_refused(change, message):
         window_attention(**{**tensors, **options, **change})
 
 
-def test_operators_pass_torchs_own_checks():
+@pytest.mark.parametrize('kernel', sorted(operator.KERNELS))
+def test_operators_pass_torchs_own_checks(kernel):
     tensors, options = problem((5, 7), (4, 3), batch=1)
-    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, 'cells'
+    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, kernel
     torch.library.opcheck(operator.window_attention_operator, args)
 
 
