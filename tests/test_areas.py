@@ -1,6 +1,7 @@
 """Each test module says what it needs, and is left out where that is missing: the others are collected all the same."""
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ TESTS = Path(__file__).parent
 HOSTS = [area for area in AREAS if area != 'core']
 COLLECT = '''
 import sys
+import warnings
 sys.modules.update(dict.fromkeys(sys.argv[2:]))  # an import of these fails
 import pytest
 sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist', sys.argv[1]]))
@@ -45,3 +47,13 @@ def test_what_is_there_is_collected_without_the_rest(absent):
     left_out = {path.name for path in TESTS.glob('test_*.py') if set(areas(path)) & set(absent)}
     assert collected and left_out and not collected & left_out
     assert f'not collected without {absent[0]}' in result.stdout
+
+
+@pytest.mark.parametrize('category', [DeprecationWarning, FutureWarning])
+def test_what_our_code_is_warned_of_is_an_error(category):
+    with pytest.raises(category, match='old'):
+        warnings.warn('old', category, stacklevel=1)
+    names = {'__name__': 'mmswinv2.core.layers', 'warn': lambda: warnings.warn('old', category, stacklevel=2)}
+    with pytest.raises(category, match='old'):
+        exec('warn()', names)
+    exec('warn()', dict(names, __name__='mmdet.models'))  # a host's own

@@ -41,6 +41,7 @@ def test_the_bias_is_computed_in_float32_or_better(dtype):
     assert attn.bias_table((4, 4)).dtype == torch.promote_types(dtype, torch.float32)
 
 
+@pytest.mark.filterwarnings('ignore:torch.ao.quantization is deprecated')
 def test_dynamic_quantisation(rng):
     model, x = net(), torch.randn(1, 3, 44, 36, generator=rng)
     quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
