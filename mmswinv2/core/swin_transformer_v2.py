@@ -74,7 +74,7 @@ class SwinBlock(nn.Module):
         self.norm3 = LayerNorm(dim) if extra_norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, H, W, C) to (B, H, W, C)."""
+        """Maps (B, *map, C) to (B, *map, C)."""
         if self.norm_first:
             x = x + self.drop_path(self.attn(self.norm1(x), shifted=self.shifted))
             x = x + self.drop_path(self.mlp(self.norm2(x)))
