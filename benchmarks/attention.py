@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 import measure
-from mmswinv2.core.swin_transformer_v2 import SwinBlock
+from mmswinv2.core import BlockConfig, SwinBlock
+from mmswinv2.core.attention import cells
 from released import ReleasedBlock
 
-OURS = ('auto', 'sdpa', 'sequential', 'reference')
+OURS = ('auto', 'eager', 'cells')
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--curve', type=int, nargs='*', default=[96, 192, 288, 384], help='growing maps; none to skip')
-    parser.add_argument('--contenders', nargs='+', default=['auto', 'sequential', 'released', 'transformers', 'timm'])
+    parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'])
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -104,10 +105,8 @@ def build(name: str, args: argparse.Namespace, size: int) -> torch.nn.Module:
     """A block with seeded weights, the same for each contender."""
     shift = args.window // 2
     torch.manual_seed(1)
-    attention = dict(num_heads=args.heads, window_size=(args.window,) * 2, pretrained_window=(args.window,) * 2,
-                     attn_backend=name if name in OURS else 'reference')
-    ours = SwinBlock(args.dim, shifted=True, norm_first=False, mlp_ratio=4., drop_rate=0., drop_path_rate=0.,
-                     extra_norm=False, attention=attention)
+    ours = SwinBlock(args.dim, args.heads, window_size=(args.window,) * 2, pretrained_window=(args.window,) * 2,
+                     shifted=True, config=BlockConfig(attn_backend=name if name in OURS else 'eager'))
     with torch.no_grad():
         for p in ours.parameters():
             p.copy_(torch.randn(p.shape) * .1)
@@ -214,26 +213,24 @@ def child(args: argparse.Namespace, name: str, mode: str) -> dict:
 
 def operator_peak(args: argparse.Namespace, mode: str) -> int:
     """Peak of attention above what goes in and comes out."""
-    from mmswinv2.core.cell_attention import attend, attend_backward
     n = args.map
     qkv = torch.randn(args.batch, n, n, 3 * args.dim)
     table = torch.randn(args.heads, 2 * args.window - 1, 2 * args.window - 1)
     scale = torch.full((args.heads, 1, 1), 2.3)
-    rest = (table, scale, torch.empty(0, dtype=torch.int64), [args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20,
-            True)
+    options = [args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20
     small = qkv[:, :2 * args.window, :2 * args.window].contiguous()
-    out = attend(small, *rest)
-    attend_backward(out, out, small, *rest)  # libraries, thread pools
-    out, result = torch.ones(args.batch, n, n, args.dim), torch.ones(qkv.shape if mode == 'training' else (
-        args.batch, n, n, args.dim))
+    out, lse = cells.forward(small, table, scale, None, *options)
+    cells.backward(out, small, table, scale, None, out, lse, *options)  # libraries, thread pools
+    out, lse = torch.ones(args.batch, n, n, args.dim), torch.ones(args.batch, n, n, args.heads)
+    result = torch.ones(qkv.shape if mode == 'training' else out.shape)
     del result  # what comes out has its place now
     before = measure.resident('VmRSS')
     measure.forget_peak()
     if mode == 'forward':
-        kept = attend(qkv, *rest)
+        kept = cells.forward(qkv, table, scale, None, *options)
     else:
-        kept = attend_backward(out, out, qkv, *rest)
-    size = sum(t.nbytes for t in (kept if isinstance(kept, tuple) else [kept]))
+        kept = cells.backward(out, qkv, table, scale, None, out, lse, *options)
+    size = sum(t.nbytes for t in kept)
     return max(0, measure.resident('VmHWM') - before - size)
 
 

@@ -20,7 +20,8 @@ import time
 import torch
 
 import measure
-from mmswinv2.core import SwinTransformerV2, get_arch
+from mmswinv2.core import Arch, SwinTransformerV2, get_arch
+from released import ReleasedBlock
 
 
 def main() -> None:
@@ -36,7 +37,9 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--warmup', type=int, default=1, help='steps before the one that is timed')
-    parser.add_argument('--contenders', nargs='+', default=['ours'], choices=['ours', 'transformers', 'timm'])
+    parser.add_argument('--contenders', nargs='+', default=['ours'],
+                        choices=['ours', 'released', 'transformers', 'timm'])
+    parser.add_argument('--backend', default='auto', help='of ours')
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -45,8 +48,8 @@ def main() -> None:
         print(json.dumps(child(args, *args.child)))
         return
     options = ['--arch', args.arch, '--size', args.size, '--batch', args.batch, '--threads', args.threads,
-               '--warmup', args.warmup,
-               '--window', *args.window, '--pretrained-window', *args.pretrained_window] + ['--plain'] * args.plain
+               '--warmup', args.warmup, '--backend', args.backend, *['--plain'] * args.plain,
+               '--window', *args.window, '--pretrained-window', *args.pretrained_window]
     rows = []
     for mode in args.mode:
         results = {name: [] for name in args.contenders}
@@ -101,6 +104,18 @@ def outputs(model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         outs, 'last_hidden_state') else outs]
 
 
+def released(arch: Arch, side: int, windows: list[int]) -> SwinTransformerV2:
+    """Our backbone with blocks of the released formula, which normalises coordinates by its window."""
+    model = SwinTransformerV2(arch, window_size=windows, drop_path_rate=0.)
+    for stage, dim, heads, size in zip(model.layers, arch.dims, arch.num_heads, windows):
+        window = min(size, side)
+        for j in range(len(stage.blocks)):
+            shift = window // 2 if j % 2 and side > window else 0
+            stage.blocks[j] = ReleasedBlock(dim, heads, window, shift, (side, side))
+        side //= 2
+    return model
+
+
 def build(args: argparse.Namespace, name: str, mode: str) -> torch.nn.Module:
     """A model with random weights, made without a second copy of them."""
     arch = get_arch(args.arch)
@@ -109,8 +124,12 @@ def build(args: argparse.Namespace, name: str, mode: str) -> torch.nn.Module:
     if name == 'ours':
         with torch.device('meta'):
             model = SwinTransformerV2(args.arch, window_size=window, pretrained_window_sizes=pretrained,
-                                      drop_path_rate=0., with_cp=mode == 'training' and not args.plain)
+                                      drop_path_rate=0., with_cp=mode == 'training' and not args.plain,
+                                      attn_backend=args.backend)
         model.to_empty(device='cpu')
+    elif name == 'released':
+        assert args.plain or mode == 'forward', 'released has no activation checkpointing: --plain'
+        model = released(arch, args.size // 4, [args.window[0]] * 4 if len(args.window) == 1 else args.window)
     else:
         sizes = dict(embed_dim=arch.embed_dims, depths=list(arch.depths), num_heads=list(arch.num_heads),
                      window_size=args.window[0])
