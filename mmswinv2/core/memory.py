@@ -73,7 +73,6 @@ class BlockSizes:
         dim: C.
         heads: nH.
         hidden: Channels of the MLP between its layers.
-        window: Tokens of a whole window.
         maps: Bytes of all attention maps by the size of cells, in the order in which ``eager`` takes them.
         pairs: Bytes of the position bias of a whole window, one per pair of tokens and head.
         bias: Bytes that the position bias keeps.
@@ -87,7 +86,6 @@ class BlockSizes:
     dim: int
     heads: int
     hidden: int
-    window: int
     maps: tuple[int, ...]
     pairs: int
     bias: int
@@ -215,7 +213,7 @@ def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockS
         bias += bias // (4 * heads) * CPB_HIDDEN
     weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
     return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
-                 block.mlp.fc1.out_features, window, tuple(maps.values()), 4 * heads * window**2,
+                 block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2,
                  bias, sum(p.numel() for p in block.parameters()), sum(weights), max(weights))
 
 
