@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 
 import measure
-from mmswinv2.core.swin_transformer_v2 import SwinBlock
+from mmswinv2.core import BACKENDS, BlockConfig, SwinBlock
+from mmswinv2.core.attention.cells import backward, forward
 from released import ReleasedBlock
 
-OURS = ('auto', 'sdpa', 'sequential', 'reference')
+OURS = ('auto', *BACKENDS)
 
 
 def main() -> None:
@@ -33,7 +34,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--curve', type=int, nargs='*', default=[96, 192, 288, 384], help='growing maps; none to skip')
-    parser.add_argument('--contenders', nargs='+', default=['auto', 'sequential', 'released', 'transformers', 'timm'])
+    parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'],
+                        help='released is always among them')
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -43,7 +45,7 @@ def main() -> None:
         print(json.dumps(child(args, *args.child)))
         return
 
-    contenders = [name for name in args.contenders if name != 'timm' or available('timm')]
+    contenders = [name for name in dict.fromkeys([*args.contenders, 'released']) if name != 'timm' or available('timm')]
     parts = [f'Block of C = {args.dim}, {args.heads} heads, map {args.map} x {args.map}, batch {args.batch}, window '
              f'{args.window}, shift {args.window // 2}, float32.\n']
     x = torch.randn(args.batch, args.map, args.map, args.dim)
@@ -104,10 +106,9 @@ def build(name: str, args: argparse.Namespace, size: int) -> torch.nn.Module:
     """A block with seeded weights, the same for each contender."""
     shift = args.window // 2
     torch.manual_seed(1)
-    attention = dict(num_heads=args.heads, window_size=(args.window,) * 2, pretrained_window=(args.window,) * 2,
-                     attn_backend=name if name in OURS else 'reference')
-    ours = SwinBlock(args.dim, shifted=True, norm_first=False, mlp_ratio=4., drop_rate=0., drop_path_rate=0.,
-                     extra_norm=False, attention=attention)
+    window = (args.window,) * 2
+    ours = SwinBlock(args.dim, args.heads, window_size=window, pretrained_window=window, shifted=True,
+                     config=BlockConfig(attn_backend=name if name in OURS else 'auto'))
     with torch.no_grad():
         for p in ours.parameters():
             p.copy_(torch.randn(p.shape) * .1)
@@ -214,27 +215,24 @@ def child(args: argparse.Namespace, name: str, mode: str) -> dict:
 
 def operator_peak(args: argparse.Namespace, mode: str) -> int:
     """Peak of attention above what goes in and comes out."""
-    from mmswinv2.core.cell_attention import attend, attend_backward
     n = args.map
     qkv = torch.randn(args.batch, n, n, 3 * args.dim)
     table = torch.randn(args.heads, 2 * args.window - 1, 2 * args.window - 1)
     scale = torch.full((args.heads, 1, 1), 2.3)
-    rest = (table, scale, torch.empty(0, dtype=torch.int64), [args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20,
-            True)
+    weights, options = (table, scale, None), ([args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20)
     small = qkv[:, :2 * args.window, :2 * args.window].contiguous()
-    out = attend(small, *rest)
-    attend_backward(out, out, small, *rest)  # libraries, thread pools
-    out, result = torch.ones(args.batch, n, n, args.dim), torch.ones(qkv.shape if mode == 'training' else (
-        args.batch, n, n, args.dim))
+    results = forward(small, *weights, *options)
+    backward(results[0], small, *weights, *results, *options)  # libraries, thread pools
+    out, lse = torch.ones(args.batch, n, n, args.dim), torch.ones(args.batch, n, n, args.heads)
+    result = torch.ones(qkv.shape if mode == 'training' else (args.batch, n, n, args.dim))
     del result  # what comes out has its place now
     before = measure.resident('VmRSS')
     measure.forget_peak()
     if mode == 'forward':
-        kept = attend(qkv, *rest)
+        kept = forward(qkv, *weights, *options)
     else:
-        kept = attend_backward(out, out, qkv, *rest)
-    size = sum(t.nbytes for t in (kept if isinstance(kept, tuple) else [kept]))
-    return max(0, measure.resident('VmHWM') - before - size)
+        kept = backward(out, qkv, *weights, out, lse, *options)
+    return max(0, measure.resident('VmHWM') - before - sum(t.nbytes for t in kept))
 
 
 if __name__ == '__main__':
