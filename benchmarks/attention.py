@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 import measure
-from mmswinv2.core import BlockConfig, SwinBlock
-from mmswinv2.core.attention import cells
+from mmswinv2.core import BACKENDS, BlockConfig, SwinBlock
+from mmswinv2.core.attention.cells import backward, forward
 from released import ReleasedBlock
 
-OURS = ('auto', 'eager', 'cells')
+OURS = ('auto', *BACKENDS)
 
 
 def main() -> None:
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--curve', type=int, nargs='*', default=[96, 192, 288, 384], help='growing maps; none to skip')
-    parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'])
+    parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'],
+                        help='released is always among them')
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
         print(json.dumps(child(args, *args.child)))
         return
 
-    contenders = [name for name in args.contenders if name != 'timm' or available('timm')]
+    contenders = [name for name in dict.fromkeys([*args.contenders, 'released']) if name != 'timm' or available('timm')]
     parts = [f'Block of C = {args.dim}, {args.heads} heads, map {args.map} x {args.map}, batch {args.batch}, window '
              f'{args.window}, shift {args.window // 2}, float32.\n']
     x = torch.randn(args.batch, args.map, args.map, args.dim)
@@ -105,8 +106,9 @@ def build(name: str, args: argparse.Namespace, size: int) -> torch.nn.Module:
     """A block with seeded weights, the same for each contender."""
     shift = args.window // 2
     torch.manual_seed(1)
-    ours = SwinBlock(args.dim, args.heads, window_size=(args.window,) * 2, pretrained_window=(args.window,) * 2,
-                     shifted=True, config=BlockConfig(attn_backend=name if name in OURS else 'eager'))
+    window = (args.window,) * 2
+    ours = SwinBlock(args.dim, args.heads, window_size=window, pretrained_window=window, shifted=True,
+                     config=BlockConfig(attn_backend=name if name in OURS else 'auto'))
     with torch.no_grad():
         for p in ours.parameters():
             p.copy_(torch.randn(p.shape) * .1)
@@ -217,21 +219,20 @@ def operator_peak(args: argparse.Namespace, mode: str) -> int:
     qkv = torch.randn(args.batch, n, n, 3 * args.dim)
     table = torch.randn(args.heads, 2 * args.window - 1, 2 * args.window - 1)
     scale = torch.full((args.heads, 1, 1), 2.3)
-    options = [args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20
+    weights, options = (table, scale, None), ([args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20)
     small = qkv[:, :2 * args.window, :2 * args.window].contiguous()
-    out, lse = cells.forward(small, table, scale, None, *options)
-    cells.backward(out, small, table, scale, None, out, lse, *options)  # libraries, thread pools
+    results = forward(small, *weights, *options)
+    backward(results[0], small, *weights, *results, *options)  # libraries, thread pools
     out, lse = torch.ones(args.batch, n, n, args.dim), torch.ones(args.batch, n, n, args.heads)
-    result = torch.ones(qkv.shape if mode == 'training' else out.shape)
+    result = torch.ones(qkv.shape if mode == 'training' else (args.batch, n, n, args.dim))
     del result  # what comes out has its place now
     before = measure.resident('VmRSS')
     measure.forget_peak()
     if mode == 'forward':
-        kept = cells.forward(qkv, table, scale, None, *options)
+        kept = forward(qkv, *weights, *options)
     else:
-        kept = cells.backward(out, qkv, table, scale, None, out, lse, *options)
-    size = sum(t.nbytes for t in kept)
-    return max(0, measure.resident('VmHWM') - before - size)
+        kept = backward(out, qkv, *weights, out, lse, *options)
+    return max(0, measure.resident('VmHWM') - before - sum(t.nbytes for t in kept))
 
 
 if __name__ == '__main__':

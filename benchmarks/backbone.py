@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""The whole backbone: time and peak memory of a forward pass or a training step, ours beside transformers and timm.
+"""The whole backbone: time and peak memory of a forward pass or a training step, ours beside others.
+
+Others are the released formula (our backbone with the blocks of ``benchmarks/released.py``), transformers and timm.
 
 Each contender runs in a fresh process, one after another in each round; times are medians over rounds, of a step after
 ``--warmup`` others. Peak memory is the most that the process had resident: in all, and above what it had before the
@@ -7,7 +9,8 @@ model was made. Others run at sizes at which they are right: maps that windows d
 
 Examples::
 
-    python benchmarks/backbone.py --arch tiny --size 512 --window 16 --contenders ours transformers timm
+    python benchmarks/backbone.py --arch tiny --size 512 --window 16 --contenders ours released transformers timm
+    python benchmarks/backbone.py --size 768 --window 24 --mode training --plain --contenders ours released
     python benchmarks/backbone.py --arch large --size 1536 --window 32 32 32 16 --mode training --rounds 1
     python benchmarks/backbone.py --arch g --size 1536 --window 32 32 32 16 --mode forward --rounds 1
 """
@@ -20,7 +23,8 @@ import time
 import torch
 
 import measure
-from mmswinv2.core import Arch, SwinTransformerV2, get_arch
+from mmswinv2.core import BACKENDS, SwinTransformerV2, get_arch
+from mmswinv2.core.layers import PATCH_SIZE
 from released import ReleasedBlock
 
 
@@ -39,7 +43,7 @@ def main() -> None:
     parser.add_argument('--warmup', type=int, default=1, help='steps before the one that is timed')
     parser.add_argument('--contenders', nargs='+', default=['ours'],
                         choices=['ours', 'released', 'transformers', 'timm'])
-    parser.add_argument('--backend', default='auto', help='of ours')
+    parser.add_argument('--backend', choices=['auto', *BACKENDS], default='auto', help='of our attention')
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -47,9 +51,9 @@ def main() -> None:
     if args.child:
         print(json.dumps(child(args, *args.child)))
         return
-    options = ['--arch', args.arch, '--size', args.size, '--batch', args.batch, '--threads', args.threads,
-               '--warmup', args.warmup, '--backend', args.backend, *['--plain'] * args.plain,
-               '--window', *args.window, '--pretrained-window', *args.pretrained_window]
+    options = ['--window', *args.window, '--pretrained-window', *args.pretrained_window, *['--plain'] * args.plain]
+    for key in ('arch', 'size', 'batch', 'threads', 'warmup', 'backend'):
+        options += [f'--{key}', getattr(args, key)]
     rows = []
     for mode in args.mode:
         results = {name: [] for name in args.contenders}
@@ -65,7 +69,8 @@ def main() -> None:
                          'yes' if all(x['finite'] for x in r) else 'NO'])
     checkpointing = 'without' if args.plain else 'with'
     parts = [f'SwinV2 {args.arch}, {args.batch} x 3 x {args.size} x {args.size}, window {args.window}, pre-trained '
-             f'{args.pretrained_window}, float32, random weights; training {checkpointing} activation checkpointing.\n',
+             f'{args.pretrained_window}, float32, random weights, attn_backend {args.backend}; training '
+             f'{checkpointing} activation checkpointing.\n',
              measure.table(['mode', '', 'parameters', 'seconds', 'times as long', 'peak GiB, whole process',
                             'peak GiB above idle', 'finite'], rows)]
     measure.report(f'Backbone {args.arch} at {args.size} px', parts, args.out)
@@ -104,32 +109,19 @@ def outputs(model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         outs, 'last_hidden_state') else outs]
 
 
-def released(arch: Arch, side: int, windows: list[int]) -> SwinTransformerV2:
-    """Our backbone with blocks of the released formula, which normalises coordinates by its window."""
-    model = SwinTransformerV2(arch, window_size=windows, drop_path_rate=0.)
-    for stage, dim, heads, size in zip(model.layers, arch.dims, arch.num_heads, windows):
-        window = min(size, side)
-        for j in range(len(stage.blocks)):
-            shift = window // 2 if j % 2 and side > window else 0
-            stage.blocks[j] = ReleasedBlock(dim, heads, window, shift, (side, side))
-        side //= 2
-    return model
-
-
 def build(args: argparse.Namespace, name: str, mode: str) -> torch.nn.Module:
     """A model with random weights, made without a second copy of them."""
     arch = get_arch(args.arch)
     window = args.window[0] if len(args.window) == 1 else args.window
     pretrained = args.pretrained_window[0] if len(args.pretrained_window) == 1 else args.pretrained_window
-    if name == 'ours':
+    if name in ('ours', 'released'):
         with torch.device('meta'):
             model = SwinTransformerV2(args.arch, window_size=window, pretrained_window_sizes=pretrained,
                                       drop_path_rate=0., with_cp=mode == 'training' and not args.plain,
                                       attn_backend=args.backend)
         model.to_empty(device='cpu')
-    elif name == 'released':
-        assert args.plain or mode == 'forward', 'released has no activation checkpointing: --plain'
-        model = released(arch, args.size // 4, [args.window[0]] * 4 if len(args.window) == 1 else args.window)
+        if name == 'released':
+            with_released_blocks(model, args.size)
     else:
         sizes = dict(embed_dim=arch.embed_dims, depths=list(arch.depths), num_heads=list(arch.num_heads),
                      window_size=args.window[0])
@@ -153,6 +145,25 @@ def build(args: argparse.Namespace, name: str, mode: str) -> torch.nn.Module:
             else:
                 p.fill_(2.3 if key.endswith('logit_scale') else float('norm' in key and key.endswith('weight')))
     return model.train(mode == 'training')
+
+
+def with_released_blocks(model: SwinTransformerV2, size: int) -> None:
+    """Puts the released formula in the place of our blocks.
+
+    Raises:
+        ValueError: if windows do not divide the map of a stage, or the architecture has norms that it does not.
+    """
+    if model.arch.extra_norm_every_n_blocks:
+        raise ValueError('the arch of released must have no extra norms, got '
+                         f'{model.arch.extra_norm_every_n_blocks} (extra_norm_every_n_blocks)')
+    for i, stage in enumerate(model.layers):
+        side = -(-size // (PATCH_SIZE * 2**i))
+        window = min(model.window_sizes[i][0], side)
+        if side % window:
+            raise ValueError(f'the window of released must divide the map of stage {i}, {side} tokens, got {window}')
+        for j in range(len(stage.blocks)):
+            shift = window // 2 if j % 2 and side > window else 0
+            stage.blocks[j] = ReleasedBlock(model.arch.dims[i], model.arch.num_heads[i], window, shift, (side, side))
 
 
 if __name__ == '__main__':

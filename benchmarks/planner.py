@@ -13,8 +13,9 @@ import torch
 
 import measure
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
+from mmswinv2.core.memory import Model, Setting, plan_step
 from mmswinv2.core.sharding import Sharding
+from mmswinv2.core.sizes import stage_sizes
 
 BUDGET = 64  # MiB
 # arch, pixels, backend, checkpointing

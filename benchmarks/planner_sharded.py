@@ -23,8 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 import measure
 from mmswinv2.core import SwinTransformerV2, get_arch
-from mmswinv2.core.memory import Model, Plan, Setting, plan_step, stage_sizes
+from mmswinv2.core.memory import Model, Plan, Setting, plan_step
 from mmswinv2.core.sharding import Sharding
+from mmswinv2.core.sizes import stage_sizes
 
 BUDGET = 64  # MiB
 SIZES = dict(tiny=512, small=384, base=384)  # pixels

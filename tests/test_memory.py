@@ -10,8 +10,9 @@ from helpers.backbones import SMALL
 from mmswinv2.core import SwinTransformerV2, layers
 from mmswinv2.core.attention import Problem, choose
 from mmswinv2.core.live_bytes import LiveBytes
-from mmswinv2.core.memory import Model, Setting, plan_step, stage_sizes
+from mmswinv2.core.memory import Model, Setting, plan_step
 from mmswinv2.core.sharding import Sharding
+from mmswinv2.core.sizes import stage_sizes
 from mmswinv2.models import SwinTransformerV2 as MMEngineBackbone
 
 pytestmark = pytest.mark.mmengine

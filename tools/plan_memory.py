@@ -18,8 +18,9 @@ from mmengine.registry import MODELS, DefaultScope
 
 import mmswinv2.models
 from mmswinv2.core.attention.config import default_budget
-from mmswinv2.core.memory import MIB, Model, Plan, Setting, plan_step, stage_sizes
+from mmswinv2.core.memory import MIB, Model, Plan, Setting, plan_step
 from mmswinv2.core.sharding import STRATEGIES, Sharding
+from mmswinv2.core.sizes import stage_sizes
 from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 
 CARDS = (24, 40, 80, 141)  # GiB

@@ -12,26 +12,20 @@ counted.
 Weights, gradients and states of the optimizer are those of :mod:`mmswinv2.core.sharding`; what neck and heads keep is
 given. A step is a sequence of moments; the plan is that of the worst one.
 
-Legend: B images, T tokens of a stage in all images, C channels, nH heads, N tokens of a cell.
+Legend: B images, T tokens of a stage in all images, C channels, nH heads.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 
 from .attention.backends import is_small
-from .grid import Axis, Grid, groups
 from .layers import KEPT_CHUNKS, PATCH_SIZE, mlp_rows
-from .position_bias import CPB_HIDDEN
 from .sharding import Sharding
-
-if TYPE_CHECKING:
-    from .swin_transformer_v2 import SwinBlock, SwinTransformerV2
+from .sizes import BlockSizes, StageSizes
 
 MIB = 2**20
 
@@ -61,45 +55,6 @@ class Setting:
     frozen_stages: int = -1
     outputs: tuple[int, ...] = ()
     device: str = 'cuda'
-
-
-@dataclass(frozen=True)
-class BlockSizes:
-    """One block.
-
-    Args:
-        tokens: T.
-        attended: Tokens that attend: T, more where tokens that pad a map take part.
-        dim: C.
-        heads: nH.
-        hidden: Channels of the MLP between its layers.
-        maps: Bytes of all attention maps by the size of cells, in the order in which ``eager`` takes them.
-        pairs: Bytes of the position bias of a whole window, one per pair of tokens and head.
-        bias: Bytes that the position bias keeps.
-        parameters: Of the block.
-        matrices: Elements of its large weights.
-        matrix: Elements of the largest.
-    """
-
-    tokens: int
-    attended: int
-    dim: int
-    heads: int
-    hidden: int
-    maps: tuple[int, ...]
-    pairs: int
-    bias: int
-    parameters: int
-    matrices: int
-    matrix: int
-
-
-@dataclass(frozen=True)
-class StageSizes:
-    """A stage: its blocks, and the parameters of the merging that leads to the next, 0 for the last."""
-
-    blocks: tuple[BlockSizes, ...]
-    merge_parameters: int
 
 
 @dataclass(frozen=True)
@@ -179,42 +134,6 @@ class Plan:
     workspace: int
     peak: int
     moment: str
-
-
-def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> list[StageSizes]:
-    """The sizes of each stage.
-
-    Args:
-        net: The backbone, on any device: on the meta device it takes no memory.
-        image: Pixels along each axis.
-        batch: B.
-    """
-    lengths = [-(-n // PATCH_SIZE) for n in image]
-    stages = []
-    for stage in net.layers:
-        merge = 0 if stage.downsample is None else sum(p.numel() for p in stage.downsample.parameters())
-        stages.append(StageSizes(tuple(_block_sizes(block, lengths, batch) for block in stage.blocks), merge))
-        lengths = [-(-n // 2) for n in lengths]
-    return stages
-
-
-def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockSizes:
-    attn = block.attn
-    grid: Grid = attn.grid(lengths, shifted=block.shifted)
-    if not attn.config.mask_padding:
-        grid = tuple(Axis(axis.padded, axis.window, axis.shift) for axis in grid)
-    heads, window = attn.logit_scale.numel(), prod(axis.window for axis in grid)
-    maps: dict[tuple[int, ...], int] = {}  # bytes, by the size of cells
-    for group in groups(grid):
-        size = tuple(run.size for run in group)
-        maps[size] = maps.get(size, 0) + 4 * batch * heads * prod(run.tokens * run.size for run in group)
-    bias = 4 * prod(2 * axis.window - 1 for axis in grid) * 4 * heads  # before and after the sigmoid, scaled, cropped
-    if attn.config.position_bias != 'parameterized':
-        bias += bias // (4 * heads) * CPB_HIDDEN
-    weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
-    return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
-                 block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2,
-                 bias, sum(p.numel() for p in block.parameters()), sum(weights), max(weights))
 
 
 @dataclass(frozen=True)
@@ -376,7 +295,7 @@ def plan_step(sizes: Sequence[StageSizes], setting: Setting, model: Model, shard
     """Follows a training step, forward, backward and the optimizer's, and finds its peak.
 
     Args:
-        sizes: Of each stage (:func:`stage_sizes`).
+        sizes: Of each stage (:func:`mmswinv2.core.sizes.stage_sizes`).
         setting: How the backbone is computed.
         model: What there is beside blocks.
         sharding: What each GPU holds.
