@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmswinv2.core.grid import Axis, cells, cut, divide, groups, join, split, take, uncut
+from mmswinv2.core.grid import Axis, cells, copy_cells, divide, groups, join, split, take, uncut
 
 pytestmark = pytest.mark.core
 
@@ -66,8 +66,10 @@ def test_join_undoes_split_and_uncut_undoes_cells(grid):
     for part, group in zip(parts, groups(grid)):
         taken = take(x, group)
         assert taken._base is x and torch.equal(taken, cells(part, group))
-        assert torch.equal(cut(part, group).flatten(), taken.flatten())
-        assert torch.equal(uncut(cut(part, group), 2, group), part.flatten(-2))
+        copy = copy_cells(taken)
+        assert torch.equal(copy.flatten(), taken.flatten()) and copy.data_ptr() != x.data_ptr()
+        assert copy_cells(taken, torch.float64).dtype == torch.float64
+        assert torch.equal(uncut(copy, 2, group), part.flatten(-2))
 
 
 @given(grids(9))

@@ -124,17 +124,24 @@ def cells(x: Tensor, group: Group) -> Tensor:
     return x.permute(2 * axes + 1, 0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 2)
 
 
-def cut(x: Tensor, group: Group) -> Tensor:
-    """The same, copied, one row per token: shape (nH, cells of all images, N, d).
+def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Copies cells, one after another: a view would keep the whole map for a backward pass.
 
-    Always copied: a view would keep the whole map for the backward pass.
+    Args:
+        x: Shape (nH, B, *counts, *sizes, d).
+        dtype: Of the copy; None for that of ``x``.
+
+    Returns:
+        Shape (nH, cells of all images, N, d), contiguous.
     """
-    number, tokens = x.shape[0] * prod([run.count for run in group]), prod([run.size for run in group])
-    return cells(x, group).clone(memory_format=torch.contiguous_format).view(x.shape[-2], number, tokens, x.shape[-1])
+    axes = (x.ndim - 3) // 2
+    number, tokens = prod(x.shape[1:2 + axes]), prod(x.shape[2 + axes:-1])
+    x = x.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
+    return x.view(x.shape[0], number, tokens, x.shape[-1])
 
 
 def uncut(x: Tensor, batch: int, group: Group) -> Tensor:
-    """The inverse of :func:`cut`.
+    """Puts the cells of a group back: the inverse of :func:`cells` and :func:`copy_cells`.
 
     Args:
         x: Shape (nH, cells of all images, N, d).

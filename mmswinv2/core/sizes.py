@@ -88,5 +88,5 @@ def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockS
         bias += bias // (4 * heads) * CPB_HIDDEN
     weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
     return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
-                 block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2,
-                 bias, sum(p.numel() for p in block.parameters()), sum(weights), max(weights))
+                      block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2, bias,
+                      sum(p.numel() for p in block.parameters()), sum(weights), max(weights))

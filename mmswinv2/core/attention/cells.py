@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..grid import Axis, Grid, Group, divide, groups, take
+from ..grid import Axis, Grid, Group, copy_cells, divide, groups, take
 from ..position_bias import crop, expand, fold
 from ..precision import without_autocast
 from .normalize import MAX_LOGIT_SCALE, scale_of, unit_rows
@@ -37,17 +37,10 @@ class Chunk(NamedTuple):
         """The chunk's part of a map (B, *map, nH, d), as a view of shape (heads, b, *counts, *sizes, d)."""
         return take(x[self.images][..., self.heads, :], self.group)
 
-    def rows(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same, copied: (heads, n, N, d), contiguous, in another dtype."""
-        x = self.of(x)
-        n = prod(run.size for run in self.group)
-        copy = torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x)
-        return copy.view(x.shape[0], copy[0].numel() // (n * x.shape[-1]), n, x.shape[-1])
-
-    def put(self, x: Tensor, rows: Tensor) -> None:
+    def put(self, x: Tensor, cells: Tensor) -> None:
         """Writes (heads, n, N, d) to the chunk's part of a map."""
         target = self.of(x)
-        target.copy_(rows.reshape(target.shape))
+        target.copy_(cells.reshape(target.shape))
 
 
 class Step(NamedTuple):
@@ -120,14 +113,13 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
     out, lse = empty_results(qkv, logit_scale)
     out_map, lse_map = out.unflatten(-1, (num_heads, -1)), lse[..., None]
     generator = _generator(seed, qkv.device)
-    fused = None if generator is not None or dtype == torch.float64 and not _on_cpu(qkv) else FUSED.get(
-        qkv.device.type)
+    fused = FUSED.get((qkv.device.type, dtype)) if generator is None else None
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
         for step in plan(qkv, num_heads, _grid(qkv, window, shift), budget, cached=_on_cpu(qkv) and fused is None):
             bias = _bias(table, step, dtype)
             for chunk in step.chunks:
-                q, k, v = (chunk.rows(x, dtype) for x in maps)
+                q, k, v = (copy_cells(chunk.of(x), dtype) for x in maps)
                 q, k = unit_rows(q, scale[step.heads])[0], unit_rows(k)[0]  # each (heads, n, N, d)
                 if fused is not None:
                     result, sums = fused(q, k, v, bias)
@@ -152,8 +144,9 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
              budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``.
 
-    Probabilities are those of a softmax of the logits, which torch computes faster than ``exp(logits - lse)``, and
-    their part along themselves is taken from them and not from the rounded result.
+    ``out`` and ``lse`` are what every kernel is given; this one needs neither. Probabilities are those of a softmax of
+    the logits, which torch computes faster than ``exp(logits - lse)``, and their part along themselves is taken from
+    them and not from the rounded result.
     """
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
@@ -169,7 +162,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
             grad_bias = torch.zeros_like(bias)
             s = scale[step.heads]
             for chunk in step.chunks:
-                q, k, v, grad = (chunk.rows(x, dtype) for x in (*maps, grad_out))  # each (heads, n, N, d)
+                q, k, v, grad = (copy_cells(chunk.of(x), dtype) for x in (*maps, grad_out))  # each (heads, n, N, d)
                 (q, inverse_q), (k, inverse_k) = unit_rows(q, s), unit_rows(k)
                 grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
                 for hs, at in step.blocks:
@@ -267,8 +260,8 @@ def _has(name: str, argument: str) -> bool:
     return operator is not None and any(a.name == argument for a in operator.default._schema.arguments)
 
 
-FUSED = {}  # by device
+FUSED = {}  # by device and dtype
 if _has('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
-    FUSED['cpu'] = _fused_cpu
+    FUSED |= {('cpu', dtype): _fused_cpu for dtype in (torch.float32, torch.float64)}
 if _has('_scaled_dot_product_efficient_attention', 'attn_bias'):
-    FUSED['cuda'] = _fused_cuda
+    FUSED['cuda', torch.float32] = _fused_cuda

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..grid import cut, groups, join, split, uncut
+from ..grid import cells, copy_cells, groups, join, split, uncut
 from ..position_bias import crop, expand
 from ..precision import without_autocast
 from .normalize import cosine_normalize, scale_of
@@ -40,7 +40,7 @@ def eager_attention(problem: Problem) -> Tensor:
         # not written into an empty map, which torch.func.linearize would take for a constant
         outs = [qkv] * len(which)
         for size, members in alike.items():
-            rows = [cut(parts[i], which[i]).unflatten(0, (3, num_heads)) for i in members]
+            rows = [copy_cells(cells(parts[i], which[i])).unflatten(0, (3, num_heads)) for i in members]
             out = _attend(rows[0] if len(rows) == 1 else torch.cat(rows, 2), expand(crop(table, size)), scale,
                           problem.dropout)
             for i, part in zip(members, out.split([x.shape[2] for x in rows], 1)):

@@ -46,12 +46,11 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     if table.shape != expected:
         raise ValueError(f'table must have the shape {expected} for window={tuple(window)} and {num_heads} heads, '
                          f'got {tuple(table.shape)}')
-    lengths = lengths_of(qkv)
+    lengths = [axis.length for axis in grid]
     if padding is not None:
         qkv, grid = _pad(qkv, grid, padding)
-    problem = Problem(qkv, table, logit_scale, grid, check_rate('dropout', dropout),
-                      default_budget(qkv.device) if budget is None else check_int('budget', budget, minimum=1,
-                                                                                  unit=' bytes'))
+    budget = default_budget(qkv.device) if budget is None else check_int('budget', budget, minimum=1, unit=' bytes')
+    problem = Problem(qkv, table, logit_scale, grid, check_rate('dropout', dropout), budget)
     out = choose(problem, backend).run(problem)
     for i, length in enumerate(lengths, 1):
         if out.shape[i] > length:

@@ -32,7 +32,7 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if _can_be_read(length) and SAFE[0] <= length.min() and length.max() <= SAFE[1]:
+    if _squares_are_safe(length):
         return x * (length.reciprocal() if scale is None else scale / length)
     # rows are scaled to a largest entry of 1 first, so that no square under- or overflows
     largest = x.detach().abs().amax(-1, keepdim=True)
@@ -42,9 +42,11 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     return x * (inverse if scale is None else scale * inverse)
 
 
-def _can_be_read(x: Tensor) -> bool:
-    """Whether Python may look at values: on a CPU, where it waits for nothing."""
-    return type(x) is Tensor and x.device.type == 'cpu' and x.numel() > 0 and not is_transformed()
+def _squares_are_safe(length: Tensor) -> bool:
+    """Whether lengths are known to be in range: Python looks at values on a CPU only, where it waits for nothing."""
+    if type(length) is not Tensor or length.device.type != 'cpu' or not length.numel() or is_transformed():
+        return False
+    return bool(SAFE[0] <= length.min() and length.max() <= SAFE[1])
 
 
 def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         (``x``, the inverse of the length that each row had, 0 for a row of zeros, shape (..., 1)).
     """
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if not (_can_be_read(length) and SAFE[0] <= length.min() and length.max() <= SAFE[1]):
+    if not _squares_are_safe(length):
         largest = x.abs().amax(-1, keepdim=True)
         largest = largest.masked_fill(largest == 0, 1)
         length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
