@@ -4,6 +4,7 @@ import torch
 
 import reference
 from helpers.backbones import PARAMETERS, SMALL, randomize
+from helpers.versions import half_under_autocast, needs_torch_2_4
 from mmswinv2.core import ARCHS, SwinTransformerV2
 
 pytestmark = pytest.mark.core
@@ -225,7 +226,7 @@ def test_starts_as_the_identity_on_the_residual_stream(rng):
 
 
 @pytest.mark.parametrize('mask_padding', [True, False])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, half_under_autocast])
 def test_autocast_is_finite_with_padded_windows(dtype, mask_padding, rng):
     """Padded keys are exactly zero: dividing them by an eps of 1e-12 makes gradients NaN in half precision."""
     net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), mask_padding=mask_padding), std=.1)
@@ -241,7 +242,8 @@ def test_autocast_is_finite_with_padded_windows(dtype, mask_padding, rng):
     assert [n for n, p in net.named_parameters() if not p.grad.isfinite().all()] == []
 
 
-@pytest.mark.parametrize('dtype, tolerance', [(torch.bfloat16, .05), (torch.float16, .01)])
+@pytest.mark.parametrize('dtype, tolerance', [
+    (torch.bfloat16, .05), pytest.param(torch.float16, .01, marks=half_under_autocast.marks)])
 def test_autocast_is_close_to_float32(dtype, tolerance, rng):
     net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1)).eval(), std=.1)
     x = torch.randn(1, 3, 44, 36, generator=rng)
@@ -251,7 +253,8 @@ def test_autocast_is_close_to_float32(dtype, tolerance, rng):
         assert (half - full).norm() < tolerance * full.norm()
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(
+    torch.float16, marks=needs_torch_2_4('no float16 convolution on a CPU'))])
 def test_half_precision_weights(dtype, rng):
     net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1)), std=.1).to(dtype)
     outs = net(torch.randn(1, 3, 44, 36, generator=rng).to(dtype))

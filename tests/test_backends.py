@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import reference
 from helpers.attention import TOLERANCES, by_backend, by_reference, check, problem
 from helpers.backbones import SMALL, randomize
-from helpers.versions import needs_torch
+from helpers.versions import half_under_autocast, needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.attention import (
     BACKENDS,
@@ -181,6 +181,7 @@ def test_what_does_not_fit_is_refused(change, message):
         window_attention(**{**tensors, **options, **change})
 
 
+@needs_torch_2_4('no torch.library.opcheck')
 @pytest.mark.parametrize('kernel', sorted(operator.KERNELS))
 def test_operators_pass_torchs_own_checks(kernel):
     tensors, options = problem((5, 7), (4, 3), batch=1)
@@ -188,6 +189,7 @@ def test_operators_pass_torchs_own_checks(kernel):
     torch.library.opcheck(operator.window_attention_operator, args)
 
 
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
 @pytest.mark.parametrize('dropout', [0., .3])
 @pytest.mark.parametrize('kernel', sorted(operator.KERNELS))
 def test_cuda_tensors_are_accepted(kernel, dropout):
@@ -244,9 +246,22 @@ def test_auto_chooses_by_device_and_the_size_of_attention_maps():
     assert small.map_bytes < backends.EAGER_BYTES < large.map_bytes
     assert choose(small).name == 'eager' and choose(large).name == 'cells'
     assert choose(dataclasses.replace(small, budget=2**20)).name == 'cells'
+
+
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
+def test_auto_takes_cells_on_cuda():
+    small = asked((64, 64), (8, 8), batch=1)
     with FakeTensorMode():
         on_cuda = [torch.empty(t.shape, device='cuda') for t in (small.qkv, small.table, small.logit_scale)]
         assert choose(Problem(*on_cuda, small.grid)).name == 'cells'
+
+
+@pytest.mark.parametrize('lengths, window', SIZES)
+def test_no_problem_of_a_cpu_is_refused(lengths, window):
+    """So that no test above is skipped for the reason of a predicate that is wrong."""
+    for dtype in TOLERANCES['cells']:
+        wanted = asked(lengths, window, dtype=dtype)
+        assert [BACKENDS[name].refuses(wanted) for name in ('eager', 'cells')] == [None, None]
 
 
 def test_a_backend_is_refused_with_its_reason(monkeypatch):
@@ -354,8 +369,7 @@ def test_no_images(backend, training, options):
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, pytest.param(
-    torch.float16, marks=needs_torch((2, 4), 'no float16 under autocast on a CPU'))])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, half_under_autocast])
 @pytest.mark.parametrize('backend', FAST)
 def test_autocast(backend, dtype, rng):
     x = torch.randn(1, 3, 44, 36, generator=rng)
@@ -370,7 +384,7 @@ def test_autocast(backend, dtype, rng):
         assert a.isfinite().all() and (a - b).norm() <= .05 * b.norm() + 1e-5
 
 
-@needs_torch((2, 4), 'its compiler knows no dataclasses')
+@needs_torch_2_4('its compiler knows no dataclasses')
 @pytest.mark.parametrize('training', [True, False])
 def test_torch_compile_without_graph_breaks(training, rng):
     model = net('auto').train(training)
@@ -398,7 +412,7 @@ def test_balanced_windows(rng):
 
 
 @pytest.mark.parametrize('write', [
-    pytest.param('fused', marks=needs_torch((2, 4), 'no fused optimizer on a CPU')), 'data', 'in place',
+    pytest.param('fused', marks=needs_torch_2_4('no fused optimizer on a CPU')), 'data', 'in place',
     'functional_call'])
 def test_outputs_follow_the_weights_however_they_are_written(write, rng):
     """In evaluation, with and without the mode being set again: nothing that was computed before is kept."""

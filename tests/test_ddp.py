@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.backbones import SMALL, randomize
+from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
 
 pytestmark = pytest.mark.core
@@ -56,6 +57,7 @@ def in_two_processes(function, *args):
             process.join()
 
 
+@needs_torch_2_4('ProcessContext.join knows no grace period')
 def test_two_processes_equal_one(tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))

@@ -77,7 +77,7 @@ def test_patch_merging_order_and_padding(rng):
 def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
     mlp = Mlp(8, 32).to(torch.float64 if dtype == torch.float64 else torch.float32)
     x = torch.randn(2, 5, 7, 8, dtype=mlp.fc1.weight.dtype)
-    with torch.autocast('cpu', dtype, enabled=dtype == torch.bfloat16):
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
         whole = mlp(x)
         rows = []
         mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))

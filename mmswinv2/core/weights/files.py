@@ -80,7 +80,8 @@ def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool):
             warnings.simplefilter('ignore')  # what torch warns of is an error below
             return load(str(path))
     except Exception as e:  # a damaged pickle can raise anything
-        what = re.search(r'GLOBAL ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)
+        # torch 2.1 names a class without the word
+        what = re.search(r'(?:GLOBAL|Unsupported class) ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)
         if isinstance(e, pickle.UnpicklingError) and what and (zipped or _may_exist(what[1])):
             raise ValueError(f'checkpoint must hold weights and plain values only (weights_only=True), got {path} with '
                              f'{what[1]}; code in a file is not run: save its weights alone') from e

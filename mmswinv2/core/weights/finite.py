@@ -41,4 +41,6 @@ def _is_finite(value: Tensor) -> bool:
     stored = value.untyped_storage()
     if value.numel() * value.element_size() > stored.nbytes():  # repeated elements may not fit in memory
         value = torch.empty(0, dtype=value.dtype, device=value.device).set_(stored)
+    if value.dtype == torch.float16 and value.device.type == 'cpu':  # which torch 2.1 cannot compare
+        value = value.float()
     return bool(torch.stack(value.aminmax()).isfinite().all())  # NaN is the least and the largest
