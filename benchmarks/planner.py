@@ -52,7 +52,7 @@ def predict(arch: str, size: int, backend: str, cp: bool, parameters: int) -> in
     """What the planner says, in bytes."""
     with torch.device('meta'):
         sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
-    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET, outputs=(0, 1, 2, 3), device='cpu'),
+    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET * measure.MIB, outputs=(0, 1, 2, 3), device='cpu'),
                      Model(parameters, parameters, image_bytes=12 * size * size),
                      Sharding(state_bytes=0, foreach=False))
     return plan.peak

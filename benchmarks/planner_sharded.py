@@ -91,7 +91,7 @@ def predict(arch: str, size: int, strategy: str, parameters: int) -> Plan:
     """What the planner says."""
     with torch.device('meta'):
         sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
-    return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET, outputs=(0, 1, 2, 3), device='cpu'),
+    return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET * measure.MIB, outputs=(0, 1, 2, 3), device='cpu'),
                      Model(parameters, parameters, image_bytes=12 * size * size), Sharding(strategy, PROCESSES))
 
 

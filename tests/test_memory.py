@@ -30,7 +30,7 @@ def meta(arch, window, **options):
 
 def predicted(net, size, batch):
     sizes = stage_sizes(net, size, batch)
-    setting = Setting(net.config.with_cp, net.config.attn_backend, net.config.attn_budget_mib,
+    setting = Setting(net.config.with_cp, net.config.attn_backend, net.config.budget,
                       frozen_stages=net.frozen_stages, outputs=net.out_indices, device='cpu')
     outputs = [4 * s.blocks[0].tokens * s.blocks[0].dim for s in sizes]
     numbers = [sum(p.numel() for p in net.parameters() if p.requires_grad or not only) for only in (False, True)]
@@ -99,8 +99,9 @@ def test_the_chosen_backend_and_its_maps():
         seen.append((problem.map_bytes, choose(problem).name))
     (plain, first), (shifted, second) = seen
     assert shifted < 2**20 < plain and (first, second) == ('cells', 'eager')
-    per_block = [plan_step(stage_sizes(net, (128, 160), 2), Setting((False,), backend, 1, device='cpu'), Model(0, 0),
-                           ALONE).activations[0] for backend in ('cells', 'auto', 'eager')]
+    sizes = stage_sizes(net, (128, 160), 2)
+    per_block = [plan_step(sizes, Setting((False,), backend, 2**20, device='cpu'), Model(0, 0), ALONE).activations[0]
+                 for backend in ('cells', 'auto', 'eager')]
     assert per_block[0] < per_block[1] < per_block[2]
     assert per_block[1] - per_block[0] < per_block[2] - per_block[1]  # one of two, the smaller
 
@@ -163,7 +164,7 @@ def test_the_peak_is_at_the_step_where_weights_are_most(sharding, moment):
     """By hand: 10^9 parameters beside a backbone of next to none."""
     sizes = stage_sizes(meta(ONE, 4), (32, 32), 1)
     n = 10**9
-    plan = plan_step(sizes, Setting((False,), budget_mib=1), Model(2000, 2000, n, n, units=(n,)), sharding)
+    plan = plan_step(sizes, Setting((False,), budget=2**20), Model(2000, 2000, n, n, units=(n,)), sharding)
     if sharding.foreach and sharding.strategy != 'fsdp':
         assert plan.moment == 'step'
     at_step = (plan.weights + plan.optimizer + sharding.buckets(n + 2000) + sharding.gradients(n + 2000)
@@ -173,7 +174,7 @@ def test_the_peak_is_at_the_step_where_weights_are_most(sharding, moment):
 
 def test_heads_are_a_moment_of_their_own():
     sizes = stage_sizes(meta(ONE, 4), (32, 32), 1)
-    setting = Setting((False,), budget_mib=1, outputs=(0,))
+    setting = Setting((False,), budget=2**20, outputs=(0,))
     without = plan_step(sizes, setting, Model(2000, 2000), ALONE)
     plan = plan_step(sizes, setting, Model(2000, 2000, heads_kept=10**9, heads_peak=3 * 10**9), ALONE)
     assert plan.moment == 'heads' and plan.heads == 10**9 and plan.workspace == 2 * 10**9
@@ -182,7 +183,7 @@ def test_heads_are_a_moment_of_their_own():
 
 def test_autocast_keeps_copies_only_where_it_is_told():
     sizes = stage_sizes(meta('g', [32, 32, 32, 16]), (256, 256), 1)
-    setting = Setting((True,) * 4, autocast=True, outputs=(0, 1, 2, 3))
+    setting = Setting((True,) * 4, budget=64 * 2**20, autocast=True, outputs=(0, 1, 2, 3))
     model = Model(3 * 10**9, 3 * 10**9)
     peaks = [plan_step(sizes, replace(setting, cast_cache=cache), model, Sharding('zero1', 64))
              for cache in (False, True)]

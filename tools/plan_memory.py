@@ -17,15 +17,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmswinv2.models
-from mmswinv2.core.attention.config import default_budget
-from mmswinv2.core.memory import MIB, Model, Plan, Setting, plan_step
+from mmswinv2.core.attention.config import MIB
+from mmswinv2.core.memory import Model, Plan, Setting, plan_step
 from mmswinv2.core.sharding import STRATEGIES, Sharding
 from mmswinv2.core.sizes import stage_sizes
 from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 
 CARDS = (24, 40, 80, 141)  # GiB
 DEFAULT_SIZE = 1536  # px, where the config has no fixed size
-GPU_BUDGET_MIB = default_budget(torch.device('cuda')) // MIB
 GPUS = 8  # of a config with a strategy
 NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DeepSpeedStrategy='deepspeed', DDPStrategy='none',
              SingleDeviceStrategy='none')
@@ -161,14 +160,14 @@ def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     """How the config computes the backbone."""
     everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
-    return Setting(net.config.with_cp, net.config.attn_backend, net.config.attn_budget_mib or GPU_BUDGET_MIB, autocast,
+    return Setting(net.config.with_cp, net.config.attn_backend, net.config.budget, autocast,
                    everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
 
 
 def settings(config: Setting) -> list[tuple[str, Setting]]:
     """That of the config, and others beside it."""
     n = len(config.with_cp)
-    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget_mib=GPU_BUDGET_MIB))
+    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget=None))
             for name, cp, backend in (('plain, whole maps', False, 'eager'), ('plain', False, 'auto'),
                                       ('checkpointed, whole maps', True, 'eager'), ('checkpointed', True, 'auto'))]
     return [*rows, ('as in the config', config)]

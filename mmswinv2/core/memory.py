@@ -23,11 +23,10 @@ from functools import cached_property
 import torch
 
 from .attention.backends import is_small
+from .attention.config import default_budget
 from .layers import KEPT_CHUNKS, PATCH_SIZE, mlp_rows
 from .sharding import Sharding
 from .sizes import BlockSizes, StageSizes
-
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Setting:
         with_cp: Activation checkpointing, per stage.
         backend: That of attention; ``'eager'`` keeps whole attention maps, ``'cells'`` needs its budget, ``'auto'``
             chooses per block.
-        budget_mib: That of ``attn_budget_mib``.
+        budget: Bytes, that of attention; None for the device's default.
         autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
         cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
             does by default.
@@ -49,7 +48,7 @@ class Setting:
 
     with_cp: tuple[bool, ...]
     backend: str = 'auto'
-    budget_mib: int = 64
+    budget: int | None = None
     autocast: bool = False
     cast_cache: bool = False
     frozen_stages: int = -1
@@ -172,7 +171,7 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
     """
     unit, half = 4 * s.tokens * s.dim, .5 if setting.autocast else 1.
     attended, hidden = s.attended / s.tokens, s.hidden / s.dim * half  # one hidden map
-    budget = setting.budget_mib * MIB
+    budget = default_budget(torch.device(setting.device)) if setting.budget is None else setting.budget
     whole = setting.backend == 'eager' or (
         setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
     maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
