@@ -1,4 +1,4 @@
-"""Two processes with gloo: frozen stages, checkpointing, images of another size in each step."""
+"""Two processes with gloo: frozen stages, blocks or hidden maps computed again, images of another size in each step."""
 import gc
 import socket
 
@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from helpers.backbones import SMALL, randomize
 from helpers.versions import needs_torch_2_4
-from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core import SwinTransformerV2, layers
 
 pytestmark = pytest.mark.core
 
@@ -18,9 +18,20 @@ SIZES = [(40, 36), (64, 52)]
 LIMIT = 120  # seconds
 
 
-def build():
-    return randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), frozen_stages=1, with_cp=True,
+def build(with_cp=True):
+    return randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), frozen_stages=1, with_cp=with_cp,
                                        drop_path_rate=0.).double())
+
+
+def divide(net):
+    """Shards weights and gradients: each block, and the rest."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh('cpu', (2,))
+    for stage in net.layers:
+        for block in stage.blocks:
+            fully_shard(block, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
 
 
 def loss_of(net, step, rank):
@@ -29,16 +40,23 @@ def loss_of(net, step, rank):
     return sum(o.square().mean() for o in net(x))
 
 
-def train(rank, port, folder):
+def train(rank, port, folder, how):
     torch.set_num_threads(1)
+    if how != 'blocks':
+        layers.HIDDEN_BYTES_CPU = 7 * 32 * 8  # 7 tokens of the first stage
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    net = DistributedDataParallel(build()).train()  # built, then wrapped, then train(): as mmengine does
+    net = build(with_cp=how == 'blocks')
+    calls = []
+    net.layers[1].blocks[0].mlp.fc1.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+    net = (divide(net) if how == 'hidden maps, fsdp' else DistributedDataParallel(net)).train()  # as mmengine does
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=.01)
     for step in range(2):
         optimizer.zero_grad()
         loss_of(net, step, rank).backward()
         optimizer.step()
-    torch.save(dict(net.module.state_dict()), f'{folder}/{rank}.pth')
+    state = getattr(net, 'module', net).state_dict()
+    state = {k: v.full_tensor() if hasattr(v, 'full_tensor') else v for k, v in state.items()}
+    torch.save(dict(state=state, calls=calls), f'{folder}/{rank}.pth')
     # the group goes after what holds it: ~ProcessGroupGloo joins a thread that may wait for the interpreter's lock
     del net, optimizer
     gc.collect()
@@ -58,11 +76,13 @@ def in_two_processes(function, *args):
 
 
 @needs_torch_2_4('ProcessContext.join knows no grace period')
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize('how', ['blocks', 'hidden maps', pytest.param('hidden maps, fsdp', marks=pytest.mark.skipif(
+    torch.__version__ < (2, 6), reason=f'torch {torch.__version__}: no fully_shard'))])
+def test_two_processes_equal_one(how, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    in_two_processes(train, port, str(tmp_path))
+    in_two_processes(train, port, str(tmp_path), how)
     net = build().train()
     start = {k: v.clone() for k, v in net.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=.01)
@@ -72,7 +92,9 @@ def test_two_processes_equal_one(tmp_path):
         optimizer.step()
     frozen = ('patch_embed.', 'layers.0.', 'norm0.')
     for rank in range(2):
-        state = torch.load(tmp_path / f'{rank}.pth')
+        state, calls = torch.load(tmp_path / f'{rank}.pth').values()
+        if how != 'blocks':  # 3 tokens at once, forward and backward
+            assert len(calls) > 20 and max(calls) == 3
         for k, v in net.state_dict().items():
             torch.testing.assert_close(state[k], v, rtol=1e-10, atol=1e-12)
             moved = not torch.equal(state[k], start[k])
