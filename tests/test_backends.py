@@ -2,6 +2,7 @@
 import dataclasses
 import itertools
 import math
+import statistics
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import reference
-from helpers.attention import TOLERANCES, by_backend, by_reference, check, problem
+from helpers.attention import TOLERANCES, by_backend, by_reference, check, errors, problem
 from helpers.backbones import SMALL, randomize
 from helpers.versions import half_under_autocast, needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
@@ -74,11 +75,19 @@ def test_equals_the_slow_reference_everywhere(data, backend, batch, num_heads, b
 @pytest.mark.parametrize('scales', [(1., 2., 3.), (6., 6., 6.)])
 @pytest.mark.parametrize('backend', sorted(BACKENDS))
 def test_each_dtype_rounds_once(backend, dtype, scales):
-    """Also at a scale of 100, where a part of the gradient along itself taken from a rounded result is 6e-3 off."""
-    tensors, options = problem((24, 20), (12, 10), dtype=dtype, dim=16, scales=scales)
-    ours = by_backend(backend, tensors, options)
-    assert {t.dtype for t in ours.values()} == {dtype}
-    check(ours, by_reference(tensors, options), TOLERANCES[backend][dtype] * (2 if scales[0] == 6 else 1))
+    """Also at a scale of 100, where a part of the gradient along itself taken from a rounded result is 6e-3 off.
+
+    Medians of five problems: the gradient of the scale is a sum of terms that cancel, which of one is good luck.
+    """
+    found = []
+    for seed in range(5):
+        tensors, options = problem((24, 20), (12, 10), dtype=dtype, dim=16, scales=scales, seed=seed)
+        ours = by_backend(backend, tensors, options)
+        assert {t.dtype for t in ours.values()} == {dtype}
+        found.append(errors(ours, by_reference(tensors, options)))
+    for name in found[0]:
+        error = statistics.median([one[name] for one in found])
+        assert error <= TOLERANCES[backend][dtype] * (2 if scales[0] == 6 else 1), (name, error)
 
 
 @pytest.mark.parametrize('backend', sorted(BACKENDS))

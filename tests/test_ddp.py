@@ -43,7 +43,7 @@ def loss_of(net, step, rank):
 def train(rank, port, folder, how):
     torch.set_num_threads(1)
     if how != 'blocks':
-        layers.HIDDEN_BYTES_CPU = 7 * 32 * 8  # 7 tokens of the first stage
+        layers.CHUNK_BYTES_CPU = 7 * 32 * 8  # 7 tokens of the first stage
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
     net = build(with_cp=how == 'blocks')
     calls = []

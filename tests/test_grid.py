@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmswinv2.core.grid import Axis, cells, copy_cells, divide, groups, join, split, take, uncut
+from mmswinv2.core.grid import Axis, copy_cells, cut, divide, groups, paste, put_cells, take
 
 pytestmark = pytest.mark.core
 
@@ -41,9 +41,10 @@ def test_balanced_windows_are_the_smallest_with_as_many(length, window, shifted)
 
 @given(axes())
 def test_cells_hold_each_token_once_with_those_of_its_window(axis):
-    members = [range(run.start + i * run.size, run.start + (i + 1) * run.size)
+    members = [range(run.start + i * run.step, run.start + i * run.step + run.size)
                for run in axis.runs for i in range(run.count)]
-    assert [token for cell in members for token in cell] == list(range(axis.length))
+    assert sorted(token for cell in members for token in cell) == list(range(axis.length))
+    assert len({run.size for run in axis.runs}) == len(axis.runs)
     assert len(axis.runs) <= 3
     windows = [{(token - axis.shift) // axis.window for token in cell} for cell in members]
     assert all(len(window) == 1 for window in windows) and len(windows) == len(set().union(*windows))
@@ -51,25 +52,43 @@ def test_cells_hold_each_token_once_with_those_of_its_window(axis):
     assert axis.padded % axis.window == 0 and 0 <= axis.padded - axis.length < axis.window
 
 
-def test_the_cells_of_a_1536_px_map_are_at_most_nine_groups():
+def test_the_cells_of_a_1536_px_map_are_of_four_sizes():
     grid = (Axis.fit(384, 32, shifted=True),) * 2
-    assert [(r.count, r.size) for r in grid[0].runs] == [(1, 16), (11, 32), (1, 16)]
-    assert len(list(groups(grid))) == 9
+    assert [(r.count, r.size) for r in grid[0].runs] == [(2, 16), (11, 32)]
+    assert len(list(groups(grid))) == 4
+    assert len(list(groups((Axis.fit(100, 32, shifted=True),) * 2))) == 9  # 16, 32 and 20 tokens
+
+
+@given(grids(14), st.sampled_from([1, 3]))
+def test_paste_undoes_cut_and_is_its_adjoint(grid, pieces):
+    """Also under torch.func, where each is made of other operations."""
+    x = torch.randn(2, *(axis.length for axis in grid), 3, 4, dtype=torch.float64, requires_grad=True)
+    rows = cut(x, grid, pieces)
+    assert len(rows) == pieces * len(list(groups(grid))) and all(r.is_contiguous() for r in rows)
+    assert torch.equal(paste(rows, 2, grid, pieces), x)
+    for i, group in enumerate(groups(grid)):
+        assert torch.equal(torch.cat(rows[i * pieces:(i + 1) * pieces]), copy_cells(take(x, group)))
+    probes = [torch.randn_like(r) for r in rows]
+    grad, = torch.autograd.grad(rows, x, probes)
+    assert torch.equal(grad, paste(probes, 2, grid, pieces))
+    out, pull_back = torch.func.vjp(lambda y: cut(y, grid, pieces), x.detach())
+    assert all(map(torch.equal, out, rows)) and torch.equal(pull_back(probes)[0], grad)
+    out, pull_back = torch.func.vjp(lambda *r: paste(r, 2, grid, pieces), *[r.detach() for r in rows])
+    assert torch.equal(out, x) and all(map(torch.equal, pull_back(x.detach()), rows))
 
 
 @given(grids(14))
-def test_join_undoes_split_and_uncut_undoes_cells(grid):
+def test_cells_are_copied_and_put_back(grid):
     x = torch.randn(2, *(axis.length for axis in grid), 3, 4)
-    parts = split(x, grid)
-    assert len(parts) == len(list(groups(grid)))
-    assert torch.equal(join(parts, grid), x)
-    for part, group in zip(parts, groups(grid)):
+    out = torch.full_like(x, torch.nan)
+    for group in groups(grid):
         taken = take(x, group)
-        assert taken._base is x and torch.equal(taken, cells(part, group))
+        assert taken._base is x
         copy = copy_cells(taken)
         assert torch.equal(copy.flatten(), taken.flatten()) and copy.data_ptr() != x.data_ptr()
         assert copy_cells(taken, torch.float64).dtype == torch.float64
-        assert torch.equal(uncut(copy, 2, group), part.flatten(-2))
+        put_cells(out, group, copy)
+    assert torch.equal(out, x)
 
 
 @given(grids(9))
@@ -80,7 +99,8 @@ def test_take_gives_the_tokens_of_each_cell(grid):
         taken = take(positions, group)[0, 0]
         for cell in itertools.product(*(range(run.count) for run in group)):
             tokens = taken[cell].flatten(0, -2).tolist()
-            spans = [range(run.start + i * run.size, run.start + (i + 1) * run.size) for run, i in zip(group, cell)]
+            spans = [range(run.start + i * run.step, run.start + i * run.step + run.size)
+                     for run, i in zip(group, cell)]
             assert tokens == [list(token) for token in itertools.product(*spans)]
 
 

@@ -73,6 +73,24 @@ def test_patch_merging_order_and_padding(rng):
     torch.testing.assert_close(merge(x), merge.norm(merge.reduction(four)), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize('norm_first', [False, True])
+def test_merging_of_a_large_map_keeps_no_copy_of_it(monkeypatch, norm_first, rng):
+    merge = PatchMerging(4, norm_first=norm_first).double()
+    x = torch.randn(2, 5, 7, 4, generator=rng, dtype=torch.float64, requires_grad=True)
+
+    def kept_and_gradients():
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+            out = merge(x)
+        copies = [shape for shape in kept if shape[-1] == 16 and shape[0] != 8]  # beside the weight
+        return copies, torch.autograd.grad(out.square().sum(), [x, merge.reduction.weight])
+    kept, grads = kept_and_gradients()
+    assert kept
+    monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 100)
+    kept, again = kept_and_gradients()
+    assert not kept and all(map(torch.equal, grads, again))
+
+
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
     mlp = Mlp(8, 32).to(torch.float64 if dtype == torch.float64 else torch.float32)
@@ -81,7 +99,7 @@ def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
         whole = mlp(x)
         rows = []
         mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
-        monkeypatch.setattr(layers, 'HIDDEN_BYTES_CPU', 9 * 32 * x.element_size())
+        monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * x.element_size())
         with torch.no_grad():
             chunked = mlp(x)
     assert rows == [9] * 7 + [7]

@@ -112,7 +112,7 @@ def test_what_is_kept_per_stage(cp, chunk, units, monkeypatch):
     """By hand: one block of T = 64, C = 8, nH = 2 keeps 16 T C, without its MLP's hidden map 8 T C, a log-sum-exp, two
     statistics of two norms, and its position bias; checkpointed, its input. Outside: the pixels, the patches, the last
     map, and the output."""
-    monkeypatch.setattr(layers, 'HIDDEN_BYTES_CPU', chunk)
+    monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', chunk)
     net = SwinTransformerV2(dict(embed_dims=8, depths=[1], num_heads=[2]), window_size=4, out_indices=(0,),
                             with_cp=cp, attn_backend='cells', attn_budget_mib=1)
     block = 4 * 64 * 8 if cp else 4 * 64 * (8 * units + 2 + 4) + 4 * 49 * (512 + 8)

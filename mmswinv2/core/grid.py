@@ -1,9 +1,10 @@
 """Which tokens attend to each other, on maps with any number of axes.
 
 Windows of ``window`` tokens, moved by ``shift``, cut each axis of a map into *runs* of equal cells: the first cell ends
-at the shift, whole windows follow, and the last one ends with the map. A *group* is one run per axis, so it holds cells
-of one size; tokens attend to each other within their cell. That is what shifted, padded and masked windows mean, and
-nothing has to be rolled, padded or masked for it. Along an axis of 40 tokens, window 16, shift 8::
+at the shift, whole windows follow, and the last one ends with the map; where it is as long as the first one, the two
+are one run. A *group* is one run per axis, so it holds cells of one size; tokens attend to each other within their
+cell. That is what shifted, padded and masked windows mean, and nothing has to be rolled, padded or masked for it. Along
+an axis of 40 tokens, window 16, shift 8::
 
     windows of the padded, rolled axis    |8.............23|24............39|40......47 0......7|  padding, mask
     cells of the axis as it is       |0..7|8.............23|24............39|                      neither
@@ -24,13 +25,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .operators import is_transformed
+
 
 class Run(NamedTuple):
-    """Neighbouring cells of one size along an axis: first token, number of cells, tokens in each."""
+    """Cells of one size along an axis: first token, number of cells, tokens in each, tokens from one to the next."""
 
     start: int
     count: int
     size: int
+    step: int
 
     @property
     def tokens(self) -> int:
@@ -81,12 +85,14 @@ class Axis:
     @property
     def runs(self) -> Group:
         """The cells: at most three runs that together hold each token once."""
-        runs = [Run(0, 1, self.shift)] if self.shift else []
         whole, rest = divmod(self.length - self.shift, self.window)
-        if whole:
-            runs.append(Run(self.shift, whole, self.window))
+        runs = [Run(self.shift, whole, self.window, self.window)] if whole else []
+        if self.shift and self.shift == rest:
+            return Run(0, 2, rest, self.length - rest), *runs
+        if self.shift:
+            runs.insert(0, Run(0, 1, self.shift, self.shift))
         if rest:
-            runs.append(Run(self.length - rest, 1, rest))
+            runs.append(Run(self.length - rest, 1, rest, rest))
         return tuple(runs)
 
     @property
@@ -108,20 +114,20 @@ def groups(grid: Grid) -> Iterator[Group]:
     return itertools.product(*(axis.runs for axis in grid))
 
 
-def cells(x: Tensor, group: Group) -> Tensor:
-    """Cuts a map that is one group into cells.
+def take(x: Tensor, group: Group) -> Tensor:
+    """The cells of a group.
 
     Args:
-        x: Shape (B, *map, nH, d), as many tokens along each axis as the group has.
+        x: A map, shape (B, *map, nH, d).
         group: One run per axis.
 
     Returns:
         A view of shape (nH, B, *counts, *sizes, d).
     """
     axes = len(group)
-    for i in range(axes, 0, -1):
-        x = x.unflatten(i, (group[i - 1].count, group[i - 1].size))
-    return x.permute(2 * axes + 1, 0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 2)
+    for i, run in enumerate(group, 1):
+        x = x.narrow(i, run.start, (run.count - 1) * run.step + run.size).unfold(i, run.size, run.step)
+    return x.permute(1 + axes, 0, *range(1, 1 + axes), *range(3 + axes, 3 + 2 * axes), 2 + axes)
 
 
 def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -140,64 +146,129 @@ def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return x.view(x.shape[0], number, tokens, x.shape[-1])
 
 
-def uncut(x: Tensor, batch: int, group: Group) -> Tensor:
-    """Puts the cells of a group back: the inverse of :func:`cells` and :func:`copy_cells`.
+def put_cells(x: Tensor, group: Group, rows: Tensor) -> None:
+    """Writes copies of cells, shape (nH, cells of all images, N, d), to their places in a map (B, *map, nH, d)."""
+    target = take(x, group)
+    target.copy_(rows.reshape(target.shape))
+
+
+def cut(x: Tensor, grid: Grid, pieces: int = 1) -> list[Tensor]:
+    """Cuts a map into copies of its cells, for autograd and its transforms.
 
     Args:
-        x: Shape (nH, cells of all images, N, d).
-        batch: B.
-        group: One run per axis.
-
-    Returns:
-        Shape (B, *map, nH d).
-    """
-    axes, channels = len(group), x.shape[0] * x.shape[-1]
-    x = x.reshape(x.shape[0], batch, *(run.count for run in group), *(run.size for run in group), x.shape[-1])
-    x = x.permute(1, *(i + j for i in range(2, 2 + axes) for j in (0, axes)), 0, 2 + 2 * axes)
-    return x.reshape(batch, *(run.tokens for run in group), channels)
-
-
-def take(x: Tensor, group: Group) -> Tensor:
-    """The cells of a group.
-
-    Args:
-        x: A map, shape (B, *map, nH, d).
-        group: One run per axis.
-
-    Returns:
-        A view of shape (nH, B, *counts, *sizes, d).
-    """
-    for i, run in enumerate(group, 1):
-        x = x.narrow(i, run.start, run.tokens)
-    return cells(x, group)
-
-
-def split(x: Tensor, grid: Grid) -> list[Tensor]:
-    """Cuts a map into its groups, for which autograd keeps no map of zeros per group as it does for slices.
-
-    Args:
-        x: Shape (B, *map, ...).
+        x: Shape (B, *map, nH, d).
         grid: One axis of windows per axis of the map.
+        pieces: Heads are given in as many parts.
 
     Returns:
-        Views in the order of :func:`groups`.
+        Shapes (nH / pieces, cells of all images, N, d), contiguous: the pieces of a group, group after group.
     """
+    if not is_transformed():
+        return list(_Cut.apply(x, grid, pieces) if torch.is_grad_enabled() else _cut(x, grid, pieces))
     parts = [x]
     for i, axis in enumerate(grid, 1):
-        sizes = [run.tokens for run in axis.runs]
-        if len(sizes) > 1:
-            parts = [piece for part in parts for piece in part.split(sizes, i)]
-    return parts
+        parts = [part for whole in parts for part in _split(whole, axis, i)]
+    rows = []
+    for part, group in zip(parts, groups(grid)):
+        adjacent = tuple(run._replace(start=0, step=run.size) for run in group)
+        rows += copy_cells(take(part, adjacent)).chunk(pieces)
+    return rows
 
 
-def join(parts: Sequence[Tensor], grid: Grid) -> Tensor:
-    """Joins the groups of a map: the inverse of :func:`split`."""
-    parts = list(parts)
-    for i in range(len(grid), 0, -1):
-        count = len(grid[i - 1].runs)
-        if count > 1:
-            parts = [torch.cat(parts[j:j + count], i) for j in range(0, len(parts), count)]
+def paste(rows: Sequence[Tensor], batch: int, grid: Grid, pieces: int = 1) -> Tensor:
+    """Puts cells together to a map: the inverse of :func:`cut`, and its adjoint.
+
+    Args:
+        rows: As of :func:`cut`.
+        batch: B.
+        grid: One axis of windows per axis of the map.
+        pieces: Parts of the heads.
+
+    Returns:
+        Shape (B, *map, nH, d).
+    """
+    if not is_transformed():
+        return (_Paste.apply if torch.is_grad_enabled() else _paste)(batch, grid, pieces, *rows)
+    parts = []  # nothing is written into an empty map, which torch.func.linearize would take for a constant
+    axes = len(grid)
+    for first, group in zip(range(0, len(rows), pieces), groups(grid)):
+        x = torch.cat(list(rows[first:first + pieces]))
+        x = x.view(x.shape[0], batch, *(run.count for run in group), *(run.size for run in group), x.shape[-1])
+        x = x.permute(1, *(i + j for i in range(2, 2 + axes) for j in (0, axes)), 0, 2 + 2 * axes)
+        parts.append(x.reshape(batch, *(run.tokens for run in group), *x.shape[-2:]))
+    for i in range(axes, 0, -1):
+        number = len(grid[i - 1].runs)
+        parts = [_join(parts[j:j + number], grid[i - 1], i) for j in range(0, len(parts), number)]
     return parts[0]
+
+
+def _cut(x: Tensor, grid: Grid, pieces: int) -> tuple[Tensor, ...]:
+    parts = x.chunk(pieces, -2)
+    return tuple(copy_cells(take(part, group)) for group in groups(grid) for part in parts)
+
+
+def _paste(batch: int, grid: Grid, pieces: int, *rows: Tensor) -> Tensor:
+    heads, dim = pieces * rows[0].shape[0], rows[0].shape[-1]
+    x = rows[0].new_empty(batch, *(axis.length for axis in grid), heads, dim)
+    parts = x.chunk(pieces, -2)
+    for i, group in enumerate(groups(grid)):
+        for part, cells in zip(parts, rows[i * pieces:]):
+            put_cells(part, group, cells)
+    return x
+
+
+class _Cut(torch.autograd.Function):
+    """:func:`cut` with one copy, as its derivative has."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, grid: Grid, pieces: int) -> tuple[Tensor, ...]:
+        ctx.options = x.shape[0], grid, pieces
+        return _cut(x, grid, pieces)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        return paste(grads, *ctx.options), None, None
+
+
+class _Paste(torch.autograd.Function):
+    """:func:`paste` with one copy, as its derivative has."""
+
+    @staticmethod
+    def forward(ctx, batch: int, grid: Grid, pieces: int, *rows: Tensor) -> Tensor:
+        ctx.options = grid, pieces
+        return _paste(batch, grid, pieces, *rows)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return None, None, None, *cut(grad, *ctx.options)
+
+
+def _stretches(axis: Axis) -> list[tuple[int, int, int]]:
+    """(first token, tokens, which run) of stretches of an axis that belong to one run, in their order."""
+    stretches = []
+    for i, run in enumerate(axis.runs):
+        if run.step == run.size:
+            stretches.append((run.start, run.tokens, i))
+        else:
+            stretches += [(run.start + j * run.step, run.size, i) for j in range(run.count)]
+    return sorted(stretches)
+
+
+def _split(x: Tensor, axis: Axis, dim: int) -> list[Tensor]:
+    """A map's runs along an axis, cells next to each other."""
+    stretches = _stretches(axis)
+    pieces = x.split([tokens for _, tokens, _ in stretches], dim)
+    runs = [[piece for piece, (*_, j) in zip(pieces, stretches) if i == j] for i in range(len(axis.runs))]
+    return [run[0] if len(run) == 1 else torch.cat(run, dim) for run in runs]
+
+
+def _join(parts: Sequence[Tensor], axis: Axis, dim: int) -> Tensor:
+    """The inverse of :func:`_split`."""
+    stretches = _stretches(axis)
+    if len(stretches) == 1:
+        return parts[0]
+    pieces = [iter(part.split([tokens for _, tokens, j in stretches if i == j], dim)) for i, part in enumerate(parts)]
+    return torch.cat([next(pieces[i]) for *_, i in stretches], dim)
 
 
 def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]]:
@@ -218,5 +289,5 @@ def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]
         beyond *= count
     for first in itertools.product(*(range(0, count, step) for count, step in zip(counts, steps))):
         number = [min(step, count - i) for i, step, count in zip(first, steps, counts)]
-        part = tuple(Run(run.start + i * run.size, n, run.size) for run, i, n in zip(group, first[1:], number[1:]))
+        part = tuple(Run(run.start + i * run.step, n, run.size, run.step) for run, i, n in zip(group, first[1:], number[1:]))
         yield slice(first[0], first[0] + number[0]), part

@@ -17,14 +17,24 @@ from .checks import check_rate
 from .operators import is_transformed
 
 PATCH_SIZE = 4  # pixels
-HIDDEN_BYTES = 256 * 2**20  # of a chunk of an MLP's hidden map
-HIDDEN_BYTES_CPU = 4 * 2**20  # which is in the cache
-KEPT_CHUNKS = 1.5  # chunks of a hidden map that is kept for the backward pass
+CHUNK_BYTES = 256 * 2**20  # of a chunk of an MLP's hidden map
+CHUNK_BYTES_CPU = 4 * 2**20  # which is in the cache
+KEPT_CHUNKS = 1.5  # chunks of what is kept for the backward pass rather than computed again
+
+
+def chunk_bytes(device: torch.device) -> int:
+    """Of the part of a map that is worked on at once."""
+    return CHUNK_BYTES_CPU if device.type == 'cpu' else CHUNK_BYTES
 
 
 def mlp_rows(device: torch.device, hidden: int) -> int:
     """Tokens of a chunk of an MLP, whose hidden map takes ``hidden`` bytes a token."""
-    return max(1, (HIDDEN_BYTES_CPU if device.type == 'cpu' else HIDDEN_BYTES) // hidden)
+    return max(1, chunk_bytes(device) // hidden)
+
+
+def is_kept(device: torch.device, size: int) -> bool:
+    """Whether a map of ``size`` bytes is kept for the backward pass that could be copied again from another."""
+    return size <= KEPT_CHUNKS * chunk_bytes(device)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -125,6 +135,8 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
     """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right.
 
+    Of a large map, the copy in which four tokens are one is made again in the backward pass instead of kept.
+
     Args:
         dim: C of the input.
         norm_first: Whether the norm is taken of the 4C channels before the reduction, as in Swin V1, and not of the
@@ -139,9 +151,18 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C)."""
+        kept = is_transformed() or not torch.is_grad_enabled() or is_kept(x.device, x.numel() * x.element_size())
+        x = self._reduce(x) if kept else checkpoint(self._reduce, x, use_reentrant=False)
+        return x if self.norm_first else self.norm(x)
+
+    def _reduce(self, x: Tensor) -> Tensor:
+        x = self._gather(x)
+        return self.reduction(self.norm(x) if self.norm_first else x)
+
+    def _gather(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H/2, W/2, 4C)."""
         b, h, w, c = x.shape
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
         x = x.view(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
-        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # (B, H/2, W/2, 4C)
-        return self.reduction(self.norm(x)) if self.norm_first else self.norm(self.reduction(x))
+        return x.permute(0, 1, 3, 4, 2, 5).flatten(3)

@@ -24,7 +24,7 @@ import torch
 
 from .attention.backends import is_small
 from .attention.config import default_budget
-from .layers import KEPT_CHUNKS, PATCH_SIZE, mlp_rows
+from .layers import KEPT_CHUNKS, PATCH_SIZE, is_kept, mlp_rows
 from .sharding import Sharding
 from .sizes import BlockSizes, StageSizes
 
@@ -233,7 +233,9 @@ def _stage(i: int, stage: StageSizes, setting: Setting) -> _Stage:
     if not frozen:
         after = output  # the input of its norm
         if stage.merge_parameters:
-            after += half * unit + unit / 2  # four tokens side by side, and the reduction
+            after += unit / 2  # the reduction
+            if is_kept(torch.device(setting.device), unit):
+                after += half * unit  # four tokens side by side
     blocks = tuple(_block(block, setting, cp=setting.with_cp[i], frozen=frozen) for block in stage.blocks)
     return _Stage(round(before), round(after), output, 0 if frozen else output, blocks)
 

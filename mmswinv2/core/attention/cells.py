@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..grid import Axis, Grid, Group, copy_cells, divide, groups, take
+from ..grid import Axis, Grid, Group, copy_cells, divide, groups, put_cells, take
 from ..position_bias import crop, expand, fold
 from ..precision import without_autocast
 from .normalize import MAX_LOGIT_SCALE, scale_of, unit_rows
@@ -39,8 +39,7 @@ class Chunk(NamedTuple):
 
     def put(self, x: Tensor, cells: Tensor) -> None:
         """Writes (heads, n, N, d) to the chunk's part of a map."""
-        target = self.of(x)
-        target.copy_(cells.reshape(target.shape))
+        put_cells(x[self.images][..., self.heads, :], self.group, cells)
 
 
 class Step(NamedTuple):

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..grid import cells, copy_cells, groups, join, split, uncut
+from ..grid import cut, groups, paste
+from ..operators import is_transformed
 from ..position_bias import crop, expand
 from ..precision import without_autocast
-from .normalize import cosine_normalize, scale_of
+from .normalize import cosine_normalize, scale_of, unit_rows
 
 if TYPE_CHECKING:
     from .backends import Problem
@@ -20,8 +21,7 @@ def eager_attention(problem: Problem) -> Tensor:
     """Attends with whole attention maps; the budget is not kept.
 
     Logits, softmax and the sum over values are computed in float32 (float64 for float64) whatever the dtype of the
-    input, also under autocast. Groups whose cells have one size are computed together: four on a shifted map whose
-    windows are moved by half and divide it.
+    input, also under autocast.
 
     Returns:
         Shape (B, *map, C), dtype of the input.
@@ -29,27 +29,33 @@ def eager_attention(problem: Problem) -> Tensor:
     qkv, grid = problem.qkv, problem.grid
     num_heads = problem.logit_scale.numel()
     dtype = torch.promote_types(qkv.dtype, torch.float32)
-    alike: dict[tuple[int, ...], list[int]] = {}  # groups by the size of their cells
-    which = list(groups(grid))
-    for i, group in enumerate(which):
-        alike.setdefault(tuple(run.size for run in group), []).append(i)
     with without_autocast(qkv.device):
         table = problem.table.to(dtype)
         scale = scale_of(problem.logit_scale, dtype).view(num_heads, 1, 1, 1)
-        parts = split(qkv.unflatten(-1, (3 * num_heads, -1)), grid)
-        # not written into an empty map, which torch.func.linearize would take for a constant
-        outs = [qkv] * len(which)
-        for size, members in alike.items():
-            rows = [copy_cells(cells(parts[i], which[i])).unflatten(0, (3, num_heads)) for i in members]
-            out = _attend(rows[0] if len(rows) == 1 else torch.cat(rows, 2), expand(crop(table, size)), scale,
-                          problem.dropout)
-            for i, part in zip(members, out.split([x.shape[2] for x in rows], 1)):
-                outs[i] = uncut(part, qkv.shape[0], which[i])
-        return join(outs, grid).to(qkv.dtype)
+        known = not torch.is_grad_enabled() and not is_transformed()  # nothing is kept, copies are ours
+        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid, pieces=1 if known else 3)
+        outs = []
+        for i, group in enumerate(groups(grid)):
+            bias = expand(crop(table, [run.size for run in group]))
+            if known:
+                q, k, v = _unit(rows[i].to(dtype), scale)
+            else:
+                q, k, v = rows[3 * i:3 * i + 3]
+                q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(dtype)
+            outs.append(_attend(q, k, v, bias, problem.dropout))
+        return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
 
 
-def _attend(qkv: Tensor, bias: Tensor, scale: Tensor, dropout: float) -> Tensor:
-    """The formula: (3, nH, cells, N, d), (nH, N, N) and (nH, 1, 1, 1) to (nH, cells, N, d)."""
-    q, k, v = qkv.unbind()
-    logits = cosine_normalize(q, scale) @ cosine_normalize(k).mT + bias[:, None]  # (nH, cells, N, N)
-    return F.dropout(logits.softmax(-1), dropout) @ v.to(bias.dtype)
+def _unit(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Copies of cells, (3 nH, cells, N, d), to q, k, v of unit length, in place."""
+    heads = len(scale)
+    unit_rows(rows[:2 * heads], torch.cat([scale, torch.ones_like(scale)]))
+    return rows.unflatten(0, (3, heads)).unbind()
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    """The formula: q, k, v of (nH, cells, N, d) and (nH, N, N) to (nH, cells, N, d)."""
+    shape, (q, k, v) = q.shape, (x.flatten(0, 1) for x in (q, k, v))
+    logits = torch.bmm(q, k.mT).view(*shape[:3], -1) + bias[:, None]
+    p = F.dropout(logits.softmax(-1), dropout).view(len(q), shape[2], -1)
+    return torch.bmm(p, v).view(shape)

@@ -31,9 +31,8 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
         Shape (..., d), float32 (float64 for float64).
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if _squares_are_safe(length):
-        return x * (length.reciprocal() if scale is None else scale / length)
+    if not is_transformed():
+        return _Normalize.apply(x, scale)[0]
     # rows are scaled to a largest entry of 1 first, so that no square under- or overflows
     largest = x.detach().abs().amax(-1, keepdim=True)
     zero = largest == 0
@@ -42,11 +41,53 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     return x * (inverse if scale is None else scale * inverse)
 
 
+class _Normalize(torch.autograd.Function):
+    """:func:`cosine_normalize` and the inverse of each length, with a derivative that keeps no more than these."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        inverse = inverse_lengths(x)
+        y = x * (inverse if scale is None else inverse * scale)
+        ctx.save_for_backward(y, inverse, scale)
+        return y, inverse
+
+    @staticmethod
+    def backward(ctx, grad: Tensor | None, grad_inverse: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        y, inverse, scale = ctx.saved_tensors
+        grad_x = grad_scale = None
+        if grad is not None:
+            along = (grad * y).sum(-1, keepdim=True)  # part of the gradient along the row
+            if scale is None:
+                grad_x = torch.addcmul(grad, y, along, value=-1) * inverse
+            else:
+                along = along / scale
+                grad_x = torch.addcmul(grad, y, along / scale, value=-1) * (inverse * scale)
+                grad_scale = along.sum_to_size(scale.shape)
+        if grad_inverse is not None:  # in a derivative of the derivative
+            unit = y if scale is None else y / scale
+            part = unit * (grad_inverse * inverse.square())
+            grad_x = -part if grad_x is None else grad_x - part
+        return grad_x, grad_scale
+
+
+def inverse_lengths(x: Tensor) -> Tensor:
+    """One over the length of each row of (..., d), 0 for a row of zeros: (..., 1), without a derivative."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if _squares_are_safe(length):
+        return length.reciprocal()
+    largest = x.abs().amax(-1, keepdim=True)
+    largest = largest.masked_fill(largest == 0, 1)
+    length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
+    return length.reciprocal().masked_fill(length == 0, 0)
+
+
 def _squares_are_safe(length: Tensor) -> bool:
     """Whether lengths are known to be in range: Python looks at values on a CPU only, where it waits for nothing."""
     if type(length) is not Tensor or length.device.type != 'cpu' or not length.numel() or is_transformed():
         return False
-    return bool(SAFE[0] <= length.min() and length.max() <= SAFE[1])
+    low, high = length.aminmax()
+    return SAFE[0] <= low.item() and high.item() <= SAFE[1]
 
 
 def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -59,10 +100,5 @@ def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     Returns:
         (``x``, the inverse of the length that each row had, 0 for a row of zeros, shape (..., 1)).
     """
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if not _squares_are_safe(length):
-        largest = x.abs().amax(-1, keepdim=True)
-        largest = largest.masked_fill(largest == 0, 1)
-        length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
-    inverse = length.reciprocal().masked_fill_(length == 0, 0)
+    inverse = inverse_lengths(x)
     return x.mul_(inverse if scale is None else inverse * scale), inverse
