@@ -32,13 +32,16 @@ def eager_attention(problem: Problem) -> Tensor:
     with without_autocast(qkv.device):
         table = problem.table.to(dtype)
         scale = scale_of(problem.logit_scale, dtype).view(num_heads, 1, 1, 1)
-        known = not torch.is_grad_enabled() and not is_transformed()  # nothing is kept, copies are ours
-        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid, pieces=1 if known else 3)
+        nothing_kept = not torch.is_grad_enabled() and not is_transformed()  # so copies may be written to
+        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid, pieces=1 if nothing_kept else 3)
+        lengths = torch.cat([scale, torch.ones_like(scale)]) if nothing_kept else None
         outs = []
         for i, group in enumerate(groups(grid)):
             bias = expand(crop(table, [run.size for run in group]))
-            if known:
-                q, k, v = _unit(rows[i].to(dtype), scale)
+            if nothing_kept:
+                x = rows[i].to(dtype)
+                unit_rows(x[:2 * num_heads], lengths)
+                q, k, v = x.view(3, num_heads, *x.shape[1:]).unbind()
             else:
                 q, k, v = rows[3 * i:3 * i + 3]
                 q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(dtype)
@@ -46,16 +49,10 @@ def eager_attention(problem: Problem) -> Tensor:
         return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
 
 
-def _unit(rows: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Copies of cells, (3 nH, cells, N, d), to q, k, v of unit length, in place."""
-    heads = len(scale)
-    unit_rows(rows[:2 * heads], torch.cat([scale, torch.ones_like(scale)]))
-    return rows.unflatten(0, (3, heads)).unbind()
-
-
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
     """The formula: q, k, v of (nH, cells, N, d) and (nH, N, N) to (nH, cells, N, d)."""
-    shape, (q, k, v) = q.shape, (x.flatten(0, 1) for x in (q, k, v))
-    logits = torch.bmm(q, k.mT).view(*shape[:3], -1) + bias[:, None]
-    p = F.dropout(logits.softmax(-1), dropout).view(len(q), shape[2], -1)
+    shape, n = q.shape, q.shape[2]
+    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    logits = torch.bmm(q, k.mT).view(*shape[:3], n) + bias[:, None]
+    p = F.dropout(logits.softmax(-1), dropout).view(-1, n, n)
     return torch.bmm(p, v).view(shape)
