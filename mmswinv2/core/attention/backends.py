@@ -15,6 +15,7 @@ from math import prod
 
 from torch import Tensor
 
+from ..devices import device_type
 from ..grid import Grid
 from .eager import eager_attention
 from .operator import kernel_attention, refuses_derivative
@@ -87,7 +88,7 @@ def is_small(device: str, maps: int, budget: int) -> bool:
 
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
-    if is_small(problem.qkv.device.type, problem.map_bytes, problem.budget):
+    if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
         return 'eager', 'cells'
     return 'cells', 'eager'
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import device_type
 from ..grid import Axis, Grid, Group, copy_cells, divide, groups, take
 from ..position_bias import crop, expand, fold
 from ..precision import without_autocast
@@ -113,7 +114,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
     out, lse = empty_results(qkv, logit_scale)
     out_map, lse_map = out.unflatten(-1, (num_heads, -1)), lse[..., None]
     generator = _generator(seed, qkv.device)
-    fused = FUSED.get((qkv.device.type, dtype)) if generator is None else None
+    fused = FUSED.get((device_type(qkv.device), dtype)) if generator is None else None
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
         for step in plan(qkv, num_heads, _grid(qkv, window, shift), budget, cached=_on_cpu(qkv) and fused is None):
