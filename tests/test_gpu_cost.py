@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import gpu_cost
 from gpu_cost import CASES, Cost, Counting, count
+from mmswinv2.core.attention import fused
 
 pytestmark = pytest.mark.core
 
@@ -69,3 +70,22 @@ def test_rows(monkeypatch, capsys):
     assert rows[0].keys() == {'case', 'mode', 'backend', 'launches', 'gb', 'float32_product_gflop', 'model_ms'}
     assert rows[0]['model_ms'].keys() == gpu_cost.GPUS.keys()
     assert all(row['model_ms']['H100'] >= 4.9e-3 * row['launches'] for row in rows)  # the host's
+
+
+BOUNDS = [  # launches, gigabytes
+    ('g-stage1', 'torch', 'forward', 130, 30), ('g-stage1', 'torch', 'training', 450, 130),
+    ('l-stage1', 'torch', 'forward', 80, 7), ('l-stage1', 'torch', 'training', 280, 30),
+    ('t-256-w8-b1', 'auto', 'forward', 57, .1), ('t-256-w8-b1', 'auto', 'training', 155, .31),
+    ('t-256-w8-b64', 'auto', 'forward', 60, 6.1), ('t-256-w8-b64', 'auto', 'training', 200, 19.6),
+    ('t-800x1333-w16-b2', 'auto', 'forward', 57, 6.5), ('t-800x1333-w16-b2', 'auto', 'training', 155, 14),
+]
+
+
+@pytest.mark.skipif(not fused.HAS_OPERATORS, reason='torch has no fused attention with a bias')
+@pytest.mark.parametrize('case, backend, mode, launches, gb', BOUNDS)
+def test_a_gpu_has_little_to_do(case, backend, mode, launches, gb):
+    """Fewer bytes than the released formula, and no more launches where windows are small."""
+    cost = count(CASES[case], backend, mode)
+    assert len(cost.launches) <= launches and cost.gb <= gb
+    assert cost.gflop(torch.float32) <= 1  # the MLP of the position bias
+    assert cost.gflop(torch.float16) > 0

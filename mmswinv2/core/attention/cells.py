@@ -255,14 +255,14 @@ def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, 
     return out.transpose(0, 1), lse[..., :n].transpose(0, 1)[..., None]
 
 
-def _has(name: str, argument: str) -> bool:
+def has_argument(name: str, argument: str) -> bool:
     """Whether torch has an operator with that argument."""
     operator = getattr(torch.ops.aten, name, None)
     return operator is not None and any(a.name == argument for a in operator.default._schema.arguments)
 
 
 FUSED = {}  # by device and dtype
-if _has('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
+if has_argument('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
     FUSED |= {('cpu', dtype): _fused_cpu for dtype in (torch.float32, torch.float64)}
-if _has('_scaled_dot_product_efficient_attention', 'attn_bias'):
+if has_argument('_scaled_dot_product_efficient_attention', 'attn_bias'):
     FUSED['cuda', torch.float32] = _fused_cuda
