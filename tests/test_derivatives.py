@@ -4,15 +4,14 @@ import torch
 from torch import func
 from torch.autograd import forward_ad
 
+from helpers.attention import ON_CPU
 from helpers.backbones import SMALL, randomize
 from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.attention import BACKENDS
-from mmswinv2.core.attention.operator import KERNELS
 
 pytestmark = pytest.mark.core
 
-FAST = sorted(set(BACKENDS) - {'eager'})
+FAST = sorted(set(ON_CPU) - {'eager'})
 
 
 def model(backend, **options):
@@ -40,14 +39,14 @@ FORWARD_MODE = dict(
 
 @pytest.mark.parametrize('training', [True, False])
 @pytest.mark.parametrize('how', FORWARD_MODE)
-@pytest.mark.parametrize('backend', sorted(KERNELS))
+@pytest.mark.parametrize('backend', FAST)
 def test_forward_mode_is_refused(backend, how, training, images):
     net = model(backend)
     with torch.set_grad_enabled(training), pytest.raises(RuntimeError, match="forward-mode .*attn_backend='eager'"):
         FORWARD_MODE[how](lambda x: net(x)[0], images[0], images[1])
 
 
-@pytest.mark.parametrize('backend', sorted(KERNELS))
+@pytest.mark.parametrize('backend', FAST)
 def test_forward_mode_in_weights_is_refused(backend, images):
     net = model(backend)
     name = 'layers.0.blocks.1.attn.logit_scale'
@@ -80,7 +79,7 @@ def test_forward_mode_of_eager_is_exact(how, images):
 
 
 @needs_torch_2_4('torch.func does not say its levels, so that the derivative itself refuses, in other words')
-@pytest.mark.parametrize('backend', sorted(KERNELS))
+@pytest.mark.parametrize('backend', FAST)
 def test_second_derivatives_are_refused_under_torch_func(backend, images):
     net = model(backend)
 

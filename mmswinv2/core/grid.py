@@ -289,5 +289,6 @@ def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]
         beyond *= count
     for first in itertools.product(*(range(0, count, step) for count, step in zip(counts, steps))):
         number = [min(step, count - i) for i, step, count in zip(first, steps, counts)]
-        part = tuple(Run(run.start + i * run.step, n, run.size, run.step) for run, i, n in zip(group, first[1:], number[1:]))
+        part = tuple(run._replace(start=run.start + i * run.step, count=n)
+                     for run, i, n in zip(group, first[1:], number[1:]))
         yield slice(first[0], first[0] + number[0]), part

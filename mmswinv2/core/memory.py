@@ -198,6 +198,8 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
         attention = 1 - rest - out + attended + most - maps
     else:
         workspace = min(budget / unit, 4 * maps + 10 * attended + 2 * pairs)
+        if setting.device == 'cuda' and setting.autocast and setting.backend in ('auto', 'torch'):
+            workspace += 4 * 3 * half * attended  # queries, keys and values in the order of cells (fused.py)
         attention = 1 + half - rest + 3 * half * attended + workspace
     position = 1 + 3 * half * attended - rest - out - qkv + 2 * bias
     backward = max(mlp, attention, position)

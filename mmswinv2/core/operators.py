@@ -2,11 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
 from torch._functorch.autograd_function import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
@@ -19,22 +16,6 @@ def is_transformed() -> bool:
     """Whether code is compiled, traced, under torch.func or in forward mode: then nothing may depend on values."""
     return (is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
             or forward_ad._current_level >= 0)
-
-
-def can_remember(x: Tensor | torch.device | None) -> bool:
-    """Whether what a function makes may be kept for the next call: plain tensors on a CPU, computed here and now."""
-    if isinstance(x, torch.device):
-        return x.type == 'cpu' and not torch._C._len_torch_dispatch_stack() and not is_transformed()
-    return type(x) in (Tensor, Parameter) and can_remember(x.device)
-
-
-def remembered(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keeps the tensors that a function made last, for use with and without autograd."""
-    @lru_cache(maxsize=32)
-    def kept(*args):
-        with torch.inference_mode(False), torch.no_grad():
-            return function(*args)
-    return kept
 
 
 _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')

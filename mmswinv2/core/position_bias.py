@@ -19,14 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import Window
-from .operators import can_remember, remembered
+from .devices import made_once
+from .operators import is_transformed
 from .precision import without_autocast
 
 POSITION_BIASES = ('log_cpb', 'linear_cpb', 'parameterized')
 CPB_HIDDEN = 512
 RANGE = 8  # coordinates are spread over -8 to 8 before the logarithm, whose base this is too
 LARGEST_BIAS = 16
-INDEXED = 1024  # tokens of the largest window of which an index and coordinates are kept
+INDEXED = 1024  # tokens of the largest window whose table is expanded by an index
+
 
 def relative_coordinates(window: Window, pretrained_window: Window, *, log_spaced: bool = True,
                          dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
@@ -44,14 +46,6 @@ def relative_coordinates(window: Window, pretrained_window: Window, *, log_space
     Returns:
         Shape (2W-1, ..., axes).
     """
-    options = tuple(window), tuple(pretrained_window), log_spaced, dtype
-    if can_remember(device) and math.prod(window) <= INDEXED:
-        return _kept_coordinates(*options)
-    return _coordinates(*options, device)
-
-
-def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dtype: torch.dtype,
-                 device: torch.device | None = None) -> Tensor:
     axes = []
     for size, pretrained in zip(window, pretrained_window):
         # integers first: under some runtimes a floating arange comes out in half precision
@@ -59,9 +53,6 @@ def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dt
         t = offsets.to(dtype) / max(pretrained - 1, 1)
         axes.append(torch.sign(t) * torch.log2(1 + RANGE * t.abs()) / math.log2(RANGE) if log_spaced else t)
     return torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1)
-
-
-_kept_coordinates = remembered(_coordinates)
 
 
 def window_of(table: Tensor) -> tuple[int, ...]:
@@ -79,7 +70,8 @@ def expand(table: Tensor) -> Tensor:
         Shape (nH, N, N), rows are queries and columns keys.
     """
     window = window_of(table)
-    if can_remember(table) and math.prod(window) <= INDEXED:
+    # there an index is three times as fast; elsewhere it would be added to with atomics
+    if table.device.type == 'cpu' and math.prod(window) <= INDEXED and not is_transformed():
         return _Expand.apply(table, window)
     return _expand(table, window)
 
@@ -95,22 +87,22 @@ def _expand(table: Tensor, window: Window) -> Tensor:
 
 
 class _Expand(torch.autograd.Function):
-    """:func:`expand` by an index that is kept, three times as fast on a CPU."""
+    """:func:`expand` by an index that is made once."""
 
     @staticmethod
     def forward(ctx, table: Tensor, window: Window) -> Tensor:
         ctx.window, n = window, math.prod(window)
-        return table.flatten(1).index_select(1, _offsets(window)).view(-1, n, n)
+        return table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, n, n)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         return fold(grad, ctx.window), None
 
 
-@remembered
-def _offsets(window: Window) -> Tensor:
+@made_once
+def _offsets(window: Window, device: torch.device) -> Tensor:
     """Where in a flat table the offset of each pair of tokens of a window is, (N N,), int32."""
-    positions = torch.arange(math.prod(2 * size - 1 for size in window), dtype=torch.int32)
+    positions = torch.arange(math.prod(2 * size - 1 for size in window), dtype=torch.int32, device=device)
     return _expand(positions.view(1, *(2 * size - 1 for size in window)), window).flatten()
 
 
@@ -231,9 +223,15 @@ class ContinuousBias(nn.Sequential):
         weight = self[0].weight
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
-            x = relative_coordinates(window, pretrained_window, log_spaced=self.log_spaced, dtype=dtype, device=device)
-            x = super().forward(x)  # (2W-1, ..., nH)
+            x = super().forward(_coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device))
             return LARGEST_BIAS * torch.sigmoid(x).movedim(-1, 0)
+
+
+@made_once
+def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dtype: torch.dtype,
+                 device: torch.device) -> Tensor:
+    """:func:`relative_coordinates`, whose many small operations are a third of what a small block launches on a GPU."""
+    return relative_coordinates(window, pretrained_window, log_spaced=log_spaced, dtype=dtype, device=device)
 
 
 def _sum_diagonals(x: Tensor) -> Tensor:

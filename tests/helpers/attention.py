@@ -11,6 +11,8 @@ from mmswinv2.core.grid import Axis
 TOLERANCES = {
     'eager': {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2**-9, torch.float16: 2**-12},
     'cells': {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2**-9, torch.float16: 2**-12},
+    # at scales up to 10: unit vectors, biases and gradients of logits have 11 bits, a result in bfloat16 has 8
+    'torch': {torch.bfloat16: 2**-7, torch.float16: 2**-8},
 }
 
 
@@ -36,6 +38,15 @@ def skip_if_refused(backend, tensors, options):
     reason = BACKENDS[backend].refuses(Problem(tensors['qkv'], tensors['table'], tensors['logit_scale'], grid))
     if reason is not None:
         pytest.skip(f'{backend}: {reason}')
+
+
+def takes_a_cpu(backend):
+    """Whether a backend takes problems of a CPU."""
+    qkv, table, scale = torch.zeros(1, 2, 24), torch.zeros(1, 3), torch.zeros(1)
+    return BACKENDS[backend].refuses(Problem(qkv, table, scale, (Axis(2, 2),))) is None
+
+
+ON_CPU = tuple(filter(takes_a_cpu, BACKENDS))
 
 
 def answers(function, tensors, dtype=None, **options):

@@ -5,6 +5,7 @@ memory, never in meaning: each is tested equal to ``tests/reference.py`` in outp
 
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
 chunk within a budget of memory, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
+``torch``: on a CUDA device in 16 bit, few calls of torch's fused kernel; derivatives as those of ``cells``.
 """
 from __future__ import annotations
 
@@ -13,11 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 
+import torch
 from torch import Tensor
 
+from ..devices import device_type
 from ..grid import Grid
+from . import fused
+from .derivatives import refuses_derivative
 from .eager import eager_attention
-from .operator import kernel_attention, refuses_derivative
+from .operator import kernel_attention
 
 EAGER_BYTES = 16 * 2**20  # of all attention maps, on a CPU
 
@@ -71,6 +76,7 @@ def _takes_all(problem: Problem) -> None:
 BACKENDS = {backend.name: backend for backend in (
     Backend('eager', eager_attention, _takes_all),
     Backend('cells', partial(kernel_attention, 'cells'), refuses_derivative),
+    Backend('torch', partial(kernel_attention, 'torch'), fused.refuses),
 )}
 
 
@@ -87,8 +93,10 @@ def is_small(device: str, maps: int, budget: int) -> bool:
 
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
-    if is_small(problem.qkv.device.type, problem.map_bytes, problem.budget):
+    if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
         return 'eager', 'cells'
+    if problem.qkv.dtype in (torch.float16, torch.bfloat16):
+        return 'torch', 'cells', 'eager'
     return 'cells', 'eager'
 
 

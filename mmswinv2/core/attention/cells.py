@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..devices import device_type
 from ..grid import Axis, Grid, Group, copy_cells, divide, groups, put_cells, take
 from ..position_bias import crop, expand, fold
 from ..precision import without_autocast
@@ -112,7 +113,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
     out, lse = empty_results(qkv, logit_scale)
     out_map, lse_map = out.unflatten(-1, (num_heads, -1)), lse[..., None]
     generator = _generator(seed, qkv.device)
-    fused = FUSED.get((qkv.device.type, dtype)) if generator is None else None
+    fused = FUSED.get((device_type(qkv.device), dtype)) if generator is None else None
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
         for step in plan(qkv, num_heads, _grid(qkv, window, shift), budget, cached=_on_cpu(qkv) and fused is None):
@@ -253,14 +254,14 @@ def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, 
     return out.transpose(0, 1), lse[..., :n].transpose(0, 1)[..., None]
 
 
-def _has(name: str, argument: str) -> bool:
+def has_argument(name: str, argument: str) -> bool:
     """Whether torch has an operator with that argument."""
     operator = getattr(torch.ops.aten, name, None)
     return operator is not None and any(a.name == argument for a in operator.default._schema.arguments)
 
 
 FUSED = {}  # by device and dtype
-if _has('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
+if has_argument('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
     FUSED |= {('cpu', dtype): _fused_cpu for dtype in (torch.float32, torch.float64)}
-if _has('_scaled_dot_product_efficient_attention', 'attn_bias'):
+if has_argument('_scaled_dot_product_efficient_attention', 'attn_bias'):
     FUSED['cuda', torch.float32] = _fused_cuda

@@ -30,8 +30,8 @@ class AttentionConfig:
         drop_rate: Dropout after the projection, in [0, 1).
         attn_drop_rate: Dropout of attention probabilities, in [0, 1).
         attn_backend: ``'auto'`` for the fastest at each call, or a name in :data:`mmswinv2.core.attention.BACKENDS`.
-        attn_budget_mib: MiB that intermediate results of attention may take, about, beside its input and output. None:
-            64 on a CPU, 512 elsewhere.
+        attn_budget_mib: MiB that intermediate results of attention may take, about, beside its input and output (and
+            copies of queries, keys and values, with ``'torch'``). None: 64 on a CPU, 512 elsewhere.
         window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows, so
             that cells are more even; the bias of a continuous kind is that of the smaller window.
         mask_padding: Whether tokens that pad a map to whole windows are masked. Otherwise they take part as tokens of

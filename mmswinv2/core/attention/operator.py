@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ..operators import define_operator
-from . import cells
+from . import cells, fused
+from .derivatives import NO_FORWARD_MODE, NO_SECOND
 
 if TYPE_CHECKING:
     from .backends import Problem
@@ -31,9 +31,7 @@ class Kernel(NamedTuple):
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-KERNELS = {'cells': Kernel(cells.forward, cells.backward)}
-NO_FORWARD_MODE = 'it has no forward-mode derivative (jvp, jacfwd, dual numbers)'
-NO_SECOND = 'it has no second derivative'
+KERNELS = {'cells': Kernel(cells.forward, cells.backward), 'torch': Kernel(fused.forward, fused.backward)}
 
 
 def kernel_attention(name: str, problem: Problem) -> Tensor:
@@ -56,22 +54,6 @@ def kernel_attention(name: str, problem: Problem) -> Tensor:
     return window_attention_operator(
         qkv.contiguous(), problem.table, problem.logit_scale, seed, [axis.window for axis in grid],
         [axis.shift for axis in grid], problem.dropout, problem.budget, name)[0]
-
-
-def refuses_derivative(problem: Problem) -> str | None:
-    """Why an operator with first derivatives in reverse mode does not take a problem, or None."""
-    if forward_ad._current_level >= 0:
-        return NO_FORWARD_MODE
-    functorch = torch._C._functorch
-    # torch 2.1 does not say its levels; there the derivative itself refuses
-    if torch._C._are_functorch_transforms_active() and hasattr(functorch, 'get_interpreter_stack'):
-        kinds = [level.key() for level in functorch.get_interpreter_stack()]
-        transform = functorch.TransformType
-        if transform.Jvp in kinds:
-            return NO_FORWARD_MODE
-        if kinds.count(transform.Grad) > 1:
-            return NO_SECOND
-    return None
 
 
 def _forward(*args) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,55 @@
+"""Tensors and their devices: which device one stands for, and tensors of sizes alone that are made once per device."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
+
+import torch
+
+from .operators import is_transformed
+
+KEPT = 64  # results of a function
+
+_meta = 'meta'
+
+
+def device_type(device: torch.device) -> str:
+    """The type of a device, by which backends are chosen; that of the meta device is another's within
+    :func:`meta_stands_for`."""
+    return _meta if device.type == 'meta' else device.type
+
+
+@contextmanager
+def meta_stands_for(kind: str) -> Iterator[None]:
+    """Within, meta tensors stand for tensors on a device of type ``kind``, as ``'cuda'``, that is not there:
+    what it would do is counted (``benchmarks/gpu_cost.py``)."""
+    global _meta
+    before, _meta = _meta, kind
+    try:
+        yield
+    finally:
+        _meta = before
+
+
+def made_once(function: Callable) -> Callable:
+    """Keeps the last results of a function of sizes and, as its last argument, a device; they are read only.
+
+    Nothing is kept, nor taken from what was, where tensors are not what they seem (compilation, torch.func, fake
+    tensors), or while a CUDA graph is recorded: it fills its memory at each replay, and not before.
+    """
+    @lru_cache(KEPT)
+    def keep(*args):
+        with torch.inference_mode(False), torch.no_grad():
+            return function(*args)
+
+    @wraps(function)
+    def call(*args):
+        return keep(*args) if _may_keep(args[-1]) else function(*args)
+    return call
+
+
+def _may_keep(device: torch.device) -> bool:
+    if is_transformed() or type(torch.empty(0)) is not torch.Tensor:
+        return False
+    return device.type != 'cuda' or not torch.cuda.is_current_stream_capturing()

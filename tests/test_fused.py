@@ -1,0 +1,285 @@
+"""The backend of torch's fused kernel, with a stand-in for that kernel on a CPU, against the slow reference."""
+import inspect
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
+
+import reference
+from helpers import fused as stand_in
+from helpers.attention import TOLERANCES, by_backend, by_reference, problem
+from helpers.backbones import SMALL, randomize
+from helpers.versions import half_under_autocast, needs_torch_2_4
+from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core.attention import Problem, choose, fused, layout, window_attention
+from mmswinv2.core.devices import made_once
+from mmswinv2.core.grid import Axis
+
+pytestmark = [pytest.mark.core, pytest.mark.skipif(not fused.HAS_OPERATORS, reason='torch has no such operators')]
+
+DTYPES = [torch.float16, torch.bfloat16]
+SIZES = [
+    ((8, 8), (4, 4)),     # whole windows
+    ((11, 9), (4, 4)),    # ragged on both axes
+    ((5, 13), (7, 6)),    # one window along H; a remainder of one token along W
+    ((13, 16), (12, 5)),  # a window that is not square
+    ((6, 5), (8, 8)),     # one window
+    ((13, 7), (6, 3)),    # padding wider than window less shift
+    ((17,), (5,)),        # one axis
+    ((4, 7, 6), (2, 3, 4)),  # three axes, ragged
+    ((3, 5, 8), (1, 4, 4)),  # windows of one token along an axis
+    ((2, 5, 4), (8, 3, 3)),  # one window along time
+]
+
+
+CLAMPED = 5  # times the tolerance at a scale of 100
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch):
+    stand_in.use(monkeypatch)
+
+
+@pytest.fixture(params=[0, 256], ids=['by size', 'whole windows'])
+def small(request, monkeypatch):
+    """Tokens of the largest windows that are taken whole."""
+    monkeypatch.setattr(layout, 'SMALL', request.param)
+    monkeypatch.setattr(fused, 'layout', made_once(inspect.unwrap(layout.layout)))  # nothing kept from the other
+
+
+def check(ours, exact, tolerance, scale=1.):
+    """Errors relative to the exact one; where that may cancel, to the gradient of queries, keys and values too."""
+    beside = exact['qkv'].norm()
+    floors = dict(table=beside, padding=beside, logit_scale=scale * beside)
+    for name, right in exact.items():
+        error = (ours[name].double() - right).norm() / (right.norm() + floors.get(name, 1e-3))
+        assert error <= tolerance, SimpleNamespace(name=name, error=error.item(), tolerance=tolerance)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('shifted, padding', [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize('lengths, window', SIZES)
+@pytest.mark.parametrize('budget', [None, 20000])  # bytes
+def test_equals_the_slow_reference(lengths, window, shifted, padding, budget, dtype, small):
+    tensors, options = problem(lengths, window, shifted=shifted, padding=padding, dtype=dtype, dim=8,
+                               scales=(1., 2., -1.))
+    ours = by_backend('torch', tensors, options, budget=budget)
+    assert {t.dtype for t in ours.values()} == {dtype}
+    check(ours, by_reference(tensors, options), TOLERANCES['torch'][dtype], math.exp(2))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is the same for all
+@given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1000, 50000), st.sampled_from(DTYPES))
+def test_equals_the_slow_reference_everywhere(data, batch, num_heads, budget, dtype):
+    axes = data.draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7)), min_size=1, max_size=3))
+    shifted, padding = data.draw(st.booleans()), data.draw(st.booleans())
+    tensors, options = problem(*zip(*axes), shifted=shifted, batch=batch, num_heads=num_heads, padding=padding,
+                               dtype=dtype, dim=8, scales=(1., 2., -1.))
+    check(by_backend('torch', tensors, options, budget=budget), by_reference(tensors, options),
+          TOLERANCES['torch'][dtype], math.exp(2))
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_at_the_clamp_of_the_scale(dtype, small):
+    """Where bfloat16 queries and keys would be 0.3 off in a logit; the scale has no gradient beyond the clamp."""
+    tensors, options = problem((24, 20), (12, 10), dtype=dtype, dim=32, scales=(4.6, 6., 50.))
+    ours = by_backend('torch', tensors, options)
+    check(ours, by_reference(tensors, options), CLAMPED * TOLERANCES['torch'][dtype], 100.)
+    assert not ours['logit_scale'][1:].any() and ours['logit_scale'][0] != 0
+
+
+def test_float32_weights_have_float32_gradients():
+    tensors, options = problem((11, 9), (4, 4), dtype=torch.bfloat16, dim=8)
+    tensors |= {name: tensors[name].detach().float().requires_grad_() for name in ('table', 'logit_scale')}
+    ours = by_backend('torch', tensors, options)
+    assert [ours[name].dtype for name in ('out', 'qkv', 'table', 'logit_scale')] == [torch.bfloat16] * 2 + [
+        torch.float32] * 2
+
+
+def test_rows_of_zeros_and_of_any_length(small):
+    """bfloat16 has the range of float32: queries, keys, values and gradients may be any."""
+    tensors, options = problem((8, 8), (4, 4), dtype=torch.bfloat16, dim=8, scales=(1., 2., -1.))
+    with torch.no_grad():
+        tensors['qkv'][0, 0, 0] = 0
+        tensors['qkv'][0, 1, :, :48] *= 1e-30  # queries and keys
+        tensors['qkv'][0, 2, :, :48] *= 1e30
+        tensors['qkv'][..., 48:56] *= 1e6  # values of the first head
+        tensors['qkv'][..., 56:64] *= 1e-6
+    ours, exact = by_backend('torch', tensors, options), by_reference(tensors, options)
+    assert all(t.isfinite().all() for t in ours.values())
+    assert not ours['qkv'][0, 0, 0, :48].any()  # a query and a key of zeros have a zero gradient
+    for mine, right in zip(ours['out'].split(8, -1), exact['out'].split(8, -1)):
+        assert (mine.double() - right).norm() <= 2**-7 * right.norm()
+    for rows in (0, 1, 2, slice(3, 8)):
+        for mine, right in zip(ours['qkv'][0, rows].split(8, -1), exact['qkv'][0, rows].split(8, -1)):
+            assert (mine.double() - right).norm() <= 2**-5 * right.norm()
+
+
+@pytest.mark.parametrize('size', [1e-30, 1e30])
+def test_gradients_of_any_size(size):
+    tensors, options = problem((8, 8), (4, 4), dtype=torch.bfloat16, dim=8, scales=(1., 2., -1.))
+    out = window_attention(**tensors, **options, backend='torch')
+    probe = torch.randn_like(out)
+    ones = torch.autograd.grad(out, list(tensors.values()), probe, retain_graph=True)
+    scaled = torch.autograd.grad(out, list(tensors.values()), probe * size)
+    for a, b in zip(ones, scaled):
+        torch.testing.assert_close(b.double() / size, a.double(), rtol=2**-6, atol=2**-6 * a.abs().max().item())
+
+
+def test_nothing_overflows_where_all_keys_pull_alike():
+    """Large cells, one key that all rows look at, and gradients of one sign."""
+    tensors, options = problem((32, 64), (32, 64), batch=1, num_heads=1, dtype=torch.float16, dim=32, scales=(50.,))
+    with torch.no_grad():
+        tensors['qkv'][..., :32] = 1
+        tensors['qkv'][..., 32:64] = -1
+        tensors['qkv'][0, 0, :2, 32:64] = 1  # two keys
+        tensors['qkv'][..., 64:] = 1.99
+        tensors['qkv'][0, 0, 0, 64:] = -1.99
+    out = window_attention(**tensors, **options, backend='torch')
+    grads = torch.autograd.grad(out, list(tensors.values()), torch.full_like(out, 1.99))  # the stand-in asserts
+    assert all(g.isfinite().all() for g in grads)
+
+
+@pytest.mark.parametrize('dtype', DTYPES)
+@pytest.mark.parametrize('lengths, window', [((11, 9), (4, 4)), ((4, 5, 6), (2, 3, 4)), ((6, 5), (6, 5))])
+def test_the_log_sum_exp_of_each_row(lengths, window, dtype, small):
+    """That of ``cells``, which is tested to be exact."""
+    tensors, options = problem(lengths, window, dtype=dtype, dim=8, scales=(1., 2., -1.))
+    qkv, table, scale = (t.detach() for t in tensors.values())
+    rest = None, list(options['window']), list(options['shift']), 0., 2**20
+    ours = torch.ops.mmswinv2.window_attention(qkv, table, scale, *rest, 'torch')[1]
+    exact = torch.ops.mmswinv2.window_attention(*(t.double() for t in (qkv, table, scale)), *rest, 'cells')[1]
+    torch.testing.assert_close(ours.double(), exact, rtol=0, atol=1e-2)
+    assert ours.dtype == torch.float32
+
+
+def test_the_same_bits_each_time():
+    tensors, options = problem((11, 9), (4, 4), dtype=torch.float16, dim=8)
+    first, second = (by_backend('torch', tensors, options) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize('lengths, window', SIZES)
+@pytest.mark.parametrize('shifted', [False, True])
+def test_each_token_has_one_row_with_those_of_its_cell(lengths, window, shifted, small):
+    grid = tuple(Axis.fit(n, size, shifted=shifted) for n, size in zip(lengths, window))
+    order = fused.layout(2, grid, torch.device('cpu'))
+    total = 2 * math.prod(lengths)
+    assert order.rows[order.places].equal(torch.arange(total))
+    assert order.padded == (len(order.rows) > total) == bool((order.rows == total).any())
+    assert len(order.rows) == sum(part.cells * part.tokens for part in order.parts)
+    cell = torch.full((total + 1,), -1)
+    cells = reference.cells_of(lengths, [axis.window for axis in grid], [axis.shift for axis in grid])
+    for image in range(2):
+        for i, tokens in enumerate(cells):
+            places = reference.flat(torch.tensor(tokens), lengths) + image * (total // 2)
+            cell[places] = i + image * len(cells)
+    for part in order.parts:
+        found = cell[order.rows[part.first:part.first + part.cells * part.tokens]].view(part.cells, 1, part.tokens)
+        alike, tokens = found.mT == found, (found >= 0) | (found >= 0).mT
+        allowed = torch.ones_like(alike) if order.masks is None else order.masks[order.kinds][:, 0] == 0
+        assert torch.equal(allowed[tokens], alike[tokens])
+        assert allowed.diagonal(dim1=1, dim2=2).all()  # padding rows too: no softmax of nothing
+
+
+def test_whole_windows_need_no_mask():
+    order = layout.layout(3, (Axis(8, 4), Axis(6, 3)), torch.device('cpu'))
+    assert order.masks is None and order.parts == (layout.Part(0, 12, (4, 3)),)
+
+
+def asked(dtype=torch.float16, dim=8, **options):
+    tensors, fitted = problem((8, 8), (4, 4), dtype=dtype, dim=dim)
+    grid = tuple(Axis(8, window, shift) for window, shift in zip(fitted['window'], fitted['shift']))
+    return Problem(tensors['qkv'], tensors['table'], tensors['logit_scale'], grid, **options)
+
+
+@pytest.mark.parametrize('options, reason', [
+    (dict(dtype=torch.float32), 'it is for float16 and bfloat16, not for float32'),
+    (dict(dropout=.1), 'it has no dropout'),
+    (dict(dim=4), 'it takes heads of a multiple of 8 channels, not of 4'),
+])
+def test_what_it_refuses(options, reason):
+    assert fused.refuses(asked()) is None
+    assert fused.refuses(asked(**options)).startswith(reason)
+
+
+def test_a_cpu_and_an_old_torch_are_refused(monkeypatch):
+    monkeypatch.setattr(fused, 'device_type', lambda device: device.type)
+    assert fused.refuses(asked()) == 'it is for CUDA devices, not for cpu'
+    monkeypatch.setattr(fused, 'HAS_OPERATORS', False)
+    assert fused.refuses(asked()).startswith(f'torch {torch.__version__} has no memory-efficient attention')
+
+
+def test_derivatives_are_those_of_cells():
+    tensors, options = problem((4, 4), (4, 4), dtype=torch.float16, dim=8)
+    out = window_attention(**tensors, **options, backend='torch')
+    grad, = torch.autograd.grad(out.sum(), tensors['qkv'], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='eager'"):
+        grad.sum().backward()
+    with pytest.raises(RuntimeError, match="'torch' does not take this problem: it has no forward-mode"):
+        torch.func.jvp(lambda x: window_attention(x, tensors['table'], tensors['logit_scale'], **options,
+                                                  backend='torch'), (tensors['qkv'],), (tensors['qkv'],))
+
+
+@needs_torch_2_4('no torch.library.opcheck')
+def test_torchs_own_checks():
+    tensors, options = problem((5, 7), (4, 3), batch=1, dtype=torch.float16, dim=8)
+    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, 'torch'
+    torch.library.opcheck(torch.ops.mmswinv2.window_attention.default, args)
+
+
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_fake_cuda_tensors(dtype):
+    with FakeTensorMode(), torch.no_grad():
+        qkv = torch.empty(2, 8, 8, 72, dtype=dtype, device='cuda')
+        table, scale = torch.empty(3, 7, 7, device='cuda'), torch.empty(3, 1, 1, device='cuda')
+        out = window_attention(qkv, table, scale, window=(4, 4), shift=(2, 2), backend='torch')
+        assert out.shape == (2, 8, 8, 24) and out.dtype == dtype and out.device.type == 'cuda'
+        grid = (Axis(8, 4, 2),) * 2
+        assert choose(Problem(qkv, table, scale, grid)).name == 'torch'
+
+
+def net(backend, **options):
+    options = dict(dict(window_size=4, out_indices=(0, 1), drop_path_rate=0., attn_backend=backend), **options)
+    return randomize(SwinTransformerV2(dict(SMALL, num_heads=[1, 2]), **options))
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, half_under_autocast])
+@pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(mask_padding=False), dict(attn_budget_mib=1)])
+def test_autocast(options, dtype, rng):
+    x = torch.randn(2, 3, 44, 36, generator=rng)
+    results = []
+    for backend in ('torch', 'eager'):
+        model = net(backend, **options)
+        with torch.autocast('cpu', dtype=dtype):
+            outs = model(x)
+        sum(o.square().mean() for o in outs).backward()
+        results.append([*outs, *(p.grad for p in model.parameters())])
+    for a, b in zip(*results):
+        assert a.isfinite().all() and (a - b).norm() <= .05 * b.norm() + 1e-5
+
+
+@needs_torch_2_4('its compiler knows no dataclasses')
+@pytest.mark.parametrize('training', [True, False])
+def test_torch_compile_without_graph_breaks(training, rng):
+    model = net('torch').train(training)
+    x = torch.randn(1, 3, 40, 36, generator=rng)
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    with torch.set_grad_enabled(training), torch.autocast('cpu', dtype=torch.bfloat16):
+        for a, b in zip(compiled(x), model(x)):
+            torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_no_images(training):
+    model = net('torch').train(training)
+    x = torch.zeros(0, 3, 44, 52, requires_grad=True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        outs = model(x)
+    sum(o.sum() for o in outs).backward()
+    assert x.grad.shape == x.shape and not any(p.grad.any() for p in model.parameters())
