@@ -9,7 +9,8 @@ Precision. Queries and keys are unit vectors in float16, also for bfloat16, whos
 a scale of 100. Keys have the scale. Before that a row is divided by a power of two near its largest entry, exactly, so
 that no square under- or overflows. Values, and the gradient of the result, are divided by a power of two per head, so
 that they fit. The bias is float16; statistics of the softmax, sums over cells, and the gradients of table and scale are
-float32. The part of a gradient along probabilities is taken from the rounded result, as fused kernels do.
+float32. The part of a gradient along probabilities is taken from the rounded result, as fused kernels do; of the
+gradient of the scale, in which nearly all of that cancels, most of its error is taken out (:func:`_less_of_a_shift`).
 
 Deterministic: the backward kernel is told not to split keys, which would add up in any order.
 
@@ -122,7 +123,9 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
         if order.padded:  # no probability
             lse_rows = F.pad(lse_rows, (0, 0, 0, 1), value=math.inf)
         lse_rows = lse_rows.index_select(0, order.rows)
-        grad_table = torch.zeros(table.shape, dtype=SINGLE, device=table.device)
+        grad_table = None
+        if [part.size for part in order.parts] != [tuple(window)]:
+            grad_table = torch.zeros(table.shape, dtype=SINGLE, device=table.device)
         grads = []
         for part, biases in _biases(table, order):
             grad_bias = None
@@ -135,13 +138,17 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
                 grads.append(grad.flatten(0, 1))
                 total = tiles.sum(0, dtype=SINGLE)
                 grad_bias = total if grad_bias is None else grad_bias.add_(total)
-            crop(grad_table, part.size).add_(fold(grad_bias, part.size))
+            if grad_table is None:
+                grad_table = fold(grad_bias, part.size)
+            else:
+                crop(grad_table, part.size).add_(fold(grad_bias, part.size))
         del grad_rows, out_rows
         grad_x = grads[0] if len(grads) == 1 else torch.cat(grads)
         del grads
         of_logits = power * of_values  # what their gradients were divided by
         grad_rows, along = _gradient_rows(grad_x, prepared, order, power, of_logits, qkv.dtype, budget)
         grad_qkv = grad_rows.flatten(1).index_select(0, order.places).view(qkv.shape)
+        along = _less_of_a_shift(along, grad_table, table, lse)
         grad_table.mul_(of_logits.view(-1, *[1] * (table.ndim - 1)))
         grad_scale = (along * of_logits).view_as(logit_scale).masked_fill_(logit_scale > MAX_LOGIT_SCALE, 0)
     return grad_qkv, grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
@@ -294,15 +301,33 @@ def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tenso
     factor = of_logits / powers[:, :2].index_select(0, tokens).mul_(lengths)  # (R, 2, nH)
     square = scale.square()
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    total, step = 0., max(1, budget // 2 // (2 * 4 * x[0, :2].numel()))
+    total, step = None, max(1, budget // 2 // (2 * 4 * x[0, :2].numel()))
     for start in range(0, len(x), step):
         at = slice(start, start + step)
         units = x[at, :2]
         g = grad[at, :2].to(SINGLE)
         along = (g * units).sum(-1)
-        total = total + along[:, 0].sum(0)
+        part = along[:, 0].sum(0)
+        total = part if total is None else total.add_(part)
         along[:, 1].div_(square)  # keys are as long as the scale
         g.addcmul_(units, along[..., None], value=-1)
         torch.mul(g, factor[at, ..., None], out=out[at, :2])
         torch.mul(grad[at, 2], power[:, None], out=out[at, 2])
     return out, total
+
+
+def _less_of_a_shift(along: Tensor, grad_table: Tensor, table: Tensor, lse: Tensor) -> Tensor:
+    """Gradients of the log of scales, (nH,), with less of the error that gradients of logits share within a row.
+
+    Those of a row of logits add up to zero, exactly; here to the error of the row's part along its probabilities, whose
+    share in ``along`` is that sum times the mean of scaled cosines under the probabilities. A log-sum-exp less the
+    largest bias is near that mean, and below it where one key is looked at.
+
+    Args:
+        along: Sum of gradients of logits times scaled cosines.
+        grad_table: That of gradients of logits over pairs of one offset, (nH, 2W-1, ...), float32.
+        table: (nH, 2W-1, ...).
+        lse: Of each row, (B, *map, nH).
+    """
+    mean = lse.view(-1, len(along)).mean(0).sub_(table.flatten(1).amax(1))
+    return along.addcmul_(grad_table.flatten(1).sum(1), mean, value=-1)
