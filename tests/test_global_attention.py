@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import MODELS
 
 from helpers.backbones import randomize
+from helpers.versions import half_under_autocast
 from mmswinv2.models import GlobalAttention
 
 pytestmark = pytest.mark.mmengine
@@ -58,3 +59,31 @@ def test_found_by_prefix():
 def test_heads_must_divide_channels(heads):
     with pytest.raises(ValueError, match=rf'num_heads must divide dim \(12\), got {heads}'):
         GlobalAttention(12, heads)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('dtype', ['bfloat16', half_under_autocast])
+def test_autocast_of_its_own(dtype, with_cp, rng):
+    """Products are in 16 bit, in the second pass of checkpointing too; the map that comes out is float32."""
+    dtype = str(dtype).removeprefix('torch.')
+    seen, results = [], []
+    for name in (None, dtype):
+        net = randomize(GlobalAttention(12, 3, drop_path_rate=0., with_cp=with_cp, autocast_dtype=name))
+        net.qkv.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+        x = torch.randn(2, 12, 5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        out, = net((x,))
+        out.square().mean().backward()
+        assert out.dtype == x.grad.dtype == torch.float32
+        results.append([out, x.grad, *(p.grad for p in net.parameters())])
+    runs = 1 + with_cp
+    assert seen == [torch.float32] * runs + [getattr(torch, dtype)] * runs
+    for a, b in zip(*results):
+        assert 0 < (a - b).norm() <= .05 * a.norm() + 1e-4
+
+
+def test_its_dtype_is_checked_and_the_meta_device_has_no_autocast():
+    with pytest.raises(ValueError, match="autocast_dtype must be None, bfloat16 or float16, got 'fp8'"):
+        GlobalAttention(12, 3, autocast_dtype='fp8')
+    with torch.device('meta'):
+        out, = GlobalAttention(12, 3, autocast_dtype='bfloat16')((torch.empty(1, 12, 2, 2),))
+    assert out.shape == (1, 12, 2, 2)

@@ -133,6 +133,13 @@ def test_what_is_divided_is_large_and_in_bfloat16(name):
         name.removesuffix('.py')[-5:].lstrip('_')] == cfg.strategy.type.removeprefix('mmswinv2.')
 
 
+@pytest.mark.parametrize('name', of('mmdet/htc_swinv2'))
+def test_global_attention_is_in_the_dtype_of_the_backbone(name):
+    cfg = read(name)
+    attention, fpn = cfg.model.neck
+    assert attention.get('autocast_dtype') == cfg.model.backbone.get('autocast_dtype') and fpn.type == 'FPN'
+
+
 def test_every_large_model_can_be_divided():
     divided = {name.removesuffix('_zero1.py') for name in of('zero1')}
     assert divided >= {'mmdet/htc_swinv2_g', 'mmdet/htc_swinv2_h', 'mmdet/htc_swinv2_g_objects365',

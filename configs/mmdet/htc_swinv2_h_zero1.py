@@ -2,4 +2,6 @@
 # mim train mmdet ... --launcher pytorch --gpus 8
 _base_ = ['./htc_swinv2_h.py', './_base_/zero1.py']
 
-model = dict(backbone=dict(autocast_dtype='bfloat16'))
+model = dict(
+    backbone=dict(autocast_dtype='bfloat16'),
+    neck=[dict(_base_.model.neck[0], autocast_dtype='bfloat16'), _base_.model.neck[1]])

@@ -1,4 +1,4 @@
-"""Computing in the dtype of the inputs, whatever autocast says."""
+"""Computing in another dtype than the code around: that of the inputs whatever autocast says, or 16 bit in a part."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
@@ -9,3 +9,24 @@ import torch
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Switches autocast off for a device; the meta device has none, and no switch."""
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+
+
+def check_autocast_dtype(name: str | None) -> torch.dtype | None:
+    """The dtype of a name, for :func:`autocast_to`.
+
+    Raises:
+        ValueError: if it is neither None, nor ``'bfloat16'`` or ``'float16'``.
+    """
+    if name not in (None, 'bfloat16', 'float16'):
+        raise ValueError(f'autocast_dtype must be None, bfloat16 or float16, got {name!r}')
+    return None if name is None else getattr(torch, name)
+
+
+def autocast_to(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Switches autocast to a dtype on for a device; None, or the meta device, leaves it as it is.
+
+    Each weight is cast once per pass: a cache would only keep all 16-bit copies until the end of it.
+    """
+    if dtype is None or device.type == 'meta':
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype, cache_enabled=False)

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.checks import check_bool, check_int, hidden_channels
 from ..core.layers import DropPath, LayerNorm, Mlp
+from ..core.precision import autocast_to, check_autocast_dtype
 from ..registry import MODELS
 
 
@@ -27,6 +28,8 @@ class GlobalAttention(BaseModule):
         mlp_ratio: Hidden channels of the MLP over ``dim``.
         drop_path_rate: Stochastic depth, in [0, 1).
         with_cp: Activation checkpointing.
+        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in this layer alone, as the backbone's; weights
+            and output keep theirs.
         init_cfg: As for mmengine's ``BaseModule``.
 
     Raises:
@@ -38,13 +41,14 @@ class GlobalAttention(BaseModule):
     """
 
     def __init__(self, dim: int, num_heads: int = 32, *, mlp_ratio: float = 4., drop_path_rate: float = .3,
-                 with_cp: bool = False, init_cfg: dict | None = None) -> None:
+                 with_cp: bool = False, autocast_dtype: str | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         dim = check_int('dim', dim, minimum=1)
         self.num_heads = check_int('num_heads', num_heads, minimum=1)
         if dim % self.num_heads:
             raise ValueError(f'num_heads must divide dim ({dim}), got {num_heads}')
         self.with_cp = check_bool('with_cp', with_cp)
+        self.autocast_dtype = check_autocast_dtype(autocast_dtype)
         self.norm1 = LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -60,10 +64,11 @@ class GlobalAttention(BaseModule):
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Maps feature maps, the last of them (B, C, H, W), to as many of the same shapes."""
         x = inputs[-1]
-        if self.with_cp and torch.is_grad_enabled() and x.requires_grad:
-            x = checkpoint(self._layer, x, use_reentrant=False)
-        else:
-            x = self._layer(x)
+        with autocast_to(x.device, self.autocast_dtype):
+            if self.with_cp and torch.is_grad_enabled() and x.requires_grad:
+                x = checkpoint(self._layer, x, use_reentrant=False)
+            else:
+                x = self._layer(x)
         return (*inputs[:-1], x)
 
     def _layer(self, x: Tensor) -> Tensor:

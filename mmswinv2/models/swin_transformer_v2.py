@@ -13,6 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor
 
 from .. import core
+from ..core.precision import autocast_to, check_autocast_dtype
 from ..core.weights import load_backbone, read_backbone_state
 from ..engine.checkpoint import read_run
 from ..engine.conversion import convert_on_load
@@ -63,8 +64,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
     def __init__(self, arch: str | Mapping = 'tiny', *, init_cfg: Mapping | None = None,
                  autocast_dtype: str | None = None, **kwargs) -> None:
-        if autocast_dtype not in (None, 'bfloat16', 'float16'):
-            raise ValueError(f'autocast_dtype must be None, bfloat16 or float16, got {autocast_dtype!r}')
+        dtype = check_autocast_dtype(autocast_dtype)
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
                                      or not isinstance(init_cfg.get('checkpoint', 0), (str, Path, type(None)))
                                      or not isinstance(init_cfg.get('prefix', ''), str)
@@ -74,14 +74,11 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         super().__init__(arch, **kwargs)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
-        self.autocast_dtype = None if autocast_dtype is None else getattr(torch, autocast_dtype)
+        self.autocast_dtype = dtype
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Maps images (B, C, H, W) to a map (B, C_i, H_i, W_i) per output, in float32 under mixed precision."""
-        if self.autocast_dtype is None:
-            return super().forward(x)
-        # each weight is cast once per pass: a cache would only keep all 16-bit copies until the end of the backbone
-        with torch.autocast(x.device.type, dtype=self.autocast_dtype, cache_enabled=False):
+        with autocast_to(x.device, self.autocast_dtype):
             return super().forward(x)
 
     def init_weights(self) -> None:
