@@ -121,19 +121,19 @@ def build(name: str, args: argparse.Namespace, size: int) -> torch.nn.Module:
         block.load_state_dict(state)
         return block
     if name == 'transformers':
-        return Transformers(args, size, state)
-    return Timm(args, size, state)
+        return Transformers(args, (size, size), state)
+    return Timm(args, (size, size), state)
 
 
 class Transformers(torch.nn.Module):
-    """Swinv2Layer on maps."""
+    """Swinv2Layer on maps of (H, W) tokens."""
 
-    def __init__(self, args, size, state):
+    def __init__(self, args, sides, state):
         super().__init__()
         from transformers import Swinv2Config
         from transformers.models.swinv2.modeling_swinv2 import Swinv2Layer
         config = Swinv2Config(window_size=args.window, attention_probs_dropout_prob=0., hidden_dropout_prob=0.)
-        self.layer = Swinv2Layer(config, args.dim, (size, size), args.heads, shift_size=args.window // 2)
+        self.layer = Swinv2Layer(config, args.dim, sides, args.heads, shift_size=args.window // 2)
         names = {'attn.proj.': 'attention.output.dense.', 'norm1.': 'layernorm_before.', 'norm2.': 'layernorm_after.',
                  'mlp.fc1.': 'intermediate.dense.', 'mlp.fc2.': 'output.dense.',
                  'attn.cpb_mlp.': 'attention.self.continuous_position_bias_mlp.',
@@ -155,12 +155,12 @@ class Transformers(torch.nn.Module):
 
 
 class Timm(torch.nn.Module):
-    """SwinTransformerV2Block."""
+    """SwinTransformerV2Block on maps of (H, W) tokens."""
 
-    def __init__(self, args, size, state):
+    def __init__(self, args, sides, state):
         super().__init__()
         from timm.models.swin_transformer_v2 import SwinTransformerV2Block
-        self.block = SwinTransformerV2Block(args.dim, (size, size), args.heads, window_size=args.window,
+        self.block = SwinTransformerV2Block(args.dim, sides, args.heads, window_size=args.window,
                                             shift_size=args.window // 2)
         self.block.load_state_dict(state)
 
