@@ -244,6 +244,51 @@ def test_fake_cuda_tensors(dtype):
         assert choose(Problem(qkv, table, scale, grid)).name == 'torch'
 
 
+@pytest.fixture
+def cuda_autocast(monkeypatch):
+    """Autocast of CUDA to bfloat16 without CUDA, which ``torch.autocast`` would not switch on; and a copy without the
+    guard of the device, which a build for CPUs has not."""
+    monkeypatch.setattr(torch.Tensor, 'contiguous', lambda x: x.clone(memory_format=torch.contiguous_format))
+    before = torch.is_autocast_enabled('cuda'), torch.get_autocast_dtype('cuda')
+    torch.set_autocast_enabled('cuda', True)
+    torch.set_autocast_dtype('cuda', torch.bfloat16)
+    yield
+    torch.set_autocast_enabled('cuda', before[0])
+    torch.set_autocast_dtype('cuda', before[1])
+
+
+def fake_net(**options):
+    """On fake CUDA tensors: weights are not drawn, for which there would have to be a generator."""
+    with torch.device('meta'):
+        model = SwinTransformerV2(dict(SMALL, num_heads=[1, 2]), window_size=4, out_indices=(0, 1), **options)
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(torch.empty(p.shape, device='cuda'), requires_grad=False))
+    return model
+
+
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
+@pytest.mark.parametrize('backend, options', [('auto', {}), ('torch', dict(mask_padding=False))])
+def test_a_compiled_backbone_on_fake_cuda_tensors(backend, options, cuda_autocast):
+    """One graph, in bfloat16, nothing on another device. Without gradients: those of fake CUDA tensors end a process
+    that has no CUDA."""
+    graphs = []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+    with FakeTensorMode(), torch.no_grad():
+        model = fake_net(attn_backend=backend, **options).eval()
+        outs = torch.compile(model, backend=keep, fullgraph=True)(torch.empty(1, 3, 64, 52, device='cuda'))
+    graph, = graphs
+    calls = [node for node in graph.graph.nodes if node.target is torch.ops.mmswinv2.window_attention.default]
+    assert [node.args[-1] for node in calls] == ['torch'] * sum(SMALL['depths'])
+    assert {(o.device.type, o.dtype) for o in outs} == {('cuda', torch.float32)}
+    devices = {node.meta['example_value'].device.type for node in graph.graph.nodes
+               if isinstance(node.meta.get('example_value'), torch.Tensor)}
+    assert devices == {'cuda'}
+
+
 def net(backend, **options):
     options = dict(dict(window_size=4, out_indices=(0, 1), drop_path_rate=0., attn_backend=backend), **options)
     return randomize(SwinTransformerV2(dict(SMALL, num_heads=[1, 2]), **options))
