@@ -131,7 +131,8 @@ def test_one_training_and_one_test_step(name):
 
 @pytest.mark.parametrize('name', [n for n in RECIPES if n.endswith(
     ('amp-bf16.py', 'zero1.py', 'fsdp.py', 'deepspeed.py'))])
-def test_bfloat16_is_for_the_backbone_alone(name):
+def test_bfloat16_is_for_the_backbone_and_its_global_attention(name):
+    """FPN, heads and all maps between modules are float32."""
     model = small_model(load(name)).eval()
     dtypes = {}
     for path, module in model.named_modules():
@@ -142,7 +143,8 @@ def test_bfloat16_is_for_the_backbone_alone(name):
         model.rpn_head(x)
     assert {d for p, d in dtypes.items() if p.startswith('backbone') and 'mlp.fc' in p and 'cpb' not in p} == {
         torch.bfloat16}
-    assert {d for p, d in dtypes.items() if not p.startswith('backbone')} == {torch.float32}
+    assert {d for p, d in dtypes.items() if p.startswith('neck.0')} == {torch.bfloat16}
+    assert {d for p, d in dtypes.items() if not p.startswith(('backbone', 'neck.0'))} == {torch.float32}
     assert all(f.dtype == torch.float32 for f in x)
 
 
