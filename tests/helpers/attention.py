@@ -13,6 +13,8 @@ from mmswinv2.core.grid import Axis
 TOLERANCES = {
     'eager': {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2**-9, torch.float16: 2**-12},
     'cells': {torch.float64: 1e-12, torch.float32: 3e-6, torch.bfloat16: 2**-9, torch.float16: 2**-12},
+    # 16 bit: probabilities and their gradients are rounded before they are multiplied
+    'triton': {torch.float32: 3e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3},
 }
 
 

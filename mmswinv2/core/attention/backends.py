@@ -5,6 +5,7 @@ memory, never in meaning: each is tested equal to ``tests/reference.py`` in outp
 
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
 chunk within a budget of memory, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
+``triton``: the same derivatives, by kernels for CUDA devices that read and write the map in place.
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from math import prod
 from torch import Tensor
 
 from ..grid import Grid
+from . import triton_attention
 from .eager import eager_attention
 from .operator import kernel_attention, refuses_derivative
 
@@ -68,9 +70,14 @@ def _takes_all(problem: Problem) -> None:
     return None
 
 
+def _triton_refuses(problem: Problem) -> str | None:
+    return triton_attention.refuses(problem) or refuses_derivative(problem)
+
+
 BACKENDS = {backend.name: backend for backend in (
     Backend('eager', eager_attention, _takes_all),
     Backend('cells', partial(kernel_attention, 'cells'), refuses_derivative),
+    Backend('triton', partial(kernel_attention, 'triton'), _triton_refuses),
 )}
 
 
@@ -89,7 +96,7 @@ def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
     if is_small(problem.qkv.device.type, problem.map_bytes, problem.budget):
         return 'eager', 'cells'
-    return 'cells', 'eager'
+    return *(('triton',) if problem.qkv.is_cuda and problem.qkv.element_size() == 2 else ()), 'cells', 'eager'
 
 
 def choose(problem: Problem, name: str = 'auto') -> Backend:

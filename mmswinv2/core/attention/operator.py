@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..operators import define_operator
-from . import cells
+from . import cells, triton_attention
 
 if TYPE_CHECKING:
     from .backends import Problem
@@ -31,7 +31,10 @@ class Kernel(NamedTuple):
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-KERNELS = {'cells': Kernel(cells.forward, cells.backward)}
+KERNELS = {
+    'cells': Kernel(cells.forward, cells.backward),
+    'triton': Kernel(triton_attention.forward, triton_attention.backward),
+}
 NO_FORWARD_MODE = 'it has no forward-mode derivative (jvp, jacfwd, dual numbers)'
 NO_SECOND = 'it has no second derivative'
 
