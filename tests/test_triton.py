@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from helpers.attention import problem
 from helpers.interpreter import run_python
+from helpers.versions import needs_torch_2_4
 from mmswinv2.core.attention import BACKENDS, Problem, choose, triton_attention, triton_launch
 from mmswinv2.core.attention.operator import KERNELS
 from mmswinv2.core.grid import Axis
@@ -89,11 +91,27 @@ def test_what_is_refused(options, reason, monkeypatch):
         choose(asked(**options), 'triton')
 
 
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the GPU that is there decides')
+def test_auto_takes_it_on_cuda_in_half_precision_where_it_can(monkeypatch):
+    monkeypatch.setattr(triton_attention, 'INTERPRETED', False)
+    names = []
+    for missing in (None, 'Triton is not there'):
+        monkeypatch.setattr(triton_attention, 'MISSING', missing)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            wanted = asked(dtype=dtype)
+            with FakeTensorMode():
+                on_cuda = [torch.empty(t.shape, dtype=dtype, device='cuda')
+                           for t in (wanted.qkv, wanted.table, wanted.logit_scale)]
+                names.append(choose(Problem(*on_cuda, wanted.grid)).name)
+    assert names == ['triton', 'triton', 'cells', 'cells', 'cells', 'cells']
+
+
 def test_a_window_too_large_is_refused():
-    grid = (Axis(2000, 1100), Axis(2000, 1100))
-    wanted = Problem(torch.empty(1, 2000, 2000, 96, device='meta'), torch.empty(1, 2199, 2199, device='meta'),
+    grid = (Axis(2000, 200), Axis(2000, 200))
+    wanted = Problem(torch.empty(1, 2000, 2000, 96, device='meta'), torch.empty(1, 399, 399, device='meta'),
                      torch.empty(1, device='meta'), grid)
-    assert 'windows must have at most 1048576 tokens' in BACKENDS['triton'].refuses(wanted)
+    assert 'windows must have at most 32768 tokens' in BACKENDS['triton'].refuses(wanted)
 
 
 def test_reasons_of_the_machine(monkeypatch):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .backends import Problem
 
 MIN_DIM, MAX_DIM = 16, 64  # channels of a head
-LARGEST_WINDOW = 2**20  # tokens: kernels divide their numbers in float32
+LARGEST_WINDOW = 2**15  # tokens: pairs of them are counted in int32
 LARGEST_CELL = 2**31  # elements of qkv from the first to the last token of a window: offsets are int32
 LENGTH_ROWS = 64  # of a program that computes lengths
 BIAS_PROGRAMS = 2048  # at least, of the gradient of the bias: the same on every device, for the same bits
@@ -46,9 +46,9 @@ class Tile(NamedTuple):
 # by kernel and bytes of an element; each was compiled without spills (benchmarks/triton_compile.py)
 TILES = {
     ('forward', 2): Tile(64, 64), ('forward', 4): Tile(32, 32),
-    ('backward_q', 2): Tile(64, 32), ('backward_q', 4): Tile(32, 32),
-    ('backward_kv', 2): Tile(32, 64), ('backward_kv', 4): Tile(32, 32),
-    ('backward_bias', 2): Tile(64, 64), ('backward_bias', 4): Tile(32, 32),
+    ('backward_q', 2): Tile(64, 32), ('backward_q', 4): Tile(32, 16),
+    ('backward_kv', 2): Tile(32, 64), ('backward_kv', 4): Tile(16, 32),
+    ('backward_bias', 2): Tile(64, 64), ('backward_bias', 4): Tile(32, 16),
 }
 
 
