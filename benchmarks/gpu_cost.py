@@ -242,6 +242,11 @@ class Autocast(TorchFunctionMode):
         return x.to(HALF[0])
 
     @classmethod
+    def dtype(cls, x: Tensor) -> torch.dtype:
+        """In place of :func:`mmswinv2.core.precision.product_dtype`."""
+        return HALF[0] if cls.on else x.dtype
+
+    @classmethod
     @contextmanager
     def off(cls, device: torch.device) -> Iterator[None]:
         """In place of :func:`mmswinv2.core.precision.without_autocast`."""
@@ -258,8 +263,9 @@ def autocast(counting: Counting) -> Iterator[None]:
     modules = [module for name, module in sys.modules.items() if name.startswith('mmswinv2.core.')]
     with ExitStack() as stack:
         for module in modules:
-            if hasattr(module, 'without_autocast'):
-                stack.enter_context(mock.patch.object(module, 'without_autocast', Autocast.off))
+            for name, ours in (('without_autocast', Autocast.off), ('product_dtype', Autocast.dtype)):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, ours))
         counting.autocast = stack.enter_context(Autocast())
         try:
             yield

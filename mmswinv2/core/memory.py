@@ -175,7 +175,7 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
     whole = setting.backend == 'eager' or (
         setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
     maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
-    rows = mlp_rows(torch.device(setting.device), 4 * s.hidden)
+    rows = mlp_rows(torch.device(setting.device), round(4 * half) * s.hidden)
     chunked = not cp and s.tokens > KEPT_CHUNKS * rows
     chunk = hidden * min(1., rows / s.tokens)
     padded = half if attended > 1 else 0  # the part of the result without padding
