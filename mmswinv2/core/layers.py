@@ -94,7 +94,7 @@ class Mlp(nn.Module):
         if is_transformed():
             return self._map(x)
         tokens = x.flatten(0, -2)
-        rows = mlp_rows(x.device, self.fc1.out_features * torch.empty((), dtype=product_dtype(x)).element_size())
+        rows = mlp_rows(x.device, self.fc1.out_features * product_dtype(x).itemsize)
         if len(tokens) <= KEPT_CHUNKS * rows or self.keep_hidden and torch.is_grad_enabled():
             return self._map(x)
         if torch.is_grad_enabled():
