@@ -14,9 +14,8 @@ All under autocast to bfloat16, as CUDA has it. The meta device has no autocast;
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import pkgutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -34,10 +33,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 import measure
-import mmswinv2.core
 from mmswinv2.core import BlockConfig, SwinBlock, layers
-from mmswinv2.core.attention import BACKENDS
 from mmswinv2.core.attention.operator import KERNELS
+from mmswinv2.core.attention.triton_launch import OBSERVERS
 from mmswinv2.core.devices import meta_stands_for
 from released import ReleasedBlock
 
@@ -87,7 +85,6 @@ ATTENTION = {'_scaled_dot_product_efficient_attention': 1., '_efficient_attentio
 ARGUMENTS = {'_scaled_dot_product_efficient_attention': (0, 1, True), '_efficient_attention_forward': (0, 1, False),
              '_scaled_dot_product_efficient_attention_backward': (1, 2, True),
              '_efficient_attention_backward': (1, 2, False)}
-TRITON = 'mmswinv2.core.attention.triton_launch'
 
 
 class Launch(NamedTuple):
@@ -245,6 +242,11 @@ class Autocast(TorchFunctionMode):
         return x.to(HALF[0])
 
     @classmethod
+    def dtype(cls, x: Tensor) -> torch.dtype:
+        """In place of :func:`mmswinv2.core.precision.product_dtype`."""
+        return HALF[0] if cls.on else x.dtype
+
+    @classmethod
     @contextmanager
     def off(cls, device: torch.device) -> Iterator[None]:
         """In place of :func:`mmswinv2.core.precision.without_autocast`."""
@@ -258,12 +260,12 @@ class Autocast(TorchFunctionMode):
 @contextmanager
 def autocast(counting: Counting) -> Iterator[None]:
     """Autocast on the meta device, which the core switches off as it does that of CUDA."""
-    modules = [importlib.import_module(module.name)
-               for module in pkgutil.walk_packages(mmswinv2.core.__path__, 'mmswinv2.core.')]
+    modules = [module for name, module in sys.modules.items() if name.startswith('mmswinv2.core.')]
     with ExitStack() as stack:
         for module in modules:
-            if hasattr(module, 'without_autocast'):
-                stack.enter_context(mock.patch.object(module, 'without_autocast', Autocast.off))
+            for name, ours in (('without_autocast', Autocast.off), ('product_dtype', Autocast.dtype)):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, ours))
         counting.autocast = stack.enter_context(Autocast())
         try:
             yield
@@ -273,17 +275,12 @@ def autocast(counting: Counting) -> Iterator[None]:
 
 @contextmanager
 def observed(counting: Counting) -> Iterator[None]:
-    """Triton kernels are counted, where there are any."""
-    try:
-        observers = importlib.import_module(TRITON).OBSERVERS
-    except ModuleNotFoundError:
-        yield
-        return
-    observers.append(counting.triton)
+    """Triton kernels are counted."""
+    OBSERVERS.append(counting.triton)
     try:
         yield
     finally:
-        observers.remove(counting.triton)
+        OBSERVERS.remove(counting.triton)
 
 
 def build(case: Case, backend: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -325,12 +322,10 @@ def count(case: Case, backend: str, mode: str) -> Cost:
 
 
 def rows(cases: list[str], backends: list[str], modes: list[str]) -> Iterator[dict]:
-    """A row for each case, mode and backend that is there."""
+    """A row for each case, mode and backend."""
     for name in cases:
         for mode in modes:
             for backend in backends:
-                if backend not in ('auto', 'released', *BACKENDS):
-                    continue
                 cost = count(CASES[name], backend, mode)
                 yield dict(case=name, mode=mode, backend=backend, launches=len(cost.launches), gb=round(cost.gb, 4),
                            float32_product_gflop=round(cost.gflop(SINGLE), 4),
@@ -341,8 +336,7 @@ def main() -> None:
     """Counts and reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', nargs='+', choices=CASES, default=[*CASES])
-    parser.add_argument('--backends', nargs='+', choices=NAMES, default=[*NAMES],
-                        help='those that are not there are left out')
+    parser.add_argument('--backends', nargs='+', choices=NAMES, default=[*NAMES])
     parser.add_argument('--modes', nargs='+', choices=MODES, default=[*MODES])
     parser.add_argument('--json', action='store_true', help='rows, one a line, instead of a table')
     parser.add_argument('--kernels', action='store_true', help='launches of each kind, to standard output')
@@ -352,8 +346,7 @@ def main() -> None:
         for name in args.cases:
             for mode in args.modes:
                 for backend in args.backends:
-                    if backend in ('auto', 'released', *BACKENDS):
-                        print(name, mode, backend, dict(count(CASES[name], backend, mode).by_name().most_common()))
+                    print(name, mode, backend, dict(count(CASES[name], backend, mode).by_name().most_common()))
         return
     found = rows(args.cases, args.backends, args.modes)
     if args.json:

@@ -99,7 +99,7 @@ def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
         whole = mlp(x)
         rows = []
         mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
-        monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * x.element_size())
+        monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * torch.finfo(dtype).bits // 8)
         with torch.no_grad():
             chunked = mlp(x)
     assert rows == [9] * 7 + [7]

@@ -43,6 +43,8 @@ def predicted(net, size, batch):
 def measured(net, size, batch):
     """The peak of a step, and what there is when the forward pass has ended, in bytes."""
     x = torch.randn(batch, 3, *size)
+    with torch.no_grad():
+        net(x)  # makes what is made once
     with LiveBytes(x, *net.parameters()) as live:
         outs = net(x)
         kept = live.live

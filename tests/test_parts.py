@@ -140,7 +140,7 @@ def test_large_hidden_maps_are_computed_again(dtype, drop_rate, monkeypatch, rng
     rows, results = [], []
     mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0].flatten(0, -2))))
     for kept in (1e9, 1.5):
-        monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * x.element_size())
+        monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * torch.finfo(dtype).bits // 8)
         monkeypatch.setattr(layers, 'KEPT_CHUNKS', kept)
         saved = []
         torch.manual_seed(0)

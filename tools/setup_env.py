@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = (3, 11)
 TORCH_CUDA = '13.0'  # what PyPI's wheel of the torch in requirements/build.txt is built for
 BUILD = 'requirements/build.txt'
+TRITON = 'requirements/triton.txt'
 MODULES = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.models'
 
 
@@ -154,6 +155,8 @@ def make(path: Path, name: str, device: str, build: Build, *, anew: bool) -> Non
     install_mmcv(python, path, stack, build)
     say('3 of 4: mmengine, mmdet, mmsegmentation, mim and test tools')
     pip(python, path, 'install', '-r', str(pins))
+    if run(python, 'import triton').returncode:
+        pip(python, path, 'install', '--no-deps', '-r', str(ROOT / TRITON))
     say('4 of 4: this project, in place')
     pip(python, path, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
     result = run(python, f'import {MODULES}')
@@ -166,7 +169,7 @@ def fingerprint(path: Path, name: str, device: str) -> str:
     """What the environment is made of, as a hash: a change of it makes the set-up run again."""
     gpus = sorted(set(setup_gpu.find_gpus())) if device == 'auto' else ''
     digest = hashlib.sha256(f'{sys.version} {path} {device} {gpus}'.encode())
-    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, STACKS[name].pins):
+    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, STACKS[name].pins):
         digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()
 

@@ -15,11 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from .checks import check_rate
 from .operators import is_transformed
+from .precision import product_dtype
 
 PATCH_SIZE = 4  # pixels
-CHUNK_BYTES = 256 * 2**20  # of a chunk of an MLP's hidden map
+CHUNK_BYTES = 512 * 2**20  # of a chunk of an MLP's hidden map
 CHUNK_BYTES_CPU = 4 * 2**20  # which is in the cache
-KEPT_CHUNKS = 1.5  # chunks of what is kept for the backward pass rather than computed again
+KEPT_CHUNKS = 1.5  # of a map that is still worked on as a whole, and kept for the backward pass
 
 
 def chunk_bytes(device: torch.device) -> int:
@@ -92,14 +93,13 @@ class Mlp(nn.Module):
         """Maps (..., C) to (..., C)."""
         if is_transformed():
             return self._map(x)
-        tokens, rows = x.flatten(0, -2), mlp_rows(x.device, self.fc1.out_features * x.element_size())
+        tokens = x.flatten(0, -2)
+        rows = mlp_rows(x.device, self.fc1.out_features * product_dtype(x).itemsize)
+        if len(tokens) <= KEPT_CHUNKS * rows or self.keep_hidden and torch.is_grad_enabled():
+            return self._map(x)
         if torch.is_grad_enabled():
-            if self.keep_hidden or len(tokens) <= KEPT_CHUNKS * rows:
-                return self._map(x)
             chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
             return torch.cat(chunks).view(*x.shape[:-1], -1)
-        if len(tokens) <= rows:
-            return self._map(x)
         out = None
         for start in range(0, len(tokens), rows):
             y = self._map(tokens[start:start + rows])

@@ -5,6 +5,7 @@ import weakref
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
@@ -23,16 +24,23 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Runs an operator and counts its results."""
+        for t in tree_leaves((args, kwargs)):
+            if isinstance(t, Tensor):
+                self._see(t, counted=False)  # it was there before
         out = func(*args, **(kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in self.known:
-                storage = t.untyped_storage()
-                key, size = storage._cdata, storage.nbytes()
-                self.known.add(key)
-                self.live += size
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._forget, key, size)
+            if isinstance(t, Tensor):
+                self._see(t, counted=True)
         return out
+
+    def _see(self, t: Tensor, *, counted: bool) -> None:
+        storage = t.untyped_storage()
+        if storage._cdata not in self.known:
+            key, size = storage._cdata, storage.nbytes() if counted else 0
+            self.known.add(key)
+            self.live += size
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, size)
 
     def forget_peak(self) -> int:
         """Gives the peak so far, and starts it anew from what is alive."""

@@ -4,8 +4,8 @@ What torch keeps is counted: per block, with T tokens of C channels in units of 
 the input of the projection to queries, keys and values (1), these (3), the result of attention (1), the result of its
 projection (1), the input of the MLP (1) and its result (1): 8 in all, and small change: log-sum-exp, statistics of
 norms, hidden map of the position bias. An MLP whose hidden map is small, or whose stage has activation checkpointing,
-keeps this map before and after the GELU too (2r). ``eager`` attention keeps queries, keys and values cell by cell,
-normalised queries and keys (2) and its attention maps. With activation checkpointing a block keeps its input (1), and
+keeps this map before and after the GELU too (2r). ``eager`` attention keeps normalised queries and keys and
+values (3), cell by cell, and its attention maps. With activation checkpointing a block keeps its input (1), and
 the rest exists for one block at a time. Frozen stages keep nothing. What an allocator holds on to without need is not
 counted.
 
@@ -175,17 +175,15 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
     whole = setting.backend == 'eager' or (
         setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
     maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
-    rows = mlp_rows(torch.device(setting.device), 4 * s.hidden)
+    rows = mlp_rows(torch.device(setting.device), round(4 * half) * s.hidden)
     chunked = not cp and s.tokens > KEPT_CHUNKS * rows
     chunk = hidden * min(1., rows / s.tokens)
     padded = half if attended > 1 else 0  # the part of the result without padding
 
     # kept: queries, keys and values; the result of attention; inputs of projections, MLP and norms; hidden maps
-    # where rows may be zero, they are first divided by their largest entries
-    exact = setting.device != 'cpu' or attended > 1 and len(s.maps) == 1
-    qkv = (7 if exact else 5) * attended + maps if whole else 3 * half * attended
+    qkv = 3 * attended + maps if whole else 3 * half * attended
     out = half * attended + padded if not whole else half
-    small = ((10 if exact else 4) if whole else 1) * s.heads * attended / s.dim + 4 / s.dim
+    small = (2 if whole else 1) * s.heads * attended / s.dim + 4 / s.dim
     mlp_input = 1. if chunked else half  # chunks are cast as they are computed
     hiddens = 0. if chunked else 2 * hidden
     rest = 1 + mlp_input + 1 + hiddens

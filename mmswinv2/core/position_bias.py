@@ -72,7 +72,7 @@ def expand(table: Tensor) -> Tensor:
     window = window_of(table)
     # there an index is three times as fast; elsewhere it would be added to with atomics
     if table.device.type == 'cpu' and math.prod(window) <= INDEXED and not is_transformed():
-        return _Expand.apply(table, window)
+        return _Expand.apply(table, window) if torch.is_grad_enabled() else _lookup(table, window)
     return _expand(table, window)
 
 
@@ -86,13 +86,18 @@ def _expand(table: Tensor, window: Window) -> Tensor:
     return x.flip(axes).reshape(-1, n, n)
 
 
+def _lookup(table: Tensor, window: Window) -> Tensor:
+    n = math.prod(window)
+    return table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, n, n)
+
+
 class _Expand(torch.autograd.Function):
     """:func:`expand` by an index that is made once."""
 
     @staticmethod
     def forward(ctx, table: Tensor, window: Window) -> Tensor:
-        ctx.window, n = window, math.prod(window)
-        return table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, n, n)
+        ctx.window = window
+        return _lookup(table, window)
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -8,7 +8,23 @@ import torch
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Switches autocast off for a device; the meta device has none, and no switch."""
-    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
+    return nullcontext() if autocast_dtype(device.type) is None else torch.autocast(device.type, enabled=False)
+
+
+def product_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype of a matrix product of ``x``: that of autocast where it is on."""
+    return autocast_dtype(x.device.type) or x.dtype
+
+
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype of autocast on devices of a type, or None where it is off."""
+    if kind == 'meta':  # it has none
+        return None
+    if hasattr(torch, 'get_autocast_dtype'):  # torch 2.4
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def check_autocast_dtype(name: str | None) -> torch.dtype | None:

@@ -6,6 +6,7 @@ memory, never in meaning: each is tested equal to ``tests/reference.py`` in outp
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
 chunk within a budget of memory, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
 ``torch``: on a CUDA device in 16 bit, few calls of torch's fused kernel; derivatives as those of ``cells``.
+``triton``: the same derivatives, by kernels for CUDA devices that read and write the map in place.
 """
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..devices import device_type
 from ..grid import Grid
-from . import fused
+from . import fused, triton_attention
 from .derivatives import refuses_derivative
 from .eager import eager_attention
 from .operator import kernel_attention
@@ -73,10 +74,15 @@ def _takes_all(problem: Problem) -> None:
     return None
 
 
+def _triton_refuses(problem: Problem) -> str | None:
+    return triton_attention.refuses(problem) or refuses_derivative(problem)
+
+
 BACKENDS = {backend.name: backend for backend in (
     Backend('eager', eager_attention, _takes_all),
     Backend('cells', partial(kernel_attention, 'cells'), refuses_derivative),
     Backend('torch', partial(kernel_attention, 'torch'), fused.refuses),
+    Backend('triton', partial(kernel_attention, 'triton'), _triton_refuses),
 )}
 
 
@@ -96,7 +102,7 @@ def preferred(problem: Problem) -> tuple[str, ...]:
     if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
         return 'eager', 'cells'
     if problem.qkv.dtype in (torch.float16, torch.bfloat16):
-        return 'torch', 'cells', 'eager'
+        return 'triton', 'torch', 'cells', 'eager'
     return 'cells', 'eager'
 
 

@@ -36,15 +36,15 @@ def eager_attention(problem: Problem) -> Tensor:
         rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid, pieces=1 if nothing_kept else 3)
         lengths = torch.cat([scale, torch.ones_like(scale)]) if nothing_kept else None
         outs = []
-        for i, group in enumerate(groups(grid)):
+        rows.reverse()  # to be given up one by one
+        for group in groups(grid):
             bias = expand(crop(table, [run.size for run in group]))
             if nothing_kept:
-                x = rows[i].to(dtype)
+                x = rows.pop().to(dtype)
                 unit_rows(x[:2 * num_heads], lengths)
                 q, k, v = x.view(3, num_heads, *x.shape[1:]).unbind()
             else:
-                q, k, v = rows[3 * i:3 * i + 3]
-                q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(dtype)
+                q, k, v = cosine_normalize(rows.pop(), scale), cosine_normalize(rows.pop()), rows.pop().to(dtype)
             outs.append(_attend(q, k, v, bias, problem.dropout))
         return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
 

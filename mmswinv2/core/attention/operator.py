@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..operators import define_operator
-from . import cells, fused
+from . import cells, fused, triton_attention
 from .derivatives import NO_FORWARD_MODE, NO_SECOND
 
 if TYPE_CHECKING:
@@ -31,7 +31,11 @@ class Kernel(NamedTuple):
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-KERNELS = {'cells': Kernel(cells.forward, cells.backward), 'torch': Kernel(fused.forward, fused.backward)}
+KERNELS = {
+    'cells': Kernel(cells.forward, cells.backward),
+    'torch': Kernel(fused.forward, fused.backward),
+    'triton': Kernel(triton_attention.forward, triton_attention.backward),
+}
 
 
 def kernel_attention(name: str, problem: Problem) -> Tensor:

@@ -1,0 +1,458 @@
+"""Triton kernels of window attention, over the map as it is: nothing is padded, rolled or masked.
+
+A program attends for one tile of tokens of one cell and one head, and no two programs write the same element: there are
+no atomics, and the same inputs give the same bits. Each kernel has two variants. ``WHOLE``: cells that are whole
+windows, whose sizes are constants; where tiles divide them, nothing is masked. Otherwise the cells at the border of the
+map, of any size; tiles hold tokens of the cell alone, and those beyond its last token repeat it.
+
+Maps have three axes here; leading ones of one token stand for axes that a map does not have. The bias is read from its
+table, at offsets of a query from a key. Logits are products of queries and keys as they are, divided by lengths in
+float32; whichever of them a program keeps is first divided by a power of two near its length, which is exact, so that
+products neither under- nor overflow.
+
+Legend: N tokens of a window, D channels of a head, BM x BN a tile of queries x keys, NH heads, TOKENS of all maps;
+maps are qkv (TOKENS, 3, NH, D), out (TOKENS, NH, D), lse (TOKENS, NH), inverse (2, NH, TOKENS), delta (NH, TOKENS).
+
+Source:
+    Online softmax and its backward pass: arXiv:2205.14135 (FlashAttention), algorithms 1 and 4.
+"""
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+MAX_LOGIT_SCALE = tl.constexpr(4.605170185988092)  # log 100
+SIZES = ('TOKENS', 'L0', 'L1', 'L2', 'S0', 'S1', 'S2', 'TILES', 'CELLS', 'HEADS', 'FIRST_HEAD', 'SPLITS', 'FIRST_SPLIT',
+         'FIRST_PROGRAM', 'PROGRAMS')  # kernels are not compiled again for other values
+
+
+@triton.jit
+def _power_of_two(x):
+    """The largest power of two that is no larger than x >= 0, at least the smallest normal number."""
+    return tl.maximum(x.to(tl.int32, bitcast=True) & 0x7F800000, 0x00800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _kept(x, inverse, EXACT: tl.constexpr):
+    """Rows (rows, D) that a program keeps, and the inverse lengths that they have then: unit rows, or in 16 bit rows
+    divided by a power of two near their length."""
+    if EXACT:
+        return x * inverse[:, None], tl.full(inverse.shape, 1., tl.float32)
+    power = _power_of_two(inverse)
+    return (x.to(tl.float32) * power[:, None]).to(x.dtype), inverse / power
+
+
+@triton.jit
+def _passing(x, inverse, EXACT: tl.constexpr):
+    """Rows that a program loads tile by tile, and their inverse lengths: as :func:`_kept`, but rows in bfloat16 as they
+    are. In float16 a gradient of logits times the inverse of a small length would overflow."""
+    if EXACT or x.dtype == tl.float16:
+        return _kept(x, inverse, EXACT)
+    return x, inverse
+
+
+@triton.jit
+def _count(length, shift, window: tl.constexpr):
+    """Cells along an axis: (whole windows, 1 if there is a smaller first one, all)."""
+    whole = (length - shift) // window
+    first = tl.minimum(shift, 1)
+    return whole, first, first + whole + tl.minimum((length - shift) % window, 1)
+
+
+@triton.jit
+def _run(cell, length, shift, window: tl.constexpr):
+    """First token and size of a cell of an axis."""
+    start = tl.where(shift > 0, tl.where(cell == 0, 0, shift + (cell - 1) * window), cell * window)
+    end = tl.minimum(tl.where((shift > 0) & (cell == 0), shift, start + window), length)
+    return start, end - start
+
+
+@triton.jit
+def _at_border(i, first, cells):
+    """The i-th cell of an axis that is no whole window."""
+    return tl.where(i < first, 0, cells - 1)
+
+
+@triton.jit
+def _cell(u, L0, L1, L2, S0, S1, S2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
+    """The u-th cell of a batch: (its first token, its sizes).
+
+    Cells at the border are in slabs: at the border along axis 0, of the others those along axis 1, then axis 2.
+    """
+    m0, f0, c0 = _count(L0, S0, W0)
+    m1, f1, c1 = _count(L1, S1, W1)
+    m2, f2, c2 = _count(L2, S2, W2)
+    if WHOLE:
+        per_map = m0 * m1 * m2
+        i = u % per_map
+        x0 = f0 + i // (m1 * m2)
+        x1 = f1 + i // m2 % m1
+        x2 = f2 + i % m2
+    else:
+        slab0 = (c0 - m0) * c1 * c2
+        slab1 = m0 * (c1 - m1) * c2
+        slab2 = m0 * m1 * (c2 - m2)
+        per_map = slab0 + slab1 + slab2
+        i = u % per_map
+        if i < slab0:
+            x0 = _at_border(i // (c1 * c2), f0, c0)
+            x1 = i // c2 % c1
+            x2 = i % c2
+        elif i < slab0 + slab1:
+            i -= slab0
+            x0 = f0 + i // ((c1 - m1) * c2)
+            x1 = _at_border(i // c2 % (c1 - m1), f1, c1)
+            x2 = i % c2
+        else:
+            i -= slab0 + slab1
+            x0 = f0 + i // (m1 * (c2 - m2))
+            x1 = f1 + i // (c2 - m2) % m1
+            x2 = _at_border(i % (c2 - m2), f2, c2)
+    a0, n0 = _run(x0, L0, S0, W0)
+    a1, n1 = _run(x1, L1, S1, W1)
+    a2, n2 = _run(x2, L2, S2, W2)
+    image = (u // per_map).to(tl.int64)
+    return ((image * L0 + a0) * L1 + a1) * L2 + a2, n0, n1, n2
+
+
+@triton.jit
+def _divide(t, n):
+    """t // n, exact for t < 2**20, with one division of scalars."""
+    return ((t.to(tl.float32) + .5) * (1. / n.to(tl.float32))).to(tl.int32)
+
+
+@triton.jit
+def _place(t, n1, n2, L1, L2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
+    """Of tokens t of a cell: the row of the map, from its first token, and the place in the table."""
+    if WHOLE:
+        row = t // W2
+        i2 = t % W2
+        i0 = row // W1
+        i1 = row % W1
+    else:
+        row = _divide(t, n2)
+        i2 = t - row * n2
+        if W0 == 1:
+            i0 = 0 * row
+        else:
+            i0 = _divide(row, n1)
+        i1 = row - i0 * n1
+    return (i0 * L1 + i1) * L2 + i2, (i0 * (2 * W1 - 1) + i1) * (2 * W2 - 1) + i2
+
+
+@triton.jit
+def _place_in_window(t, n0, n1, n2, L1, L2, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
+    """Of positions t of a window that a cell fills from its first token: rows of the map, and which are there."""
+    i0 = t // (W1 * W2)
+    i1 = t // W2 % W1
+    i2 = t % W2
+    there = (i0 < n0) & (i1 < n1) & (i2 < n2)
+    if not WHOLE:
+        i0 = tl.minimum(i0, n0 - 1)
+        i1 = tl.minimum(i1, n1 - 1)
+        i2 = tl.minimum(i2, n2 - 1)
+    return (i0 * L1 + i1) * L2 + i2, there
+
+
+@triton.jit
+def _scale(logit_scale, h):
+    return tl.exp(tl.minimum(tl.load(logit_scale + h).to(tl.float32), MAX_LOGIT_SCALE))
+
+
+@triton.jit
+def _dot(a, b, EXACT: tl.constexpr):
+    return tl.dot(a, b, input_precision='tf32x3' if EXACT else 'tf32')
+
+
+@triton.jit
+def _add_dot(a, b, total, EXACT: tl.constexpr):
+    return tl.dot(a, b, total, input_precision='tf32x3' if EXACT else 'tf32')
+
+
+@triton.jit
+def _in_base(x, EXACT: tl.constexpr):
+    """A natural logit in the base of the kernels: 2, that of the exponential in hardware; e where float32 is exact to
+    the last bits, for logits above 128 / log2(e) have one bit less to the base 2."""
+    return x if EXACT else x * LOG2E
+
+
+@triton.jit
+def _exp(x, EXACT: tl.constexpr):
+    return tl.exp(x) if EXACT else tl.exp2(x)
+
+
+@triton.jit
+def _log_sum(largest, weight, EXACT: tl.constexpr):
+    return largest + tl.log(weight) if EXACT else (largest + tl.log2(weight)) * LN2
+
+
+@triton.jit
+def lengths(qkv, inverse, TOKENS, NH: tl.constexpr, D: tl.constexpr, BM: tl.constexpr):
+    """Inverse lengths of queries and keys, 0 for rows of zeros; squares neither under- nor overflow."""
+    pid = tl.program_id(0)
+    which = pid % (2 * NH)  # queries, then keys, of each head
+    t = pid // (2 * NH) * BM + tl.arange(0, BM)
+    ok = t < TOKENS
+    x = tl.load(qkv + t.to(tl.int64)[:, None] * (3 * NH * D) + which * D + tl.arange(0, D)[None, :], mask=ok[:, None],
+                other=0.).to(tl.float32)
+    power = _power_of_two(tl.max(tl.abs(x), 1))
+    x = x / power[:, None]
+    squared = tl.sum(x * x, 1)
+    zero = squared == 0
+    result = tl.where(zero, 0., 1. / tl.sqrt(tl.where(zero, 1., squared)) / power)
+    tl.store(inverse + which.to(tl.int64) * TOKENS + t, result, mask=ok)
+
+
+@triton.jit
+def forward(qkv, inverse, table, logit_scale, out, lse, TOKENS, L0, L1, L2, S0, S1, S2, TILES,
+            W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, NH: tl.constexpr, D: tl.constexpr, BM: tl.constexpr,
+            BN: tl.constexpr, WHOLE: tl.constexpr, EXACT: tl.constexpr):
+    """Result and log-sum-exp of a tile of queries."""
+    N: tl.constexpr = W0 * W1 * W2
+    C: tl.constexpr = NH * D
+    TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
+    pid = tl.program_id(0)
+    h = pid // TILES % NH
+    first, n0, n1, n2 = _cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    n = N if WHOLE else n0 * n1 * n2
+    start = pid % TILES * BM
+    if start < n:
+        channels = tl.arange(0, D)
+        tq = start + tl.arange(0, BM)
+        q_there = tq < n
+        q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        base = qkv + first * (3 * C) + h * D
+        inverse += h.to(tl.int64) * TOKENS + first
+        q, q_left = _kept(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(inverse + q_row), EXACT)
+        q_factor = q_left * (_in_base(_scale(logit_scale, h), EXACT))
+        middle = table + h * TABLE + TABLE // 2
+        total = tl.zeros((BM, D), tl.float32)
+        largest = tl.full((BM,), -float('inf'), tl.float32)
+        weight = tl.zeros((BM,), tl.float32)
+        for j in range(0, n, BN):
+            tk = j + tl.arange(0, BN)
+            if WHOLE and N % BN == 0:
+                k_row, k_place = _place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            else:
+                k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            rows = base + k_row[:, None] * (3 * C) + channels[None, :]
+            k, k_left = _passing(tl.load(rows + C), tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row), EXACT)
+            v = tl.load(rows + 2 * C)
+            bias = tl.load(middle + (q_place[:, None] - k_place[None, :]))
+            logits = _dot(q, tl.trans(k), EXACT)
+            logits = logits * (q_factor[:, None] * k_left[None, :]) + bias
+            if not (WHOLE and N % BN == 0):
+                logits = tl.where((tk < n)[None, :], logits, -float('inf'))
+            top = tl.maximum(largest, tl.max(logits, 1))
+            p = _exp(logits - top[:, None], EXACT)
+            fade = _exp(largest - top, EXACT)
+            weight = weight * fade + tl.sum(p, 1)
+            total = _add_dot(p.to(v.dtype), v, total * fade[:, None], EXACT)
+            largest = top
+        out += first * C + h * D
+        tl.store(out + q_row[:, None] * C + channels[None, :], (total / weight[:, None]).to(out.dtype.element_ty),
+                 mask=q_there[:, None])
+        tl.store(lse + first * NH + h + q_row * NH, _log_sum(largest, weight, EXACT), mask=q_there)
+
+
+@triton.jit
+def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad_qkv, grad_scale, TOKENS,
+               L0, L1, L2, S0, S1, S2, TILES, FIRST_PROGRAM, PROGRAMS, W0: tl.constexpr, W1: tl.constexpr,
+               W2: tl.constexpr, NH: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+               WHOLE: tl.constexpr, EXACT: tl.constexpr):
+    """The gradient of a tile of queries, its part of that of ``logit_scale`` (NH, PROGRAMS), ``delta = sum(p dp)``.
+
+    ``delta`` from the rounded result is off by 2^-9. The gradient is linear in it: it is summed with the rounded one,
+    together with what the exact one, known at the end, adds. Both sums are small where the gradient is.
+
+    The log-sum-exp is rounded too: in float32 at a scale of 100, rows of p sum to 1 within 8e-6. There each row is
+    divided by its sum. Other kernels do so by the inverse sums and by ``delta`` over the sum: delta (2, NH, TOKENS).
+    """
+    N: tl.constexpr = W0 * W1 * W2
+    C: tl.constexpr = NH * D
+    TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
+    pid = tl.program_id(0)
+    h = pid // TILES % NH
+    u = pid // (TILES * NH)
+    first, n0, n1, n2 = _cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    n = N if WHOLE else n0 * n1 * n2
+    start = pid % TILES * BM
+    part = tl.cast(0., tl.float32)
+    if start < n:
+        channels = tl.arange(0, D)
+        tq = start + tl.arange(0, BM)
+        q_there = tq < n
+        q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        base = qkv + first * (3 * C) + h * D
+        inverse += h.to(tl.int64) * TOKENS + first
+        q_inverse = tl.load(inverse + q_row)
+        q, q_left = _kept(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), q_inverse, EXACT)
+        scale = _scale(logit_scale, h)
+        q_factor = q_left * (_in_base(scale, EXACT))
+        at = first * C + h * D + q_row[:, None] * C + channels[None, :]
+        grad = tl.load(grad_out + at)
+        along_out = tl.sum(tl.load(out + at).to(tl.float32) * grad.to(tl.float32), 1)
+        log_sum = _in_base(tl.load(lse + first * NH + h + q_row * NH), EXACT)
+        middle = table + h * TABLE + TABLE // 2
+        total = tl.zeros((BM, D), tl.float32)  # with the rounded delta
+        mean_k = tl.zeros((BM, D), tl.float32)
+        error = tl.zeros((BM,), tl.float32)
+        along_scale = tl.zeros((BM,), tl.float32)
+        weight = tl.zeros((BM,), tl.float32)  # of a row of p: 1, or summed where EXACT
+        for j in range(0, n, BN):
+            tk = j + tl.arange(0, BN)
+            if WHOLE and N % BN == 0:
+                k_row, k_place = _place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            else:
+                k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            rows = base + k_row[:, None] * (3 * C) + channels[None, :]
+            k, k_left = _passing(tl.load(rows + C), tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row), EXACT)
+            v = tl.load(rows + 2 * C)
+            bias = tl.load(middle + (q_place[:, None] - k_place[None, :]))
+            cosines = _dot(q, tl.trans(k), EXACT) * (q_factor[:, None] * k_left[None, :])  # times the scale
+            p = _exp(cosines + bias - log_sum[:, None], EXACT)
+            if not (WHOLE and N % BN == 0):
+                p = tl.where((tk < n)[None, :], p, 0.)
+            grad_logits = p * (_dot(grad, tl.trans(v), EXACT) - along_out[:, None])
+            error += tl.sum(grad_logits, 1)
+            along_scale += tl.sum(grad_logits * cosines, 1)
+            if EXACT:
+                weight += tl.sum(p, 1)
+            total = _add_dot((grad_logits * k_left[None, :]).to(k.dtype), k, total, EXACT)
+            mean_k = _add_dot((p * k_left[None, :]).to(k.dtype), k, mean_k, EXACT)
+        if EXACT:
+            error /= weight
+        else:
+            weight += 1
+        unit = q.to(tl.float32) * q_left[:, None]
+        along_scale = along_scale / _in_base(1., EXACT) - error * (scale * tl.sum(mean_k * unit, 1))
+        total = (total - error[:, None] * mean_k) / weight[:, None]
+        result = (total - unit * tl.sum(total * unit, 1)[:, None]) * (scale * q_inverse)[:, None]
+        tl.store(grad_qkv + first * (3 * C) + h * D + q_row[:, None] * (3 * C) + channels[None, :],
+                 result.to(grad_qkv.dtype.element_ty), mask=q_there[:, None])
+        delta += h.to(tl.int64) * TOKENS + first
+        tl.store(delta + q_row, (along_out + error) / weight, mask=q_there)
+        if EXACT:
+            tl.store(delta + tl.cast(NH, tl.int64) * TOKENS + q_row, 1. / weight, mask=q_there)
+        part = tl.sum(tl.where(q_there, along_scale / weight, 0.))
+    tl.store(grad_scale + h * PROGRAMS + FIRST_PROGRAM + u * TILES + pid % TILES, part)
+
+
+@triton.jit
+def backward_kv(qkv, inverse, table, logit_scale, grad_out, lse, delta, grad_qkv, TOKENS, L0, L1, L2, S0, S1, S2, TILES,
+                W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, NH: tl.constexpr, D: tl.constexpr,
+                BM: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr, EXACT: tl.constexpr):
+    """The gradients of a tile of keys and values; logits are (keys, queries)."""
+    N: tl.constexpr = W0 * W1 * W2
+    C: tl.constexpr = NH * D
+    TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
+    pid = tl.program_id(0)
+    h = pid // TILES % NH
+    first, n0, n1, n2 = _cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    n = N if WHOLE else n0 * n1 * n2
+    start = pid % TILES * BN
+    if start < n:
+        channels = tl.arange(0, D)
+        tk = start + tl.arange(0, BN)
+        k_there = tk < n
+        k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        base = qkv + first * (3 * C) + h * D
+        inverse += h.to(tl.int64) * TOKENS + first
+        k_inverse = tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row)
+        own = base + k_row[:, None] * (3 * C) + channels[None, :]
+        k, k_left = _kept(tl.load(own + C), k_inverse, EXACT)
+        v = tl.load(own + 2 * C)
+        scale = _scale(logit_scale, h)
+        middle = table + h * TABLE + TABLE // 2
+        grad_out += first * C + h * D
+        lse += first * NH + h
+        delta += h.to(tl.int64) * TOKENS + first
+        total_k = tl.zeros((BN, D), tl.float32)
+        total_v = tl.zeros((BN, D), tl.float32)
+        for i in range(0, n, BM):
+            tq = i + tl.arange(0, BM)
+            if WHOLE and N % BM == 0:
+                q_row, q_place = _place(tq, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            else:
+                q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+            q, q_left = _passing(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(inverse + q_row),
+                                 EXACT)
+            grad = tl.load(grad_out + q_row[:, None] * C + channels[None, :])
+            log_sum = _in_base(tl.load(lse + q_row * NH), EXACT)
+            along_out = tl.load(delta + q_row)
+            if EXACT:
+                grad *= tl.load(delta + tl.cast(NH, tl.int64) * TOKENS + q_row)[:, None]
+            bias = tl.load(middle + (q_place[None, :] - k_place[:, None]))
+            if EXACT:  # in the order of the kernel whose sums divide rows: to the same bits
+                logits = tl.trans(_dot(q, tl.trans(k), EXACT))
+            else:
+                logits = _dot(k, tl.trans(q), EXACT)
+            logits = logits * ((k_left * (_in_base(scale, EXACT)))[:, None] * q_left[None, :]) + bias
+            p = _exp(logits - log_sum[None, :], EXACT)
+            if not (WHOLE and N % BM == 0):
+                p = tl.where((tq < n)[None, :], p, 0.)
+            total_v = _add_dot(p.to(grad.dtype), grad, total_v, EXACT)
+            grad_logits = p * (_dot(v, tl.trans(grad), EXACT) - along_out[None, :])
+            total_k = _add_dot((grad_logits * q_left[None, :]).to(q.dtype), q, total_k, EXACT)
+        unit = k.to(tl.float32) * k_left[:, None]
+        along = tl.sum(total_k * unit, 1)
+        total_k = (total_k - unit * along[:, None]) * (scale * k_inverse)[:, None]
+        target = grad_qkv + first * (3 * C) + h * D + k_row[:, None] * (3 * C) + channels[None, :]
+        tl.store(target + C, total_k.to(grad_qkv.dtype.element_ty), mask=k_there[:, None])
+        tl.store(target + 2 * C, total_v.to(grad_qkv.dtype.element_ty), mask=k_there[:, None])
+
+
+@triton.jit
+def backward_bias(qkv, inverse, table, logit_scale, grad_out, lse, delta, parts, TOKENS, L0, L1, L2, S0, S1, S2, CELLS,
+                  FIRST_HEAD, HEADS, SPLITS, FIRST_SPLIT, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr,
+                  NH: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, WHOLE: tl.constexpr,
+                  EXACT: tl.constexpr):
+    """The gradient of the bias at a tile of pairs of positions, of every SPLITS-th cell: parts (splits, HEADS, N, N).
+
+    A cell at the border fills a window from its first token: the bias knows offsets only.
+    """
+    N: tl.constexpr = W0 * W1 * W2
+    C: tl.constexpr = NH * D
+    TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
+    ACROSS: tl.constexpr = (N + BN - 1) // BN
+    TILES: tl.constexpr = (N + BM - 1) // BM * ACROSS
+    pid = tl.program_id(0)
+    tile = pid % TILES
+    head = pid // TILES % HEADS
+    split = pid // (TILES * HEADS)
+    h = FIRST_HEAD + head
+    channels = tl.arange(0, D)
+    tq = tile // ACROSS * BM + tl.arange(0, BM)
+    tk = tile % ACROSS * BN + tl.arange(0, BN)
+    q_position = tl.minimum(tq, N - 1)
+    k_position = tl.minimum(tk, N - 1)
+    _, q_place = _place(q_position, W1, W2, L1, L2, W0, W1, W2, True)
+    _, k_place = _place(k_position, W1, W2, L1, L2, W0, W1, W2, True)
+    middle = table + h * TABLE + TABLE // 2
+    bias = tl.load(middle + (q_place[:, None] - k_place[None, :]))
+    scale = _scale(logit_scale, h)
+    total = tl.zeros((BM, BN), tl.float32)
+    for u in range(split, CELLS, SPLITS):
+        first, n0, n1, n2 = _cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+        q_row, q_there = _place_in_window(q_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
+        k_row, k_there = _place_in_window(k_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
+        base = qkv + first * (3 * C) + h * D
+        own = inverse + h.to(tl.int64) * TOKENS + first
+        q, q_left = _kept(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(own + q_row), EXACT)
+        rows = base + k_row[:, None] * (3 * C) + channels[None, :]
+        k, k_left = _passing(tl.load(rows + C), tl.load(own + tl.cast(NH, tl.int64) * TOKENS + k_row), EXACT)
+        v = tl.load(rows + 2 * C)
+        grad = tl.load(grad_out + first * C + h * D + q_row[:, None] * C + channels[None, :])
+        log_sum = _in_base(tl.load(lse + first * NH + h + q_row * NH), EXACT)
+        rest = delta + h.to(tl.int64) * TOKENS + first
+        along_out = tl.load(rest + q_row)
+        if EXACT:
+            grad *= tl.load(rest + tl.cast(NH, tl.int64) * TOKENS + q_row)[:, None]
+        logits = _dot(q, tl.trans(k), EXACT)
+        logits = logits * ((q_left * (_in_base(scale, EXACT)))[:, None] * k_left[None, :]) + bias
+        p = _exp(logits - log_sum[:, None], EXACT)
+        if not WHOLE:
+            p = tl.where(q_there[:, None] & k_there[None, :], p, 0.)
+        total += p * (_dot(grad, tl.trans(v), EXACT) - along_out[:, None])
+    parts += ((FIRST_SPLIT + split) * HEADS + head).to(tl.int64) * (N * N)
+    tl.store(parts + tq[:, None] * N + tk[None, :], total, mask=(tq < N)[:, None] & (tk < N)[None, :])
