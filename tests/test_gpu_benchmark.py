@@ -4,6 +4,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -54,17 +55,22 @@ def right(contender, dtype='bfloat16'):
 
 
 @pytest.mark.skipif(not fused.HAS_OPERATORS, reason='torch has no such operators')
-def test_a_kernel_that_is_wrong_is_found(monkeypatch):
+def test_a_kernel_that_is_wrong_is_found():
+    attend, draw = emulated.attend, torch.Generator()
+
+    def wrong(qkv, bias):
+        return attend(qkv, bias)[0] * 1.03, attend(qkv, bias)[1]
+
+    def other_bits(qkv, bias):
+        return attend(qkv, bias)[0] + 1e-3 * torch.rand((), generator=draw).half(), attend(qkv, bias)[1]
+
     with emulated.on_a_cpu():
         assert right('torch')['status'] == 'ok'
-        attend = emulated.attend
-        monkeypatch.setattr(fused, 'attend', lambda qkv, bias: (attend(qkv, bias)[0] * 1.03, attend(qkv, bias)[1]))
-        row = right('torch')
+        with mock.patch.object(fused, 'attend', wrong):
+            row = right('torch')
         assert row['status'] == 'WRONG' and row['errors']['out'] > .02 and row['same_bits']
-        draw = torch.Generator()
-        monkeypatch.setattr(fused, 'attend', lambda qkv, bias: (
-            attend(qkv, bias)[0] + 1e-3 * torch.rand((), generator=draw).half(), attend(qkv, bias)[1]))
-        assert not right('torch')['same_bits'] and right('torch')['status'] == 'WRONG'
+        with mock.patch.object(fused, 'attend', other_bits):
+            assert not right('torch')['same_bits'] and right('torch')['status'] == 'WRONG'
 
 
 def test_a_backend_that_refuses_says_why():

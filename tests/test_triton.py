@@ -104,7 +104,7 @@ def test_auto_takes_it_on_cuda_in_half_precision_where_it_can(monkeypatch):
                 on_cuda = [torch.empty(t.shape, dtype=dtype, device='cuda')
                            for t in (wanted.qkv, wanted.table, wanted.logit_scale)]
                 names.append(choose(Problem(*on_cuda, wanted.grid)).name)
-    assert names == ['triton', 'triton', 'cells', 'cells', 'cells', 'cells']
+    assert names == ['triton', 'triton', 'cells', 'torch', 'torch', 'cells']
 
 
 def test_a_window_too_large_is_refused():
