@@ -284,7 +284,7 @@ def test_half_precision_weights(dtype, rng):
     (dict(out_indices=(1, 1)), r'out_indices must be increasing .*got \(1, 1\)'),
     (dict(out_indices=(1, 4)), r'out_indices must be increasing .*got \(1, 4\)'),
     (dict(out_indices=()), r'out_indices must be increasing .*got \(\)'),
-    (dict(attn_backend='magic'), "attn_backend must be one of auto, eager, cells, got 'magic'"),
+    (dict(attn_backend='magic'), "attn_backend must be one of auto, eager, cells, torch, triton, got 'magic'"),
     (dict(attn_budget_mib=0), 'attn_budget_mib must be an integer from 1 to 1099511627776 MiB or None, got 0'),
     (dict(attn_budget_mib=1.5), 'attn_budget_mib must be an integer from 1 to 1099511627776 MiB or None, got 1.5'),
     (dict(window_fit='best'), "window_fit must be one of exact, balanced, got 'best'"),
