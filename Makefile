@@ -10,7 +10,7 @@ PYTHON ?= python3
 SETUP_ARGS ?=
 BIN := .venv/bin
 ONEDL := .venv-onedl/bin
-PYTEST := -q -n 2 --dist loadfile
+PYTEST := -q -n 2 --dist loadfile --no-loadscope-reorder
 CORE_PYTHON ?= $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

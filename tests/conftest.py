@@ -15,6 +15,7 @@ settings.register_profile('tests', derandomize=True, deadline=None, database=Non
 settings.load_profile('tests')
 
 TESTS = Path(__file__).parent
+LONG = ['test_distributed.py', 'test_mim.py', 'test_triton.py']  # begun first, or one worker ends alone with them
 
 
 def pytest_ignore_collect(collection_path):
@@ -35,7 +36,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run when ``-m`` names them, tests of a GPU where there is one."""
+    """Slow tests run when ``-m`` names them, tests of a GPU where there is one; modules that take long are first."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     reasons = {}
     if 'slow' not in config.option.markexpr:
         reasons['slow'] = 'takes minutes: make test-slow, or -m slow'

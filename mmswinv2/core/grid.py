@@ -85,7 +85,8 @@ class Axis:
     @property
     def runs(self) -> Group:
         """The cells: at most three runs that together hold each token once."""
-        whole, rest = divmod(self.length - self.shift, self.window)
+        tokens = self.length - self.shift
+        whole, rest = tokens // self.window, tokens % self.window  # torch.compile knows no divmod of symbols
         runs = [Run(self.shift, whole, self.window, self.window)] if whole else []
         if self.shift and self.shift == rest:
             return Run(0, 2, rest, self.length - rest), *runs
@@ -125,9 +126,14 @@ def take(x: Tensor, group: Group) -> Tensor:
         A view of shape (nH, B, *counts, *sizes, d).
     """
     axes = len(group)
-    for i, run in enumerate(group, 1):
-        x = x.narrow(i, run.start, (run.count - 1) * run.step + run.size).unfold(i, run.size, run.step)
-    return x.permute(1 + axes, 0, *range(1, 1 + axes), *range(3 + axes, 3 + 2 * axes), 2 + axes)
+    if is_transformed():
+        for i, run in enumerate(group, 1):
+            x = x.narrow(i, run.start, (run.count - 1) * run.step + run.size).unfold(i, run.size, run.step)
+        return x.permute(1 + axes, 0, *range(1, 1 + axes), *range(3 + axes, 3 + 2 * axes), 2 + axes)
+    batch, *along, heads, channels = x.stride()  # in one step: there are many small calls
+    size = [x.shape[-2], x.shape[0], *(run.count for run in group), *(run.size for run in group), x.shape[-1]]
+    stride = [heads, batch, *(n * run.step for n, run in zip(along, group)), *along, channels]
+    return x.as_strided(size, stride, x.storage_offset() + sum(n * run.start for n, run in zip(along, group)))
 
 
 def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -13,6 +13,7 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -69,16 +70,29 @@ def expand(table: Tensor) -> Tensor:
     Returns:
         Shape (nH, N, N), rows are queries and columns keys.
     """
+    return expand_cells(table, [window_of(table)])[0]
+
+
+def expand_cells(table: Tensor, sizes: Sequence[Window]) -> list[Tensor]:
+    """Expands the parts of a bias table that cells use.
+
+    Args:
+        table: Shape (nH, 2W-1, ...).
+        sizes: Tokens along each axis of cells, at most the window.
+
+    Returns:
+        Shapes (nH, N, N), rows are queries and columns keys.
+    """
     window = window_of(table)
     # there an index is three times as fast; elsewhere it would be added to with atomics
     if table.device.type == 'cpu' and math.prod(window) <= INDEXED and not is_transformed():
-        return _Expand.apply(table, window) if torch.is_grad_enabled() else _lookup(table, window)
-    return _expand(table, window)
+        return list(_Expand.apply(table, window, sizes) if torch.is_grad_enabled() else _lookup(table, window, sizes))
+    return [_expand(crop(table, size)) for size in sizes]
 
 
-def _expand(table: Tensor, window: Window) -> Tensor:
+def _expand(table: Tensor) -> Tensor:
     """Views of the reversed table, one per position of a query, need no index, and their derivative no atomics."""
-    axes = tuple(range(1, table.ndim))
+    axes, window = tuple(range(1, table.ndim)), window_of(table)
     x = table.flip(axes)
     for i, size in zip(axes, window):
         x = x.unfold(i, size, 1)  # (nH, W, ..., W, ...): position W-1-i of the query, j of the key
@@ -86,29 +100,44 @@ def _expand(table: Tensor, window: Window) -> Tensor:
     return x.flip(axes).reshape(-1, n, n)
 
 
-def _lookup(table: Tensor, window: Window) -> Tensor:
-    n = math.prod(window)
-    return table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, n, n)
+def _lookup(table: Tensor, window: Window, sizes: Sequence[Window]) -> tuple[Tensor, ...]:
+    whole = table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, *window, *window)
+    return tuple(_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes)
+
+
+def _first(pairs: Tensor, size: Window) -> Tensor:
+    """Those among (nH, *window, *window) of the first tokens along each axis, which fill a smaller cell."""
+    for i, n in enumerate((*size, *size), 1):
+        pairs = pairs.narrow(i, 0, n)
+    return pairs
 
 
 class _Expand(torch.autograd.Function):
-    """:func:`expand` by an index that is made once."""
+    """:func:`expand_cells` by an index that is made once."""
 
     @staticmethod
-    def forward(ctx, table: Tensor, window: Window) -> Tensor:
-        ctx.window = window
-        return _lookup(table, window)
+    def forward(ctx, table: Tensor, window: Window, sizes: Sequence[Window]) -> tuple[Tensor, ...]:
+        ctx.options = window, sizes
+        return _lookup(table, window, sizes)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        return fold(grad, ctx.window), None
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
+        window, sizes = ctx.options
+        if len(sizes) == 1 and sizes[0] == window:
+            return fold(grads[0], window), None, None
+        total = grads[0].new_zeros(len(grads[0]), *window, *window)
+        for grad, size in zip(grads, sizes):
+            part = _first(total, size)
+            part.add_(grad.reshape(part.shape))
+        n = math.prod(window)
+        return fold(total.view(-1, n, n), window), None, None
 
 
 @made_once
 def _offsets(window: Window, device: torch.device) -> Tensor:
     """Where in a flat table the offset of each pair of tokens of a window is, (N N,), int32."""
     positions = torch.arange(math.prod(2 * size - 1 for size in window), dtype=torch.int32, device=device)
-    return _expand(positions.view(1, *(2 * size - 1 for size in window)), window).flatten()
+    return _expand(positions.view(1, *(2 * size - 1 for size in window))).flatten()
 
 
 def fold(grad: Tensor, window: Window) -> Tensor:

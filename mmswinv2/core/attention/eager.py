@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..grid import cut, groups, paste
 from ..operators import is_transformed
-from ..position_bias import crop, expand
+from ..position_bias import expand_cells
 from ..precision import without_autocast
 from .normalize import cosine_normalize, scale_of, unit_rows
 
@@ -37,8 +37,7 @@ def eager_attention(problem: Problem) -> Tensor:
         lengths = torch.cat([scale, torch.ones_like(scale)]) if nothing_kept else None
         outs = []
         rows.reverse()  # to be given up one by one
-        for group in groups(grid):
-            bias = expand(crop(table, [run.size for run in group]))
+        for bias in expand_cells(table, [tuple(run.size for run in group) for group in groups(grid)]):
             if nothing_kept:
                 x = rows.pop().to(dtype)
                 unit_rows(x[:2 * num_heads], lengths)
