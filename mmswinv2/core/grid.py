@@ -25,8 +25,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .operators import is_transformed
-
 
 class Run(NamedTuple):
     """Cells of one size along an axis: first token, number of cells, tokens in each, tokens from one to the next."""
@@ -115,6 +113,11 @@ def groups(grid: Grid) -> Iterator[Group]:
     return itertools.product(*(axis.runs for axis in grid))
 
 
+def cell_sizes(grid: Grid) -> list[tuple[int, ...]]:
+    """Tokens along each axis of the cells of each group."""
+    return [tuple(run.size for run in group) for group in groups(grid)]
+
+
 def take(x: Tensor, group: Group) -> Tensor:
     """The cells of a group.
 
@@ -125,80 +128,74 @@ def take(x: Tensor, group: Group) -> Tensor:
     Returns:
         A view of shape (nH, B, *counts, *sizes, d).
     """
-    axes = len(group)
-    if is_transformed():
-        for i, run in enumerate(group, 1):
-            x = x.narrow(i, run.start, (run.count - 1) * run.step + run.size).unfold(i, run.size, run.step)
-        return x.permute(1 + axes, 0, *range(1, 1 + axes), *range(3 + axes, 3 + 2 * axes), 2 + axes)
-    batch, *along, heads, channels = x.stride()  # in one step: there are many small calls
+    batch, *along, heads, channels = x.stride()
     size = [x.shape[-2], x.shape[0], *(run.count for run in group), *(run.size for run in group), x.shape[-1]]
     stride = [heads, batch, *(n * run.step for n, run in zip(along, group)), *along, channels]
     return x.as_strided(size, stride, x.storage_offset() + sum(n * run.start for n, run in zip(along, group)))
 
 
-def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def copy_cells(x: Tensor, dtype: torch.dtype | None = None, factor: Tensor | None = None) -> Tensor:
     """Copies cells, one after another: a view would keep the whole map for a backward pass.
 
     Args:
         x: Shape (nH, B, *counts, *sizes, d).
         dtype: Of the copy; None for that of ``x``.
+        factor: What it is multiplied by, (nH, B, *counts, *sizes, 1): without a derivative, in the dtype of ``x``.
 
     Returns:
         Shape (nH, cells of all images, N, d), contiguous.
     """
     axes = (x.ndim - 3) // 2
     number, tokens = prod(x.shape[1:2 + axes]), prod(x.shape[2 + axes:-1])
-    x = x.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
+    if factor is None:
+        x = x.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
+    else:
+        x = torch.mul(x, factor, out=x.new_empty(x.shape))
     return x.view(x.shape[0], number, tokens, x.shape[-1])
 
 
 def put_cells(x: Tensor, group: Group, rows: Tensor) -> None:
-    """Writes copies of cells, shape (nH, cells of all images, N, d), to their places in a map (B, *map, nH, d)."""
+    """Writes copies of cells, (nH, cells of all images, N, d) or flattened, to their places in (B, *map, nH, d)."""
     target = take(x, group)
     target.copy_(rows.reshape(target.shape))
 
 
-def cut(x: Tensor, grid: Grid, pieces: int = 1) -> list[Tensor]:
+def cut(x: Tensor, grid: Grid) -> list[Tensor]:
     """Cuts a map into copies of its cells, for autograd and its transforms.
 
     Args:
         x: Shape (B, *map, nH, d).
         grid: One axis of windows per axis of the map.
-        pieces: Heads are given in as many parts.
 
     Returns:
-        Shapes (nH / pieces, cells of all images, N, d), contiguous: the pieces of a group, group after group.
+        Shapes (nH, cells of all images, N, d), contiguous, group after group.
     """
-    if not is_transformed():
-        return list(_Cut.apply(x, grid, pieces) if torch.is_grad_enabled() else _cut(x, grid, pieces))
-    parts = [x]
+    parts, axes = [x], len(grid)
     for i, axis in enumerate(grid, 1):
         parts = [part for whole in parts for part in _split(whole, axis, i)]
+    order = (1 + axes, 0, *range(1, 1 + axes), *range(3 + axes, 3 + 2 * axes), 2 + axes)
     rows = []
     for part, group in zip(parts, groups(grid)):
-        adjacent = tuple(run._replace(start=0, step=run.size) for run in group)
-        rows += copy_cells(take(part, adjacent)).chunk(pieces)
+        for i, run in enumerate(group, 1):
+            part = part.unfold(i, run.size, run.size)
+        rows.append(copy_cells(part.permute(order)))
     return rows
 
 
-def paste(rows: Sequence[Tensor], batch: int, grid: Grid, pieces: int = 1) -> Tensor:
+def paste(rows: Sequence[Tensor], batch: int, grid: Grid) -> Tensor:
     """Puts cells together to a map: the inverse of :func:`cut`, and its adjoint.
 
     Args:
         rows: As of :func:`cut`.
         batch: B.
         grid: One axis of windows per axis of the map.
-        pieces: Parts of the heads.
 
     Returns:
         Shape (B, *map, nH, d).
     """
-    if not is_transformed():
-        return (_Paste.apply if torch.is_grad_enabled() else _paste)(batch, grid, pieces, *rows)
     parts = []  # nothing is written into an empty map, which torch.func.linearize would take for a constant
     axes = len(grid)
-    for first, group in zip(range(0, len(rows), pieces), groups(grid)):
-        x = torch.cat(list(rows[first:first + pieces]))
+    for x, group in zip(rows, groups(grid)):
         x = x.view(x.shape[0], batch, *(run.count for run in group), *(run.size for run in group), x.shape[-1])
         x = x.permute(1, *(i + j for i in range(2, 2 + axes) for j in (0, axes)), 0, 2 + 2 * axes)
         parts.append(x.reshape(batch, *(run.tokens for run in group), *x.shape[-2:]))
@@ -206,47 +203,6 @@ def paste(rows: Sequence[Tensor], batch: int, grid: Grid, pieces: int = 1) -> Te
         number = len(grid[i - 1].runs)
         parts = [_join(parts[j:j + number], grid[i - 1], i) for j in range(0, len(parts), number)]
     return parts[0]
-
-
-def _cut(x: Tensor, grid: Grid, pieces: int) -> tuple[Tensor, ...]:
-    parts = x.chunk(pieces, -2)
-    return tuple(copy_cells(take(part, group)) for group in groups(grid) for part in parts)
-
-
-def _paste(batch: int, grid: Grid, pieces: int, *rows: Tensor) -> Tensor:
-    heads, dim = pieces * rows[0].shape[0], rows[0].shape[-1]
-    x = rows[0].new_empty(batch, *(axis.length for axis in grid), heads, dim)
-    parts = x.chunk(pieces, -2)
-    for i, group in enumerate(groups(grid)):
-        for part, cells in zip(parts, rows[i * pieces:]):
-            put_cells(part, group, cells)
-    return x
-
-
-class _Cut(torch.autograd.Function):
-    """:func:`cut` with one copy, as its derivative has."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, grid: Grid, pieces: int) -> tuple[Tensor, ...]:
-        ctx.options = x.shape[0], grid, pieces
-        return _cut(x, grid, pieces)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        return paste(grads, *ctx.options), None, None
-
-
-class _Paste(torch.autograd.Function):
-    """:func:`paste` with one copy, as its derivative has."""
-
-    @staticmethod
-    def forward(ctx, batch: int, grid: Grid, pieces: int, *rows: Tensor) -> Tensor:
-        ctx.options = grid, pieces
-        return _paste(batch, grid, pieces, *rows)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        return None, None, None, *cut(grad, *ctx.options)
 
 
 def _stretches(axis: Axis) -> list[tuple[int, int, int]]:

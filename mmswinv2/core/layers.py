@@ -94,9 +94,10 @@ class Mlp(nn.Module):
         if is_transformed():
             return self._map(x)
         tokens = x.flatten(0, -2)
-        rows = mlp_rows(x.device, self.fc1.out_features * product_dtype(x).itemsize)
-        if len(tokens) <= KEPT_CHUNKS * rows or self.keep_hidden and torch.is_grad_enabled():
+        hidden = self.fc1.out_features * product_dtype(x).itemsize  # bytes a token
+        if is_kept(x.device, len(tokens) * hidden) or self.keep_hidden and torch.is_grad_enabled():
             return self._map(x)
+        rows = mlp_rows(x.device, hidden)
         if torch.is_grad_enabled():
             chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
             return torch.cat(chunks).view(*x.shape[:-1], -1)

@@ -24,7 +24,7 @@ import torch
 
 from .attention.backends import is_small
 from .attention.config import default_budget
-from .layers import KEPT_CHUNKS, PATCH_SIZE, is_kept, mlp_rows
+from .layers import PATCH_SIZE, is_kept, mlp_rows
 from .sharding import Sharding
 from .sizes import BlockSizes, StageSizes
 
@@ -175,13 +175,14 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
     whole = setting.backend == 'eager' or (
         setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
     maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
-    rows = mlp_rows(torch.device(setting.device), round(4 * half) * s.hidden)
-    chunked = not cp and s.tokens > KEPT_CHUNKS * rows
+    row = round(4 * half) * s.hidden  # bytes of a hidden map
+    rows = mlp_rows(torch.device(setting.device), row)
+    chunked = not cp and not is_kept(torch.device(setting.device), s.tokens * row)
     chunk = hidden * min(1., rows / s.tokens)
     padded = half if attended > 1 else 0  # the part of the result without padding
 
     # kept: queries, keys and values; the result of attention; inputs of projections, MLP and norms; hidden maps
-    qkv = 3 * attended + maps if whole else 3 * half * attended
+    qkv = 3 * half * attended + (maps if whole else 0.)
     out = half * attended + padded if not whole else half
     small = (2 if whole else 1) * s.heads * attended / s.dim + 4 / s.dim
     mlp_input = 1. if chunked else half  # chunks are cast as they are computed
@@ -191,9 +192,10 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
 
     # backward: the MLP; attention, when the rest is gone; the position bias, when attention is gone too
     mlp = half + 1 + 3 * chunk if chunked else half + hidden
-    if whole:  # maps of cells taken later are gone
-        most = max(sum(s.maps[:i]) + 3 * size for i, size in enumerate(s.maps)) / unit
-        attention = 1 - rest - out + attended + most - maps
+    cast = 3 * attended if setting.autocast else 0.  # of queries, keys and values
+    if whole:  # gradients of queries, keys and values; cells, their gradients and two maps of a group; then unit rows
+        most = max(2 * size / unit + 7 * attended * size / sum(s.maps) for size in s.maps)
+        attention = 1 - rest - out + half * attended + cast + 3 * attended + max(most, 4 * attended)
     else:
         workspace = min(budget / unit, 4 * maps + 10 * attended + 2 * pairs)
         if setting.device == 'cuda' and setting.autocast and setting.backend in ('auto', 'torch'):
@@ -205,9 +207,10 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
         backward += saved - (0 if setting.autocast else 1)
 
     # forward: attention, the MLP, the sum of the stream
-    if whole:  # projected, cut, cast, normalised; logits before and after the bias
-        most = max((0 if cp or frozen else sum(s.maps[:i])) + 2 * size for i, size in enumerate(s.maps)) / unit
-        attention = (6 * half + (5 if setting.autocast else 2)) * attended + most + pairs
+    if whole:  # projected, cast, the result; cells of a group, logits and probabilities
+        most = max(((0 if cp or frozen else sum(s.maps[:i])) + 2 * size) / unit + 4 * attended * size / sum(s.maps)
+                   for i, size in enumerate(s.maps))
+        attention = 4 * half * attended + cast + most + pairs
         if not (cp or frozen):
             attention -= qkv + out + rest
     else:

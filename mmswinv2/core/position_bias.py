@@ -86,7 +86,7 @@ def expand_cells(table: Tensor, sizes: Sequence[Window]) -> list[Tensor]:
     window = window_of(table)
     # there an index is three times as fast; elsewhere it would be added to with atomics
     if table.device.type == 'cpu' and math.prod(window) <= INDEXED and not is_transformed():
-        return list(_Expand.apply(table, window, sizes) if torch.is_grad_enabled() else _lookup(table, window, sizes))
+        return _lookup(table, window, sizes)
     return [_expand(crop(table, size)) for size in sizes]
 
 
@@ -100,9 +100,9 @@ def _expand(table: Tensor) -> Tensor:
     return x.flip(axes).reshape(-1, n, n)
 
 
-def _lookup(table: Tensor, window: Window, sizes: Sequence[Window]) -> tuple[Tensor, ...]:
+def _lookup(table: Tensor, window: Window, sizes: Sequence[Window]) -> list[Tensor]:
     whole = table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, *window, *window)
-    return tuple(_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes)
+    return [_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes]
 
 
 def _first(pairs: Tensor, size: Window) -> Tensor:
@@ -110,27 +110,6 @@ def _first(pairs: Tensor, size: Window) -> Tensor:
     for i, n in enumerate((*size, *size), 1):
         pairs = pairs.narrow(i, 0, n)
     return pairs
-
-
-class _Expand(torch.autograd.Function):
-    """:func:`expand_cells` by an index that is made once."""
-
-    @staticmethod
-    def forward(ctx, table: Tensor, window: Window, sizes: Sequence[Window]) -> tuple[Tensor, ...]:
-        ctx.options = window, sizes
-        return _lookup(table, window, sizes)
-
-    @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None, None]:
-        window, sizes = ctx.options
-        if len(sizes) == 1 and sizes[0] == window:
-            return fold(grads[0], window), None, None
-        total = grads[0].new_zeros(len(grads[0]), *window, *window)
-        for grad, size in zip(grads, sizes):
-            part = _first(total, size)
-            part.add_(grad.reshape(part.shape))
-        n = math.prod(window)
-        return fold(total.view(-1, n, n), window), None, None
 
 
 @made_once
@@ -146,7 +125,7 @@ def fold(grad: Tensor, window: Window) -> Tensor:
     Sums along diagonals are sums of columns once each row is moved one further; one axis after another.
 
     Args:
-        grad: Shape (nH, N, N).
+        grad: Shape (nH, N, N), or with N as the axes of the window.
         window: Tokens along each axis.
 
     Returns:
@@ -157,6 +136,26 @@ def fold(grad: Tensor, window: Window) -> Tensor:
     for i in range(1, axes + 1):  # offsets take the place of queries; the first axis of keys is that of the same axis
         x = _sum_diagonals(x.movedim((i, axes + 1), (-2, -1))).movedim(-1, i)
     return x
+
+
+def fold_cells(grads: Sequence[Tensor], window: Window, sizes: Sequence[Window]) -> Tensor:
+    """The adjoint of :func:`expand_cells`.
+
+    Args:
+        grads: Shapes (nH, N, N).
+        window: Tokens along each axis of the window.
+        sizes: Those of the cells.
+
+    Returns:
+        Shape (nH, 2W-1, ...).
+    """
+    if list(sizes) == [tuple(window)]:
+        return fold(grads[0], window)
+    total = grads[0].new_zeros(len(grads[0]), *window, *window)
+    for grad, size in zip(grads, sizes):
+        part = _first(total, size)
+        part += grad.reshape(part.shape)
+    return fold(total, window)
 
 
 def crop(table: Tensor, window: Window) -> Tensor:

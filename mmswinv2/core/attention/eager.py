@@ -1,17 +1,24 @@
-"""The formula of window attention, group by group, with whole attention maps; derivatives of any order and mode."""
+"""The formula of window attention, group by group, with whole attention maps; derivatives of any order and mode.
+
+It is written twice: as operations that autograd and its transforms follow, and as one function with its derivative
+written out, which has fewer calls and is taken where nothing but a first derivative in reverse mode is asked for. The
+derivative of that derivative is one of the operations.
+"""
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..grid import cut, groups, paste
+from ..grid import Grid, Group, cell_sizes, copy_cells, cut, groups, paste, put_cells, take
 from ..operators import is_transformed
-from ..position_bias import expand_cells
+from ..position_bias import expand_cells, fold_cells
 from ..precision import without_autocast
-from .normalize import cosine_normalize, scale_of, unit_rows
+from .normalize import MAX_LOGIT_SCALE, cosine_normalize, inverse_lengths, scale_of
 
 if TYPE_CHECKING:
     from .backends import Problem
@@ -26,32 +33,133 @@ def eager_attention(problem: Problem) -> Tensor:
     Returns:
         Shape (B, *map, C), dtype of the input.
     """
-    qkv, grid = problem.qkv, problem.grid
-    num_heads = problem.logit_scale.numel()
-    dtype = torch.promote_types(qkv.dtype, torch.float32)
+    tensors = problem.qkv, problem.table, problem.logit_scale
+    if is_transformed():
+        return _formula(*tensors, problem.grid, problem.dropout)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return _Eager.apply(*tensors, problem.grid, problem.dropout)
+    return _forward(*tensors, problem.grid, problem.dropout, needed=False)[0]
+
+
+def _formula(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float,
+             keep: Sequence[Tensor] = ()) -> Tensor:
+    """In operations that have derivatives; ``keep`` is what dropout multiplies the probabilities of groups by."""
+    num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     with without_autocast(qkv.device):
-        table = problem.table.to(dtype)
-        scale = scale_of(problem.logit_scale, dtype).view(num_heads, 1, 1, 1)
-        nothing_kept = not torch.is_grad_enabled() and not is_transformed()  # so copies may be written to
-        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid, pieces=1 if nothing_kept else 3)
-        lengths = torch.cat([scale, torch.ones_like(scale)]) if nothing_kept else None
+        scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
+        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid)
         outs = []
-        rows.reverse()  # to be given up one by one
-        for bias in expand_cells(table, [tuple(run.size for run in group) for group in groups(grid)]):
-            if nothing_kept:
-                x = rows.pop().to(dtype)
-                unit_rows(x[:2 * num_heads], lengths)
-                q, k, v = x.view(3, num_heads, *x.shape[1:]).unbind()
-            else:
-                q, k, v = cosine_normalize(rows.pop(), scale), cosine_normalize(rows.pop()), rows.pop().to(dtype)
-            outs.append(_attend(q, k, v, bias, problem.dropout))
+        for i, bias in enumerate(expand_cells(table.to(dtype), cell_sizes(grid))):
+            q, k, v = rows[i].chunk(3)
+            q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(dtype)
+            shape, n = q.shape, q.shape[2]  # (nH, cells, N, d)
+            logits = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).view(*shape[:3], n) + bias[:, None]
+            p = logits.softmax(-1).flatten(0, 1)
+            p = p * keep[i] if keep else F.dropout(p, dropout)
+            outs.append(torch.bmm(p, v.flatten(0, 1)).view(shape))
         return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
-    """The formula: q, k, v of (nH, cells, N, d) and (nH, N, N) to (nH, cells, N, d)."""
-    shape, n = q.shape, q.shape[2]
-    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-    logits = torch.bmm(q, k.mT).view(*shape[:3], n) + bias[:, None]
-    p = F.dropout(logits.softmax(-1), dropout).view(-1, n, n)
-    return torch.bmm(p, v).view(shape)
+def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float, *,
+             needed: bool) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor | None]]]:
+    """The result, the inverse length of each row of queries and keys, (B, *map, 2 nH, 1), and of each group its
+    probabilities, (nH cells, N, N), and what dropout multiplied these by, if it did: if they are ``needed``."""
+    num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
+    maps = qkv.unflatten(-1, (3 * num_heads, -1))
+    out = qkv.new_empty(*maps.shape[:-2], num_heads, maps.shape[-1])
+    kept = []
+    with without_autocast(qkv.device):
+        maps = maps.to(dtype)
+        inverse = inverse_lengths(maps[..., :2 * num_heads, :])
+        factors = _factors(inverse, logit_scale)
+        for group, bias in zip(groups(grid), expand_cells(table.to(dtype), cell_sizes(grid))):
+            q, k, v = _rows(maps, factors, group)
+            p = _probabilities(q, k, bias)
+            keep = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
+            put_cells(out, group, torch.bmm(p if keep is None else p * keep, v))
+            if needed:
+                kept.append((p, keep))
+            del p  # before that of the next group
+    return out.flatten(-2), inverse, kept
+
+
+def _factors(inverse: Tensor, logit_scale: Tensor) -> Tensor:
+    """What rows of queries, keys and values are multiplied by: shape (B, *map, 3 nH, 1)."""
+    q, k = inverse.chunk(2, -2)
+    return torch.cat([q * scale_of(logit_scale, q.dtype).view(-1, 1), k, torch.ones_like(k)], -2)
+
+
+def _rows(maps: Tensor, factors: Tensor, group: Group) -> tuple[Tensor, ...]:
+    """Unit queries times the scale, unit keys and values of the cells of a group, each (nH cells, N, d)."""
+    rows = copy_cells(take(maps, group), factor=take(factors, group))
+    return rows.view(3, -1, *rows.shape[2:]).unbind()
+
+
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    logits = torch.bmm(q, k.mT)
+    logits.view(len(bias), -1, *logits.shape[1:]).add_(bias[:, None])
+    return logits.softmax(-1)
+
+
+class _Eager(torch.autograd.Function):
+    """:func:`_formula` in fewer calls."""
+
+    @staticmethod
+    def forward(ctx, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float) -> Tensor:
+        out, inverse, kept = _forward(qkv, table, logit_scale, grid, dropout, needed=True)
+        ctx.grid = grid
+        ctx.save_for_backward(qkv, table, logit_scale, inverse, *itertools.chain(*kept))
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        qkv, table, logit_scale, inverse, *kept = ctx.saved_tensors
+        kept = list(zip(kept[::2], kept[1::2]))
+        if not torch.is_grad_enabled():
+            return *_backward(grad, qkv, table, logit_scale, inverse, ctx.grid, kept), None, None
+        needed = ctx.needs_input_grad[:3]
+        tensors = [t for t, is_needed in zip((qkv, table, logit_scale), needed) if is_needed]
+        keep = [keep for _, keep in kept if keep is not None]
+        out = _formula(qkv, table, logit_scale, ctx.grid, 0., keep)
+        grads = iter(torch.autograd.grad(out, tensors, grad, create_graph=True))
+        return *(next(grads) if is_needed else None for is_needed in needed), None, None
+
+
+def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, inverse: Tensor, grid: Grid,
+              kept: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients with respect to ``qkv``, ``table`` and ``logit_scale``."""
+    num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
+    grad = grad.unflatten(-1, (num_heads, -1))
+    with without_autocast(qkv.device):
+        maps = qkv.unflatten(-1, (3 * num_heads, -1)).to(dtype)
+        factors = _factors(inverse, logit_scale)
+        grads, grad_biases = torch.empty_like(maps), []
+        for group, state in zip(groups(grid), kept):
+            g = copy_cells(take(grad, group), dtype).flatten(0, 1)
+            grad_rows, grad_bias = _backward_of_cells(g, *_rows(maps, factors, group), *state, num_heads)
+            put_cells(grads, group, grad_rows)
+            grad_biases.append(grad_bias)
+        del g, grad_rows
+        scale = scale_of(logit_scale, dtype).view(-1, 1)
+        units, grad_units = maps[..., :2 * num_heads, :] * inverse, grads[..., :2 * num_heads, :]
+        grads[..., :num_heads, :] *= scale
+        along = (grad_units * units).sum(-1, keepdim=True)  # part of the gradient along the row
+        grad_units.addcmul_(units, along, value=-1).mul_(inverse)
+        grad_scale = along[..., :num_heads, 0].flatten(0, -2).sum(0)
+        grad_table = fold_cells(grad_biases, [axis.window for axis in grid], cell_sizes(grid))
+    grad_scale = grad_scale.view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
+    return grads.flatten(-2).to(qkv.dtype), grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
+
+
+def _backward_of_cells(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, keep: Tensor | None,
+                       num_heads: int) -> tuple[Tensor, Tensor]:
+    """Gradients of rows, (3, nH cells, N, d), and of the bias, (nH, N, N)."""
+    grad_rows = grad.new_empty(3, *grad.shape)
+    torch.bmm((p if keep is None else p * keep).mT, grad, out=grad_rows[2])
+    grad_p = torch.bmm(grad, v.mT)
+    if keep is not None:
+        grad_p *= keep
+    grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)
+    torch.bmm(grad_s, k, out=grad_rows[0])
+    torch.bmm(grad_s.mT, q, out=grad_rows[1])
+    return grad_rows, grad_s.view(num_heads, -1, *p.shape[1:]).sum(1)

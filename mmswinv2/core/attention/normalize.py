@@ -31,44 +31,12 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
         Shape (..., d), float32 (float64 for float64).
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if not is_transformed():
-        return _Normalize.apply(x, scale)[0]
     # rows are scaled to a largest entry of 1 first, so that no square under- or overflows
     largest = x.detach().abs().amax(-1, keepdim=True)
     zero = largest == 0
     x = x / largest.masked_fill(zero, 1)
     inverse = x.square().sum(-1, keepdim=True).masked_fill(zero, 1).rsqrt().masked_fill(zero, 0)
     return x * (inverse if scale is None else scale * inverse)
-
-
-class _Normalize(torch.autograd.Function):
-    """:func:`cosine_normalize` and the inverse of each length, with a derivative that keeps no more than these."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-        ctx.set_materialize_grads(False)
-        inverse = inverse_lengths(x)
-        y = x * (inverse if scale is None else inverse * scale)
-        ctx.save_for_backward(y, inverse, scale)
-        return y, inverse
-
-    @staticmethod
-    def backward(ctx, grad: Tensor | None, grad_inverse: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        y, inverse, scale = ctx.saved_tensors
-        grad_x = grad_scale = None
-        if grad is not None:
-            along = (grad * y).sum(-1, keepdim=True)  # part of the gradient along the row
-            if scale is None:
-                grad_x = torch.addcmul(grad, y, along, value=-1) * inverse
-            else:
-                along = along / scale
-                grad_x = torch.addcmul(grad, y, along / scale, value=-1) * (inverse * scale)
-                grad_scale = along.sum_to_size(scale.shape)
-        if grad_inverse is not None:  # in a derivative of the derivative
-            unit = y if scale is None else y / scale
-            part = unit * (grad_inverse * inverse.square())
-            grad_x = -part if grad_x is None else grad_x - part
-        return grad_x, grad_scale
 
 
 def inverse_lengths(x: Tensor) -> Tensor:
