@@ -32,7 +32,7 @@ class BuildWithConfigs(build_py):
 setup(
     name='mmswinv2-plugin',
     version=VERSION,
-    description='Swin Transformer V2 as a first-class backbone for MMDetection and MMSegmentation',
+    description='Swin Transformer V2 as a first-class backbone for MMDetection, MMSegmentation and MMPretrain',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -50,6 +50,8 @@ setup(
             'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2',
             'onedl-mim==0.5.1', 'pycocotools', 'ftfy', 'regex'
         ],
+        # beside classic; it wants the torchvision that matches torch
+        'mmpretrain': ['mmpretrain==1.2.0', 'torchvision'],
         'safetensors': ['safetensors'],
         'instaboost': ['instaboostfast'],
         'dev': [*TEST, 'ruff'],

@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
+STACKS = ("[classic]' (mmdet 3.3, mmsegmentation 1.2)", "[onedl]' (the maintained forks)")
+
 
 @dataclass(frozen=True)
 class Host:
@@ -16,11 +18,13 @@ class Host:
         folder: The folder, a package of ``mmswinv2``.
         names: What it has, by the module that defines it.
         onedl_name: What onedl-mim calls the package, where that is not its import name.
+        extras: Of this plugin, that install it, with what they bring.
     """
 
     folder: str
     names: Mapping[str, tuple[str, ...]]
     onedl_name: str | None = None
+    extras: tuple[str, ...] = STACKS
 
 
 # by import name; the one place to add a host to
@@ -29,6 +33,9 @@ HOSTS = {
         htc_roi_head=('HybridTaskCascadeRoIHead',), masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
         tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
     'mmseg': Host('segmentation', dict(labels=('CheckLabels',), tta=('StreamingSegTTAModel',))),
+    'mmpretrain': Host('classification', dict(
+        imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
+        extras=("[classic,mmpretrain]' (mmpretrain 1.2)",)),
 }
 
 
@@ -47,9 +54,9 @@ def missing(package: str, part: str) -> ImportError:
     Returns:
         An error to raise; its message names the extras to install.
     """
-    return ImportError(f'{part} needs {package}, which is not installed. Install the plugin with one of its extras: '
-                       "pip install 'mmswinv2-plugin[classic]' (mmdet 3.3, mmsegmentation 1.2) or "
-                       "pip install 'mmswinv2-plugin[onedl]' (the maintained forks)")
+    extras = HOSTS[package].extras if package in HOSTS else STACKS
+    ways = ' or '.join(f"pip install 'mmswinv2-plugin{extra}" for extra in extras)
+    return ImportError(f'{part} needs {package}, which is not installed. Install the plugin with its extras: {ways}')
 
 
 def folder_names(host: str) -> tuple[list[str], Callable[[str], object]]:

@@ -1,7 +1,7 @@
 """The plugin's registries: children of MMEngine's, scope ``mmswinv2``.
 
 ``type='mmswinv2.SwinTransformerV2'`` works from any scope without ``custom_imports``: MMEngine imports this module
-for the prefix, and the locations below for the names. What needs mmdet or mmseg is imported when its name is asked for,
+for the prefix, and the locations below for the names. What needs a host is imported when its name is asked for,
 so that a job of one of them does not import the other.
 """
 from importlib import import_module
@@ -24,7 +24,7 @@ class _Registry(mmengine_registry.Registry):
         """The class of a name, with or without the prefix; see mmengine.
 
         Raises:
-            ImportError: if the name needs mmdet or mmseg and it is not installed; the message says what to install.
+            ImportError: if the name needs a host that is not installed; the message says what to install.
         """
         name = key.rpartition('.')[2]
         if name in FOLDERS and name not in self._module_dict and key in (name, f'{self.scope}.{name}'):
@@ -43,3 +43,5 @@ OPTIM_WRAPPER_CONSTRUCTORS = _registry(
 HOOKS = _registry('hook', mmengine_registry.HOOKS, 'engine')
 LOOPS = _registry('loop', mmengine_registry.LOOPS, 'engine')
 STRATEGIES = _registry('strategy', mmengine_registry.STRATEGIES, 'engine')
+DATASETS = _registry('dataset', mmengine_registry.DATASETS)
+METRICS = _registry('metric', mmengine_registry.METRICS)

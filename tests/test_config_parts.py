@@ -2,41 +2,28 @@
 import ast
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
 import make_metafiles
+from helpers import configs
+from helpers.configs import CONFIGS, build
 from mmswinv2.core.arch import get_arch
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
-CONFIGS = Path(__file__).parents[1] / 'configs'
 FILES = sorted(CONFIGS.rglob('*.py'))
 SIZES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
-LEAVES = sorted(path for host in ('mmdet', 'mmseg') for path in (CONFIGS / host).glob('*.py'))
+LEAVES = [CONFIGS / name for name in configs.LEAVES]
 
 
 def name(path):
     return path.relative_to(CONFIGS).as_posix()
-
-
-def build(cfg):
-    host = cfg.default_scope
-    if host == 'mmdet':
-        from mmdet.utils import register_all_modules
-    else:
-        from mmseg.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
-    from mmengine.registry import MODELS
-    with DefaultScope.overwrite_default_scope(host), torch.device('meta'):
-        return MODELS.build(cfg.model)
 
 
 @pytest.mark.parametrize('path', SIZES, ids=name)
@@ -46,14 +33,17 @@ def test_channels_of_a_size_are_those_of_its_architecture(path):
 
 
 def test_there_are_sizes():
-    assert {path.stem.removeprefix('swinv2_') for path in SIZES} == {'t', 't_w8', 's', 'b', 'l', 'h', 'g', 'mini'}
+    assert {path.stem.removeprefix('swinv2_') for path in SIZES} == {
+        't', 't_w8', 's', 'b', 'l', 'h', 'g', 'simmim-giant', 'mini', 'mini_32px'}
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=name)
 def test_every_part_has_the_channels_of_the_backbone(path):
     model = Config.fromfile(path).model
     channels = list(get_arch(model.backbone.arch).dims)
-    if 'decode_head' in model:
+    if path.parent.name == 'mmpretrain':
+        assert (model.head if 'in_channels' in model.head else model.neck).in_channels == channels[-1]
+    elif 'decode_head' in model:
         assert model.decode_head.in_channels == channels and model.auxiliary_head.in_channels == channels[2]
     else:
         neck = model.neck if isinstance(model.neck, list) else [model.neck]
@@ -186,7 +176,7 @@ def test_metafiles_are_written_from_the_configs(copy, capsys):
     assert [(m['Name'], m['Config'], m['Metadata']) for m in read['Models']] == [
         ('a', 'configs/mmdet/a.py', {'Training Data': 'Objects365 v2'})]
     assert yaml.safe_load((copy / 'model-index.yml').read_text())['Import'] == [
-        'configs/mmdet/metafile.yml', 'configs/mmseg/metafile.yml']
+        'configs/mmdet/metafile.yml', 'configs/mmseg/metafile.yml', 'configs/mmpretrain/metafile.yml']
     capsys.readouterr()
     assert make_metafiles.main(['--check'], copy) == 0 and make_metafiles.main([], copy) == 0
     assert capsys.readouterr().out == ''
@@ -207,4 +197,4 @@ def test_data_without_a_name_are_an_error(copy, capsys):
     (copy / 'configs/mmdet/b.py').write_text("train_dataloader = dict(dataset=dict(type='LVISV1Dataset'))")
     assert make_metafiles.main([], copy) == 2
     err = capsys.readouterr().err
-    assert "must be one of CocoDataset, Objects365V2Dataset, ADE20KDataset, got 'LVISV1Dataset' in " in err
+    assert f"must be one of {', '.join(make_metafiles.DATA)}, got 'LVISV1Dataset' in " in err

@@ -19,6 +19,8 @@ from mmswinv2.core.weights import (
     group_extras,
     read_backbone_state,
     read_file,
+    read_rows,
+    take_rows,
     to_layout,
     write_file,
 )
@@ -44,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
                         help='one, or one per stage, for the buffers of --to microsoft; default: as pre-trained')
     parser.add_argument('--image-size', type=int, metavar='PIXELS',
                         help='for the same; default: 32 times the last window')
+    parser.add_argument('--head-rows', type=Path, metavar='FILE', help='a row number of the head of SRC per class of '
+                        'DST, such as data/map22kto1k.txt of microsoft/Swin-Transformer; default: all rows')
     args = parser.parse_args(argv)
     try:
         convert(args)
@@ -72,6 +76,11 @@ def convert(args: argparse.Namespace) -> None:
         given = to_windows('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), found.num_stages)
         check_same('--pretrained-window-sizes', given, found.pretrained_window_sizes, 'what SRC says')
         say_windows(found.state, given)
+    if args.head_rows is not None:
+        head = {k: v for k, v in found.extras.items() if k.startswith('head.')}
+        if not head:
+            raise ValueError('--head-rows must be given for a checkpoint with a head, got one without')
+        found.extras.update(take_rows(head, read_rows(args.head_rows)))
     config = check_complete(found)
     out, left = to_layout(found, args.to, window_size=unwrap(args.window_size), image_size=args.image_size)
 

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 
-def write_data_set(description: str, name: str, write_split: Callable[[Path, str, int, tuple[int, int]], str], *,
-                   train: int, val: int) -> int:
+def write_data_set(description: str, name: str, write_split: Callable[..., str], *, train: int, val: int,
+                   add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+                   read_options: Callable[[argparse.Namespace], dict] = lambda args: {}) -> int:
     """Reads the command line and writes a data set beside its place first, so that it is whole or not there.
 
     Nothing is deleted but what this function has written: ``NAME.json`` in the folder lists it, with checksums.
@@ -24,17 +25,21 @@ def write_data_set(description: str, name: str, write_split: Callable[[Path, str
     Args:
         description: For ``--help``.
         name: Of the data set; ``NAME.json`` in its folder says what it was made with.
-        write_split: Called with a folder, ``'train'`` or ``'val'``, a number of images and a seed; returns a summary.
+        write_split: Called with a folder, ``'train'`` or ``'val'``, a number of images, a seed, and what
+            ``read_options`` returned as keywords; returns a summary.
         train: Images to train on if the command line does not say.
         val: Images to test on if it does not.
+        add_options: Adds more options.
+        read_options: What they say, which belongs to what the data set was made with. It may raise ``ValueError``.
 
     Returns:
         The exit code.
     """
-    parser, args = read_arguments(description, train=train, val=val)
-    spec = dict(format=1, train=args.train, val=args.val, seed=args.seed)
+    parser, args = read_arguments(description, train=train, val=val, add_options=add_options)
     marker = f'{name}.json'
     try:
+        options = read_options(args)
+        spec = dict(format=1, train=args.train, val=args.val, seed=args.seed, **options)
         out = real_folder(args.out)
         said, before = look(out, marker)
         if is_made(said, before, spec):
@@ -50,7 +55,8 @@ def write_data_set(description: str, name: str, write_split: Callable[[Path, str
     new = work / 'new'
     try:
         for number, (split, count) in enumerate((('train', args.train), ('val', args.val))):
-            print(f'{args.out}: {split}, {count} images, {write_split(new, split, count, (args.seed, number))}')
+            summary = write_split(new, split, count, (args.seed, number), **options)
+            print(f'{args.out}: {split}, {count} images, {summary}')
         (new / marker).write_text(json.dumps(dict(spec, files=contents(new))))
         replaced = replace(out, before, new, work / 'old')
     finally:
@@ -67,14 +73,17 @@ def write_data_set(description: str, name: str, write_split: Callable[[Path, str
     return 0
 
 
-def read_arguments(description: str, *, train: int, val: int) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """Reads the command line: ``out``, ``train``, ``val``, ``seed``."""
+def read_arguments(
+        description: str, *, train: int, val: int,
+        add_options: Callable[[argparse.ArgumentParser], None]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Reads the command line: ``out``, ``train``, ``val``, ``seed``, and others."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to write; must be absent, empty or an earlier result. A run '
                         'that is killed leaves a folder OUT.partial-* beside it, which may be deleted')
     parser.add_argument('--train', type=int, default=train, help=f'images to train on (default {train})')
     parser.add_argument('--val', type=int, default=val, help=f'images to test on (default {val})')
     parser.add_argument('--seed', type=int, default=0, help='another seed gives another data set (default 0)')
+    add_options(parser)
     args = parser.parse_args()
     for option in ('train', 'val'):
         if getattr(args, option) < 1:

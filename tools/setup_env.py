@@ -33,7 +33,13 @@ PYTHON = (3, 11)
 TORCH_CUDA = '13.0'  # what PyPI's wheel of the torch in requirements/build.txt is built for
 BUILD = 'requirements/build.txt'
 TRITON = 'requirements/triton.txt'
-MODULES = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.models'
+MMPRETRAIN = 'requirements/mmpretrain.txt'
+# by whether torch is built for CUDA. PyPI has torchvision for CUDA builds of torch alone: beside another, the one that
+# matches cannot be imported ("operator torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2
+# is the last whose Python part works without its compiled one; nothing here uses more.
+TORCHVISION = {True: 'torchvision==0.28.0', False: 'torchvision==0.15.2'}
+HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models'
+MODULES = dict(classic=f'{HOSTS}, mmpretrain.models, mmpretrain.datasets', onedl=HOSTS)
 
 
 @dataclass(frozen=True)
@@ -147,21 +153,24 @@ def make(path: Path, name: str, device: str, build: Build, *, anew: bool) -> Non
                              'python3-venv') from e
     (path / '.setup-stamp').write_text(f'{name} unfinished')
     (path / '.setup-device').write_text(device)
-    say('1 of 4: torch and build tools')
+    say('1 of 5: torch and build tools')
     pip(python, path, 'install', '-r', str(ROOT / BUILD), '-c', str(pins))
     if build.cuda:
         build = setup_gpu.decide(look_at_torch(python, setup_gpu.look()), device, TORCH_CUDA)
-    say('2 of 4: mmcv with its operators')
+    say('2 of 5: mmcv with its operators')
     install_mmcv(python, path, stack, build)
-    say('3 of 4: mmengine, mmdet, mmsegmentation, mim and test tools')
+    say('3 of 5: mmengine, mmdet, mmsegmentation, mim and test tools')
     pip(python, path, 'install', '-r', str(pins))
     if run(python, 'import triton').returncode:
         pip(python, path, 'install', '--no-deps', '-r', str(ROOT / TRITON))
-    say('4 of 4: this project, in place')
+    say('4 of 5: mmpretrain' if name == 'classic' else '4 of 5: nothing; mmpretrain is for the classic stack')
+    if name == 'classic':
+        install_mmpretrain(python, path)
+    say('5 of 5: this project, in place')
     pip(python, path, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
-    result = run(python, f'import {MODULES}')
+    result = run(python, f'import {MODULES[name]}')
     if result.returncode:
-        raise SetupError(f'the environment was made but does not work: import {MODULES}\n{result.stderr.strip()}')
+        raise SetupError(f'the environment was made but does not work: import {MODULES[name]}\n{result.stderr.strip()}')
     say(f'done in {minutes(time.time() - start)}')
 
 
@@ -169,7 +178,7 @@ def fingerprint(path: Path, name: str, device: str) -> str:
     """What the environment is made of, as a hash: a change of it makes the set-up run again."""
     gpus = sorted(set(setup_gpu.find_gpus())) if device == 'auto' else ''
     digest = hashlib.sha256(f'{sys.version} {path} {device} {gpus}'.encode())
-    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, STACKS[name].pins):
+    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, MMPRETRAIN, STACKS[name].pins):
         digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()
 
@@ -210,6 +219,23 @@ def install_mmcv(python: Path, path: Path, stack: Stack, build: Build) -> None:
         pip(python, path, *install, '--no-cache-dir', '--force-reinstall', '--no-deps', progress=True,
             variables=build.environment())
     note.write_text(wanted)
+
+
+def install_mmpretrain(python: Path, path: Path) -> None:
+    """Installs mmpretrain, what it imports, and a torchvision that can be imported beside this torch.
+
+    Raises:
+        SetupError: if torchvision cannot be imported: it would end every run of any host.
+    """
+    result = run(python, 'import torch; print(torch.version.cuda is not None)')
+    if result.returncode:
+        raise SetupError(f'torch was installed but does not work:\n{result.stderr.strip()}')
+    torchvision = TORCHVISION[result.stdout.strip() == 'True']
+    pip(python, path, 'install', '--no-deps', '-r', str(ROOT / MMPRETRAIN), torchvision)
+    result = run(python, 'import torchvision')
+    if result.returncode:
+        raise SetupError(f'{torchvision} must be importable beside torch, or no run of MMEngine starts:\n'
+                         f'{result.stderr.strip()}')
 
 
 def pin(file: str, name: str) -> str:

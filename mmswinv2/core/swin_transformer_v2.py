@@ -206,17 +206,20 @@ class SwinTransformerV2(nn.Module):
         return self.outputs(self.maps(self.embed(x)))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pixels (B, in_channels, h, w) to tokens (B, ceil(h/4), ceil(w/4), C); errors as in :meth:`forward`."""
+        """Pixels (B, in_channels, h, w) to tokens (B, ceil(h/4), ceil(w/4), C); errors as in :meth:`forward`.
+
+        Dropout is that of :meth:`maps`, so that tokens can be replaced in between.
+        """
         channels = self.config.in_channels
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f'x must have the shape (B, {channels}, h, w), got {tuple(x.shape)}')
         if min(x.shape[2:]) < MIN_IMAGE_SIZE:
             raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[2]} x {x.shape[3]}')
-        return self.pos_drop(self.patch_embed(x))
+        return self.patch_embed(x)
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
         """Tokens (B, H, W, C) to the map of each stage (B, H_i, W_i, C_i), up to the last output's."""
-        last = max(self.out_indices)
+        last, x = max(self.out_indices), self.pos_drop(x)
         for i, stage in enumerate(self.layers[:last + 1]):
             current, x = stage(x, merge=i < last)
             yield current
@@ -229,35 +232,39 @@ class SwinTransformerV2(nn.Module):
                 outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
         return tuple(outs)
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+    def get_layer_depth(self, param_name: str, prefix: str = '', *, merging_layers: bool = True) -> tuple[int, int]:
         """The layer that a parameter belongs to, for layer-wise learning rates.
 
         The patch embedding is layer 0, then each block and each patch merging is a layer. Output norms, like
         everything outside the backbone, are of the last layer.
 
         Args:
-            param_name: Name of the parameter.
-            prefix: What its name begins with in the whole model.
+            param_name: Name of the parameter in the whole model.
+            prefix: What names of the backbone begin with in it.
+            merging_layers: Whether a patch merging is a layer of its own. Otherwise it is of that of the block before
+                it, as in the release's fine-tuning of SimMIM (its ``optimizer.py``, ``get_swin_layer``).
 
         Returns:
             (its layer, number of layers).
 
         Raises:
-            ValueError: if no parameter of the backbone has that name.
+            ValueError: if it begins with ``prefix`` and no parameter of the backbone has that name.
         """
         starts = [1]  # first layer of each stage
         for stage in self.layers:
-            starts.append(starts[-1] + len(stage.blocks) + (stage.downsample is not None))
-        name = param_name.removeprefix(prefix)
-        parts = name.split('.')
-        if name not in dict(self.named_parameters()) or not param_name.startswith(prefix):
-            raise ValueError(f'param_name must be a parameter of the backbone under {prefix!r}, got {param_name!r}')
+            starts.append(starts[-1] + len(stage.blocks) + (merging_layers and stage.downsample is not None))
         depth = starts[-1]
-        if parts[0] == 'patch_embed':
-            depth = 0
-        elif parts[0] == 'layers':
-            stage = int(parts[1])
-            depth = starts[stage] + (int(parts[3]) if parts[2] == 'blocks' else len(self.layers[stage].blocks))
+        if param_name.startswith(prefix):
+            name = param_name.removeprefix(prefix)
+            if name not in dict(self.named_parameters()):
+                raise ValueError(f'param_name must be a parameter of the backbone under {prefix!r}, got {param_name!r}')
+            parts = name.split('.')
+            if parts[0] in ('patch_embed', 'mask_token'):
+                depth = 0
+            elif parts[0] == 'layers':
+                stage = int(parts[1])
+                blocks = len(self.layers[stage].blocks)
+                depth = starts[stage] + (int(parts[3]) if parts[2] == 'blocks' else blocks - (not merging_layers))
         return depth, starts[-1] + 1
 
     def train(self, mode: bool = True) -> SwinTransformerV2:

@@ -8,10 +8,12 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .. import core
-from ..core.checks import first
-from ..core.weights import find_prefix, fit_state, read_backbone_state
+from ..core.checks import check_bool, first
+from ..core.weights import find_prefix, fit_state, read_backbone_state, read_rows, take_rows
 from ..core.weights.state import CONTAINERS
 from ..registry import HOOKS
+
+HEAD = 'head.fc.'  # of mmpretrain's linear heads
 
 
 def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -37,12 +39,76 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
 
 def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], str]:
     """What a backbone takes of weights in any known layout, and a line for the log."""
+    taken, _, text = _fit_with_head(backbone, weights, prefix)
+    return taken, text
+
+
+def _fit_with_head(backbone: nn.Module, weights: Mapping,
+                   prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """The same, and the classifier's head that is beside the backbone, in the names of mmpretrain's model."""
     name = _name(backbone, prefix)
     try:
-        taken, text = fit_state(backbone, read_backbone_state(weights))
+        found = read_backbone_state(weights)
+        taken, text = fit_state(backbone, found)
     except ValueError as e:
         raise ValueError(f'{name}: {e}') from e
-    return taken, f'{name}: loading {text}'
+    head = {f'{HEAD}{part}': found.extras[f'head.{part}'] for part in ('weight', 'bias')
+            if f'head.{part}' in found.extras}
+    return taken, head, f'{name}: loading {text}'
+
+
+def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
+    """What mmpretrain's models do with a state dict before they load it, for a file of a classifier in any layout.
+
+    Args:
+        backbone: That of the model, its child ``backbone``.
+        state_dict: Changed in place, if nothing in it is named as that child and there is a backbone.
+        prefix: Where the model is in the state dict.
+
+    Raises:
+        ValueError: if the weights of the backbone are not all there, or are others.
+    """
+    inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    if any(k.startswith('backbone.') for k in inside) or not _has_backbone(inside):
+        return
+    taken, head, text = _fit_with_head(backbone, inside, f'{prefix}backbone.')
+    print_log(text, logger='current')
+    for name in inside:
+        del state_dict[prefix + name]
+    state_dict.update({f'{prefix}backbone.{k}': v for k, v in taken.items()})
+    state_dict.update({f'{prefix}{k}': v for k, v in head.items()})
+
+
+def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> None:
+    """Chooses the rows of a classifier's head, in place, where the model has another number of classes.
+
+    Args:
+        model: Its own head, if it has one, is ``head.fc``.
+        state: Of the model.
+        rows: The file that says which; see :func:`mmswinv2.core.weights.read_rows`.
+
+    Raises:
+        ValueError: if the numbers differ and there is no file, or the file is for another number of classes:
+            mmengine would only log it and leave the head random.
+    """
+    own = model.state_dict()
+    head = {k: v for k, v in state.items() if k in (f'{HEAD}weight', f'{HEAD}bias') and k in own}
+    if all(len(v) == len(own[k]) for k, v in head.items()):
+        return
+    name, value = next(iter(head.items()))
+    if rows is None:
+        raise ValueError(
+            f'{name} must have {len(own[name])} rows, one per class of the model, got {len(value)} in the checkpoint. '
+            "Ways on: default_hooks.convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook', head_rows=FILE), "
+            f'FILE having {len(own[name])} row numbers (for ImageNet-22K to 1K: data/map22kto1k.txt of '
+            "microsoft/Swin-Transformer); or model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...) and no "
+            'load_from: the backbone alone, and a new head')
+    chosen = read_rows(rows)
+    if len(chosen) != len(own[name]):
+        raise ValueError(f'head_rows must have {len(own[name])} row numbers, one per class of the model, got '
+                         f'{len(chosen)} in {rows}')
+    state.update(take_rows(head, chosen))
+    print_log(f'{HEAD[:-1]}: {len(chosen)} of {len(value)} rows, as {rows} says', logger='current')
 
 
 def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpected: Collection[str]) -> None:
@@ -78,26 +144,47 @@ class ConvertCheckpointHook(Hook):
     """Lets ``load_from`` (and ``--resume``, ``mim test``) take weights in any layout, also a file of a backbone alone.
 
     MMEngine calls it with what it has read, before any weight is loaded. A state dict of other parts of the model,
-    without any weight of a backbone, is left to the loader.
+    without any weight of a backbone, is left to the loader. A classifier of mmpretrain gets its head too.
+
+    Args:
+        head_rows: A text file with a row number per class of the model, from 0: what a classifier takes of the head of
+            a file with another number of classes. One for ImageNet-22K to 1K is ``data/map22kto1k.txt`` of
+            microsoft/Swin-Transformer.
+        required: For a recipe that fine-tunes: whether training is an error where ``load_from`` named no file.
 
     Raises:
-        ValueError: if a backbone's weights are not all there, are others, or nothing in the file is the model's:
-            mmengine would only log it and go on with random weights.
+        ValueError: if a backbone's weights are not all there, are others, nothing in the file is the model's, or a head
+            has another number of classes: mmengine would only log it and go on with random weights.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook takes its copy
 
+    def __init__(self, head_rows: str | None = None, required: bool = False) -> None:
+        if not isinstance(head_rows, (str, type(None))):
+            raise ValueError(f'head_rows must name a file, got {head_rows!r}')
+        self.head_rows = head_rows
+        self.missing = check_bool('required', required)
+
+    def before_train(self, runner) -> None:
+        """Whether anything was loaded."""
+        if self.missing:
+            raise ValueError('load_from must name the weights that this recipe fine-tunes, got none. After '
+                             '--cfg-options: load_from=FILE, or '
+                             'default_hooks.convert_checkpoint.required=False for random ones')
+
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Converts, in place."""
-        convert_checkpoint(runner.model, checkpoint)
+        self.missing = False
+        convert_checkpoint(runner.model, checkpoint, self.head_rows)
 
 
-def convert_checkpoint(model: nn.Module, checkpoint: dict) -> None:
+def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None = None) -> None:
     """Puts the weights of the backbones of a model, its direct children, into their names; see the hook.
 
     Args:
         model: Wrapped or not.
         checkpoint: What a file holds; changed in place.
+        head_rows: As of the hook.
 
     Raises:
         ValueError: as the hook; ``checkpoint`` stays as it is.
@@ -115,10 +202,13 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict) -> None:
     elif backbones and (_has_backbone(state) or state.keys().isdisjoint(model.state_dict())):
         state = {}
         for prefix, backbone in backbones.items():
-            taken, text = _fit(backbone, held, prefix)
+            taken, head, text = _fit_with_head(backbone, held, prefix)
             print_log(text, logger='current')
             state.update({prefix + k: v for k, v in taken.items()})
-    if state.keys() == set(names.values()):
+            state.update({k: v for k, v in head.items() if k in model.state_dict()})
+    before = dict(state)
+    fit_head(model, state, head_rows)
+    if state.keys() == set(names.values()) and all(state[k] is before[k] for k in state):
         return
     if held is checkpoint:
         for key in [k for k, v in checkpoint.items() if isinstance(v, Tensor) or k in CONTAINERS]:

@@ -23,10 +23,12 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As for mmengine's constructor.
         paramwise_cfg: May have ``backbone_lr_mult``, a factor on the backbone's learning rate (default 1), and
             ``layer_decay_rate`` (default 1), by which the learning rate shrinks from each layer of the backbone to
-            the one before it. ``model.backbone`` must have ``get_layer_depth``.
+            the one before it. ``model.backbone`` must have ``get_layer_depth``. ``merging_layers=False`` (default True)
+            gives a patch merging the layer of the block before it, as in the release's fine-tuning of SimMIM.
+            ``no_decay`` replaces the parts of names that have no weight decay (default: the last three above).
 
     Raises:
-        ValueError: if ``paramwise_cfg`` has another key, or a value is not in (0, 1].
+        ValueError: if ``paramwise_cfg`` has another key, or a rate is not in (0, 1].
 
     Source:
         SwinTransformer/MIM-Depth-Estimation and AiT, ``SwinLayerDecayOptimizerConstructor`` (numbering of layers);
@@ -35,19 +37,22 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         rates = dict(backbone_lr_mult=1., layer_decay_rate=1.)
-        unknown = sorted(set(paramwise_cfg or {}) - set(rates))
+        options = dict(merging_layers=True, no_decay=NO_DECAY)
+        unknown = sorted(set(paramwise_cfg or {}) - set(rates) - set(options))
         if unknown:
-            raise ValueError(f'paramwise_cfg must have no key but {", ".join(rates)}, got {unknown}')
-        rates.update(paramwise_cfg or {})
-        for name, value in rates.items():
+            raise ValueError(f'paramwise_cfg must have no key but {", ".join([*rates, *options])}, got {unknown}')
+        given = {**rates, **options, **(paramwise_cfg or {})}
+        for name in rates:
+            value = given[name]
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
                 raise ValueError(f'paramwise_cfg.{name} must be a number in (0, 1], got {value!r}')
-        super().__init__(optim_wrapper_cfg, paramwise_cfg={k: v for k, v in rates.items() if v != 1} or None)
-        self.rates = rates
+        super().__init__(optim_wrapper_cfg,
+                         paramwise_cfg={k: v for k, v in given.items() if v != (rates | options)[k]} or None)
+        self.options = given
 
     def __call__(self, model: nn.Module):
         """Builds the optimizer wrapper."""
-        self.paramwise_cfg = self.rates  # never empty: the grouping below always applies
+        self.paramwise_cfg = self.options  # never empty: the grouping below always applies
         return super().__call__(model)
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
@@ -58,9 +63,11 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 continue
             scale = 1.
             if name.startswith('backbone.'):
-                depth, num_layers = module.backbone.get_layer_depth(name, prefix='backbone.')
-                scale = self.rates['backbone_lr_mult'] * self.rates['layer_decay_rate']**(num_layers - 1 - depth)
-            decay = 0. if param.ndim <= 1 or any(key in name for key in NO_DECAY) else self.base_wd or 0.
+                options = {} if self.options['merging_layers'] else dict(merging_layers=False)
+                depth, num_layers = module.backbone.get_layer_depth(name, prefix='backbone.', **options)
+                scale = self.options['backbone_lr_mult'] * self.options['layer_decay_rate']**(num_layers - 1 - depth)
+            no_decay = param.ndim <= 1 or any(key in name for key in self.options['no_decay'])
+            decay = 0. if no_decay else self.base_wd or 0.
             group = groups.setdefault((scale, decay), dict(params=[], weight_decay=decay))
             if self.base_lr is not None:
                 group['lr'] = self.base_lr * scale

@@ -1,10 +1,12 @@
-"""What a run needs repaired in MMEngine, done for the process where this module is imported.
+"""What a run needs repaired in MMEngine and in hosts, done for the process where this module is imported.
 
 ``import mmswinv2`` does not import it; ``custom_imports`` of our configs does, also from a dumped config and in each
 process of a launcher. A repair is a function that says which defect it is for; calling it again changes nothing.
 """
+from ..repairs import leave_out_multimodal_models
 from .checkpoint import read_local_files_safely
 from .flops import count_attention
 
+leave_out_multimodal_models()
 read_local_files_safely()
 count_attention()

@@ -16,7 +16,7 @@ from .. import core
 from ..core.precision import autocast_to, check_autocast_dtype
 from ..core.weights import load_backbone, read_backbone_state
 from ..engine.checkpoint import read_run
-from ..engine.conversion import convert_on_load
+from ..engine.conversion import convert_for_classifier, convert_on_load
 from ..registry import MODELS
 
 
@@ -86,10 +86,11 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
         Raises:
             ValueError: if ``init_cfg`` names no file yet, or the file holds no backbone, or its keys or shapes do not
-                fit.
+                fit; if the ``init_cfg`` of the model around it has set the residual norms.
         """
         if self._is_init:
             return
+        self._check_residual_norms()
         if self.init_cfg is None:
             print_log('SwinTransformerV2: random weights (init_cfg=None), where load_from or resume brings no others',
                       logger='current')
@@ -106,6 +107,22 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
                 raise ValueError(f'init_cfg: {name}: {e}') from e
             print_log(f'SwinTransformerV2: loaded {loaded} from {name}', logger='current')
         self._is_init = True
+
+    def _check_residual_norms(self) -> None:
+        """Those of residual post-norm start at 0; the ``init_cfg`` of a model comes first and reaches into children."""
+        for name, module in self.named_modules():
+            if isinstance(module, core.SwinBlock) and not self.config.norm_first:
+                for norm in (module.norm1, module.norm2):
+                    if norm.weight.numel() and norm.weight.any() and (norm.weight == norm.weight.flatten()[0]).all():
+                        raise ValueError(
+                            'init_cfg of the model must not set the LayerNorms of SwinTransformerV2, which start at 0 '
+                            f'within blocks, got {norm.weight.flatten()[0].item():g} in {name}. Give init_cfg to the '
+                            "head alone: head=dict(..., init_cfg=dict(type='TruncNormal', layer='Linear', std=.02))")
+
+    def _checkpoint_filter(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
+                           error_msgs) -> None:
+        """A hook that mmpretrain's models register for themselves: takes files of a backbone alone, with their head."""
+        convert_for_classifier(self, state_dict, prefix)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                               error_msgs) -> None:

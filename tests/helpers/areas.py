@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-AREAS = ('core', 'mmengine', 'mmdet', 'mmseg', 'mim')  # torch alone, or packages by their import names
+AREAS = ('core', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mim')  # torch alone, or packages by their import names
 
 
 def areas(path):

@@ -1,23 +1,31 @@
 """The configs: their names, and the models that they describe."""
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+HOSTS = [host for host in ('mmdet', 'mmseg', 'mmpretrain') if find_spec(host)]  # with configs, and installed
 CONFIGS = Path(__file__).parents[2] / 'configs'
-LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in ('mmdet', 'mmseg') for p in (CONFIGS / host).glob('*.py'))
+LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in HOSTS for p in (CONFIGS / host).glob('*.py'))
+
+
+def register(host):
+    """Imports the modules of a host."""
+    import_module(f'{host}.utils').register_all_modules(init_default_scope=False)
 
 
 def load(name):
     """A config by its name in ``LEAVES``; its host's modules are registered."""
-    import_module(f'{name.split("/")[0]}.utils').register_all_modules(init_default_scope=False)
+    register(name.split('/')[0])
     return Config.fromfile(CONFIGS / name)
 
 
 def build(cfg):
     """The whole model of a config on the meta device."""
     host = cfg.default_scope
+    register(host)
     with DefaultScope.overwrite_default_scope(host), torch.device('meta'):
         return import_module(f'{host}.registry').MODELS.build(cfg.model)

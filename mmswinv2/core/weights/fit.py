@@ -104,7 +104,9 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
         ValueError: if a weight is missing, is not the backbone's or has another shape, or if the kind of position
             bias is contradictory or the pre-training windows are unknown.
     """
-    state, own = found.state, net.state_dict()
+    own = net.state_dict()
+    extras = {k: v for k, v in found.extras.items() if k not in own}
+    state = {**found.state, **{k: v for k, v in found.extras.items() if k in own}}  # SimMIM's own backbone has a token
     kind = net.layers[0].blocks[0].attn.config.position_bias
     if found.position_bias is not None and found.position_bias != kind:
         raise ValueError(f'position_bias must be what the checkpoint was trained with, {found.position_bias!r}, '
@@ -134,7 +136,7 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
         text += f'; not in the file and left as initialised: {first(fresh)}'
     if unused:
         text += f'; of outputs that are not used: {first(unused)}'
-    for rule, names in {**found.dropped, **group_extras(found.extras)}.items():
+    for rule, names in {**found.dropped, **group_extras(extras)}.items():
         text += f'; {rule}: {len(names)}'
     return taken, text
 
