@@ -2,6 +2,8 @@
 #              SETUP_ARGS=--cpu: without operators for the GPU that is there; remembered (--auto undoes it)
 # make demo    trains, tests and draws HTC++ with a small SwinV2 on a small instance data set
 # make demo-seg  trains, tests and draws UperNet with a small SwinV2 on a small data set in ADE20K's format
+# make demo-cls  trains small classifiers with two position biases, tests both at larger windows and draws the curves
+# make demo-simmim  pre-trains a small SwinV2 by SimMIM, draws reconstructions and fine-tunes it on few labels
 # make test    the tests; make test-slow: the long ones
 # make setup-onedl, make test-onedl   the same in .venv-onedl, with the maintained forks
 # make test-core  the tests that need torch alone; CORE_PYTHON=FILE: with another Python, that has requirements/core.txt
@@ -14,7 +16,9 @@ PYTEST := -q -n 2 --dist loadfile --no-loadscope-reorder
 CORE_PYTHON ?= $(BIN)/python
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup setup-onedl demo demo-seg test test-onedl test-core test-slow lint clean
+# what is passed on to demo-cls: DEMO_ARGS='--seed 1', '--fashion-mnist FOLDER', '--photographs'
+DEMO_ARGS ?=
+.PHONY: setup setup-onedl demo demo-seg demo-cls demo-simmim test test-onedl test-core test-slow lint clean
 
 setup:
 	@$(PYTHON) tools/setup_env.py --stack classic $(SETUP_ARGS)
@@ -27,6 +31,12 @@ demo: setup
 
 demo-seg: setup
 	@$(BIN)/python tools/demo_seg.py
+
+demo-cls: setup
+	@$(BIN)/python tools/demo_cls.py $(DEMO_ARGS)
+
+demo-simmim: setup
+	@$(BIN)/python tools/demo_simmim.py $(DEMO_ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST)

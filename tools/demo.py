@@ -76,14 +76,21 @@ def main() -> int:
     return 0
 
 
-def run(command: list[str], log: Path, *, progress: bool = False) -> None:
+def run(command: list[str], log: Path, *, progress: bool = False, label: str = '', threads: int | None = None) -> None:
     """Runs a command with its output in a log; with ``progress``, shows its progress lines.
+
+    Args:
+        command: What a user would type.
+        log: File of its output.
+        progress: Whether progress is shown.
+        label: What its lines begin with.
+        threads: Of torch; None for what is set.
 
     Raises:
         CalledProcessError: if it fails; the end of its output has been printed then.
     """
     env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-               PYTHONWARNINGS='ignore')
+               PYTHONWARNINGS='ignore', **{} if threads is None else dict(OMP_NUM_THREADS=str(threads)))
     lines = []
     with log.open('w') as out, subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                                 text=True) as process:
@@ -93,7 +100,7 @@ def run(command: list[str], log: Path, *, progress: bool = False) -> None:
             found = PROGRESS.search(line)
             if progress and found:
                 mode, step, eta, loss = found.groups()
-                print(f'   {mode} {step}  {eta}' + (f'  loss: {loss}' if loss else ''), flush=True)
+                print(f'   {label}{mode} {step}  {eta}' + (f'  loss: {loss}' if loss else ''), flush=True)
     if process.returncode:
         print(''.join(lines[-30:]), file=sys.stderr)
         print(f'demo: {" ".join(command)} failed with exit code {process.returncode}; its output is in {log}',

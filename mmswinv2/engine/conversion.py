@@ -62,14 +62,16 @@ def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -
 
     Args:
         backbone: That of the model, its child ``backbone``.
-        state_dict: Changed in place, if nothing in it is named as that child and there is a backbone.
+        state_dict: Changed in place, if nothing in it is named as that child and there is a backbone. It may be all
+            that a file holds: mmengine takes weights from under ``state_dict`` alone.
         prefix: Where the model is in the state dict.
 
     Raises:
         ValueError: if the weights of the backbone are not all there, or are others.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    if any(k.startswith('backbone.') for k in inside) or not _has_backbone(inside):
+    weights = next((inside[k] for k in CONTAINERS if isinstance(inside.get(k), Mapping)), inside)
+    if any(k.startswith('backbone.') for k in inside) or not _has_backbone(weights):
         return
     taken, head, text = _fit_with_head(backbone, inside, f'{prefix}backbone.')
     print_log(text, logger='current')
