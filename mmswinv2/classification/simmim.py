@@ -25,7 +25,7 @@ from ..registry import METRICS, MODELS
 
 TOKEN_STD = .02
 EPSILON = 1e-6  # of the norm target's variance
-MASK_EPSILON = 1e-5  # of the number of masked pixels
+MASK_EPSILON = 1e-5  # added to the number of masked pixels, which as an integer gives float32, as in the release
 
 
 @MODELS.register_module()
@@ -139,9 +139,8 @@ class SimMIMHead(BaseModule):
             images: The same, normalised by the data preprocessor.
             mask: 1 where a token is masked, (B, H, W).
         """
-        target = self.target(images)
-        mask = self.pixels(mask).to(pred.dtype)
-        return ((target - pred).abs() * mask).sum() / (mask.sum() + MASK_EPSILON) / images.shape[1]
+        mask = self.pixels(mask)
+        return ((self.target(images) - pred).abs() * mask).sum() / (mask.sum() + MASK_EPSILON) / images.shape[1]
 
 
 @MODELS.register_module()

@@ -90,8 +90,8 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         """
         if self._is_init:
             return
-        self._check_residual_norms()
         if self.init_cfg is None:
+            self._check_residual_norms()
             print_log('SwinTransformerV2: random weights (init_cfg=None), where load_from or resume brings no others',
                       logger='current')
         elif self.init_cfg['checkpoint'] is None:

@@ -7,7 +7,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='mmswinv2.CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(type='mmswinv2.CheckpointHook', interval=1, max_keep_ckpts=2, save_best='accuracy/top1'),
     convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
     non_finite=dict(type='mmswinv2.NonFiniteHook'),
     batch_size=dict(type='mmswinv2.BatchSizeHook'),
