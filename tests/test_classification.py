@@ -1,16 +1,19 @@
 """Released classifiers in mmpretrain's ImageClassifier, head and all; ImageNet-V2; what mmpretrain asks of us."""
+import itertools
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from PIL import Image
 
 import convert_checkpoint
 from helpers.backbones import backbone
-from helpers.configs import LEAVES, build, load, register
+from helpers.configs import CONFIGS, LEAVES, build, load, register
 from helpers.files import FILES, SILENT
 from helpers.peer_files import head as head_of
 from mmswinv2.core.weights import read_file
@@ -259,6 +262,27 @@ def test_recipes(name):
         assert cfg.train_cfg.type == 'mmswinv2.EpochBasedTrainLoop'
     if 'fine-tune' in name or '22kto1k' in name or 'swinv2_g_640' in name:
         assert cfg.default_hooks.convert_checkpoint.required
+
+
+def test_other_classes_are_one_variable(tmp_path, monkeypatch):
+    """The example of the README."""
+    readme = (CONFIGS / 'mmpretrain/README.md').read_text()
+    text, = re.findall(r'\*\*Other classes\*\*.*?```python\n(.+?)```', readme, re.S)
+    (tmp_path / 'mine.py').write_text(text.replace("'./", f"'{CONFIGS / 'mmpretrain'}/"))
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert build(cfg).head.fc.out_features == 2 and cfg.model.backbone.init_cfg.checkpoint == 'FILE'
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+    for split, name in itertools.product(('train', 'val'), ('cat', 'dog')):
+        path = tmp_path / 'data/mine' / split / name / 'a.png'
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.zeros((300, 310, 3), np.uint8)).save(path)
+    monkeypatch.chdir(tmp_path)
+    from mmpretrain.registry import DATASETS
+    for loader in cfg.train_dataloader, cfg.test_dataloader:
+        data = DATASETS.build(loader.dataset)
+        assert data.CLASSES == ('cat', 'dog') and data[1]['data_samples'].gt_label == 1
+        assert data[0]['inputs'].shape == (3, 256, 256)
 
 
 @pytest.fixture
