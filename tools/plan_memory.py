@@ -35,7 +35,7 @@ COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads',
 def main(argv: list[str] | None = None) -> int:
     """Runs the planner; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', metavar='CONFIG', help='of MMDetection or MMSegmentation')
+    parser.add_argument('config', metavar='CONFIG', help='of MMDetection, MMSegmentation or MMPretrain')
     parser.add_argument('--size', type=int, nargs='+', help=f'pixels: one, or height and width; default: that of the '
                         f'config if it is fixed, else {DEFAULT_SIZE}')
     parser.add_argument('--batch', type=int, help='images on a GPU')
@@ -126,6 +126,8 @@ def build(cfg: Config) -> torch.nn.Module:
 def image_size(cfg: Config) -> tuple[int, int]:
     """(H, W) of training images, where the config fixes it."""
     size = cfg.model.get('data_preprocessor', {}).get('size') or cfg.get('crop_size') or cfg.get('image_size')
+    if isinstance(size, int):
+        size = (size, size)
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) else (DEFAULT_SIZE, DEFAULT_SIZE)
 
 

@@ -1,9 +1,16 @@
 # ImageNet-1K at 192 px without labels: crops of at least 0.67 of the image, flips, masks (the release's
 # data/data_simmim_pt.py). It does not validate; neither does this.
-mask = dict(type='SimMIMMaskGenerator', input_size=192, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6)
+image_size = 192
+mask = dict(
+    type='SimMIMMaskGenerator', input_size=image_size, mask_patch_size=32, model_patch_size=4, mask_ratio=0.6)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), backend='pillow', interpolation='bicubic'),
+    dict(
+        type='RandomResizedCrop',
+        scale=image_size,
+        crop_ratio_range=(0.67, 1.0),
+        backend='pillow',
+        interpolation='bicubic'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     mask,
     dict(type='PackInputs'),
