@@ -241,11 +241,10 @@ RECIPES = [name for name in LEAVES if name.startswith('mmpretrain/') and 'mini' 
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_recipes(name):
-    """The batch is the one of the rate; warm-up ends before the schedule; SimMIM alone decays the position bias."""
+    """Gradients are clipped; SimMIM alone decays the position bias; what fine-tunes asks for a classifier."""
     cfg = load(name)
-    passes = cfg.optim_wrapper.get('accumulative_counts', 1)
-    assert 8 * cfg.train_dataloader.batch_size * passes == cfg.auto_scale_lr.base_batch_size
     assert cfg.optim_wrapper.clip_grad.max_norm in (5., 100.)
+    cfg.model.backbone.arch = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1])
     model = build(cfg)
     wrapper = cfg.optim_wrapper.to_dict()
     assert wrapper.pop('constructor') == 'mmswinv2.SwinOptimWrapperConstructor'
@@ -258,8 +257,7 @@ def test_recipes(name):
             assert (id(p) in decayed) == ('simmim_swinv2' in name), key
         else:
             assert id(p) in decayed, key
-    if model.backbone.arch.dims[-1] and 'simmim_' not in name:
-        assert cfg.train_cfg.type == 'mmswinv2.EpochBasedTrainLoop'
+    assert cfg.train_cfg.type == 'mmswinv2.EpochBasedTrainLoop'
     if 'fine-tune' in name or '22kto1k' in name or 'swinv2_g_640' in name:
         assert cfg.default_hooks.convert_checkpoint.required
 

@@ -77,6 +77,7 @@ def test_processes_equal_one(tmp_path, mini_data):
                                        msg=lambda m: f'{route} {name}: {m}')
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_batches_that_are_accumulated_equal_a_larger_one(tmp_path, mini_data):
     """One process four times, and two processes twice with each strategy, give the weights of a batch of four."""
@@ -97,6 +98,7 @@ def test_batches_that_are_accumulated_equal_a_larger_one(tmp_path, mini_data):
             torch.testing.assert_close(value, expected[name], rtol=1e-8, atol=1e-8, msg=lambda m: f'{kind} {name}: {m}')
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""

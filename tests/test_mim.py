@@ -69,6 +69,7 @@ def test_test_reads_it_with_another_window(trained):
     assert {'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP', 'coco/segm_mAP_50'} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_test_time_augmentation_writes_masks(trained):
     """``--tta`` as typed; results are boxes and run-length encoded masks of the original size."""
     data, work_dir = trained
@@ -83,6 +84,7 @@ def test_test_time_augmentation_writes_masks(trained):
                          for m in masks)
 
 
+@pytest.mark.slow
 def test_segmentation_from_training_to_augmentation(tmp_path):
     data, work_dir = tmp_path / 'data', tmp_path / 'work'
     subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_ade20k.py', data, '--train', '4', '--val', '2'],

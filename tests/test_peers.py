@@ -184,6 +184,7 @@ def test_mmpretrain(monkeypatch):
     """It deletes coordinates and index of a file, which it makes itself: these alone are missing then."""
     dependency = pytest.importorskip('mmpretrain.utils.dependency')
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', False)  # these models are for transformers before 5
+    import mmpretrain.models  # noqa: F401
     from mmpretrain.registry import MODELS
     arch = dict(embed_dims=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8], extra_norm_every_n_blocks=2)
     theirs = MODELS.build(dict(
