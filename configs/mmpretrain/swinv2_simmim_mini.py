@@ -3,7 +3,7 @@
 _base_ = './swinv2_mini.py'
 
 model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint=None)))
-train_dataloader = dict(dataset=dict(indices=500))
+train_dataloader = dict(dataset=dict(indices=list(range(0, 12000, 24))))  # 500, of each class
 max_iters = 300
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = [
