@@ -397,7 +397,7 @@ def test_autocast(backend, dtype, rng):
 
 
 @needs_torch_2_4('its compiler knows no dataclasses')
-@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('training', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_torch_compile_without_graph_breaks(training, rng):
     model = net('auto').train(training)
     x = torch.randn(1, 3, 40, 36, generator=rng)

@@ -121,6 +121,7 @@ def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     assert 'missing keys' not in output and 'unexpected key' not in output
 
 
+@pytest.mark.slow
 def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
     """``mim train ... --launcher pytorch``: with mmengine's optimizer this waited for ever at the first checkpoint."""
     config = runs.write_config(tmp_path, 'mmdet', 'zero1', iters=2, more=runs.SEVERAL)

@@ -57,6 +57,7 @@ def test_resume_goes_on_where_training_stopped(trained):
     assert (work_dir / 'iter_4.pth').exists()
 
 
+@pytest.mark.slow
 def test_test_reads_it_with_another_window(trained):
     data, work_dir = trained
     checkpoint = (work_dir / 'last_checkpoint').read_text()

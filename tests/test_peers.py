@@ -185,13 +185,15 @@ def test_mmpretrain(monkeypatch):
     dependency = pytest.importorskip('mmpretrain.utils.dependency')
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', False)  # these models are for transformers before 5
     import mmpretrain.models  # noqa: F401
+    from mmengine.registry import DefaultScope
     from mmpretrain.registry import MODELS
     arch = dict(embed_dims=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8], extra_norm_every_n_blocks=2)
-    theirs = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier', neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=64, loss=dict(type='CrossEntropyLoss')),
-        backbone=dict(type='SwinTransformerV2', arch=arch, img_size=256, window_size=[8] * 4,
-                      pretrained_window_sizes=[8] * 4, out_indices=(3,), drop_path_rate=0.))).double().eval()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        theirs = MODELS.build(dict(
+            type='ImageClassifier', neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=5, in_channels=64, loss=dict(type='CrossEntropyLoss')),
+            backbone=dict(type='mmpretrain.SwinTransformerV2', arch=arch, img_size=256, window_size=[8] * 4,
+                          pretrained_window_sizes=[8] * 4, out_indices=(3,), drop_path_rate=0.))).double().eval()
     ours = SwinTransformerV2(arch, window_size=8, pretrained_window_sizes=8, out_indices=(3,))
     randomize(ours.double().eval(), std=.2)
     found, head = with_head(ours)
