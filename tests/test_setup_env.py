@@ -379,3 +379,19 @@ def test_make_passes_options_to_both_set_ups():
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, MAKEFLAGS=''),
                                check=True).stdout
         assert shown.split()[1:] == ['tools/setup_env.py', '--stack', stack, '--cpu']
+
+
+@pytest.mark.parametrize('built_for_cuda, torchvision', [
+    ('True', 'torchvision==0.28.0'), ('False', 'torchvision==0.15.2')])
+def test_torchvision_is_one_that_can_be_imported_beside_torch(built_for_cuda, torchvision, tmp_path, monkeypatch):
+    calls, ends = [], iter([(0, built_for_cuda), (0, ''), (0, built_for_cuda), (1, '')])
+
+    def run(python, code):
+        code, out = next(ends)
+        return subprocess.CompletedProcess([], code, out, 'operator torchvision::nms does not exist')
+    monkeypatch.setattr(setup_env, 'run', run)
+    monkeypatch.setattr(setup_env, 'pip', lambda *args: calls.append(args[2:]))
+    setup_env.install_mmpretrain(Path('python'), tmp_path)
+    assert calls == [('install', '--no-deps', '-r', str(ROOT / setup_env.MMPRETRAIN), torchvision)]
+    with pytest.raises(SetupError, match=f'(?s){torchvision} must be importable beside torch, .*torchvision::nms'):
+        setup_env.install_mmpretrain(Path('python'), tmp_path)
