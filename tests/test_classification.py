@@ -24,7 +24,7 @@ from mmswinv2.repairs import leave_out_multimodal_models, transformers_has
 pytestmark = pytest.mark.mmpretrain
 
 CLASSES = 10  # of helpers.peer_files
-WITH_HEAD = [name for name, (layout, _, write) in FILES.items() if layout not in ('mmswinv2', 'simmim')
+WITH_HEAD = [name for name, (layout, *_) in FILES.items() if layout not in ('mmswinv2', 'simmim')
              and 'OpenMMLab' not in name]
 
 
@@ -62,10 +62,9 @@ def logits(net, head, x):
 def load_by_hook(model, checkpoint, path, **options):
     hook = ConvertCheckpointHook(**options)
     runner = SimpleNamespace(model=model)
-    checkpoint = dict(checkpoint) if 'state_dict' in checkpoint else dict(checkpoint)
+    checkpoint = dict(checkpoint)
     hook.after_load_checkpoint(runner, checkpoint)
-    problems = model.load_state_dict(checkpoint.get('state_dict', checkpoint), strict=True)
-    assert not problems.missing_keys
+    model.load_state_dict(checkpoint.get('state_dict', checkpoint), strict=True)
 
 
 def load_by_function(model, checkpoint, path):
@@ -164,6 +163,15 @@ def test_a_head_of_other_classes_is_an_error(rows, message, tmp_path):
     file = None if rows is None else rows_file(tmp_path / 'map.txt', rows)
     with pytest.raises(ValueError, match=f'(?s){message}'):
         load_by_hook(model, checkpoint, None, head_rows=file)
+
+
+def test_rows_need_a_file_and_a_head(tmp_path):
+    checkpoint, net, _ = written('microsoft')
+    model = classifier(FILES['microsoft'][1], classes=3)
+    with pytest.raises(FileNotFoundError, match='head_rows must be a file .* there is none at nowhere.txt'):
+        load_by_hook(model, checkpoint, None, head_rows='nowhere.txt')
+    with pytest.raises(ValueError, match='head_rows must be given for a checkpoint with a head, got one without'):
+        load_by_hook(model, dict(net.state_dict()), None, head_rows=rows_file(tmp_path / 'map.txt', [1, 2, 3]))
 
 
 def test_a_head_is_needed_for_its_rows(tmp_path, capsys):

@@ -94,7 +94,10 @@ def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> No
             mmengine would only log it and leave the head random.
     """
     own = model.state_dict()
-    head = {k: v for k, v in state.items() if k in (f'{HEAD}weight', f'{HEAD}bias') and k in own}
+    names = {f'{HEAD}weight', f'{HEAD}bias'} & own.keys()
+    head = {k: v for k, v in state.items() if k in names}
+    if rows is not None and names and not head:
+        raise ValueError(f'head_rows must be given for a checkpoint with a head, got one without, and {rows}')
     if all(len(v) == len(own[k]) for k, v in head.items()):
         return
     name, value = next(iter(head.items()))

@@ -18,6 +18,8 @@ def read_rows(path: str | os.PathLike) -> list[int]:
         FileNotFoundError: if there is no such file.
         ValueError: if a line is no number >= 0, or there is none.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'head_rows must be a file with one row number >= 0 per class, there is none at {path}')
     lines = Path(path).read_text(encoding='utf-8').split()
     if not lines or not all(line.isdecimal() for line in lines):
         wrong = next((line for line in lines if not line.isdecimal()), 'nothing')
