@@ -4,6 +4,7 @@
 # make demo-seg  trains, tests and draws UperNet with a small SwinV2 on a small data set in ADE20K's format
 # make demo-cls  trains small classifiers with two position biases, tests both at larger windows and draws the curves
 # make demo-simmim  pre-trains a small SwinV2 by SimMIM, draws reconstructions and fine-tunes it on few labels
+# make demo-video  trains a small SwinV2 on stills, inflates it, trains it on clips, tests it with frames in order and shuffled
 # make test    the tests; make test-slow: the long ones
 # make setup-onedl, make test-onedl   the same in .venv-onedl, with the maintained forks
 # make test-core  the tests that need torch alone; CORE_PYTHON=FILE: with another Python, that has requirements/core.txt
@@ -18,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # what is passed on to demo-cls: DEMO_ARGS='--seed 1', '--fashion-mnist FOLDER', '--photographs'
 DEMO_ARGS ?=
-.PHONY: setup setup-onedl demo demo-seg demo-cls demo-simmim test test-onedl test-core test-slow lint clean
+.PHONY: setup setup-onedl demo demo-seg demo-cls demo-simmim demo-video test test-onedl test-core test-slow lint clean
 
 setup:
 	@$(PYTHON) tools/setup_env.py --stack classic $(SETUP_ARGS)
@@ -37,6 +38,9 @@ demo-cls: setup
 
 demo-simmim: setup
 	@$(BIN)/python tools/demo_simmim.py $(DEMO_ARGS)
+
+demo-video: setup
+	@$(BIN)/python tools/demo_video.py $(DEMO_ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST)

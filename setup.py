@@ -32,7 +32,8 @@ class BuildWithConfigs(build_py):
 setup(
     name='mmswinv2-plugin',
     version=VERSION,
-    description='Swin Transformer V2 as a first-class backbone for MMDetection, MMSegmentation and MMPretrain',
+    description='Swin Transformer V2 as a first-class backbone for MMDetection, MMSegmentation, MMPretrain and '
+    'MMAction2',
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
@@ -52,6 +53,7 @@ setup(
         ],
         # beside classic; it wants the torchvision that matches torch
         'mmpretrain': ['mmpretrain==1.2.0', 'torchvision'],
+        'mmaction2': ['mmaction2==1.2.0', 'decord', 'einops'],
         'safetensors': ['safetensors'],
         'instaboost': ['instaboostfast'],
         'dev': [*TEST, 'ruff'],

@@ -24,7 +24,7 @@ import torch
 
 import measure
 from mmswinv2.core import BACKENDS, SwinTransformerV2, get_arch
-from mmswinv2.core.layers import PATCH_SIZE
+from mmswinv2.core.config import PATCH_SIZE
 from released import ReleasedBlock
 
 

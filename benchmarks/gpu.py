@@ -42,8 +42,8 @@ import backbone
 import measure
 from mmswinv2.core import SwinTransformerV2, get_arch
 from mmswinv2.core.attention import BACKENDS, Problem, window_attention
+from mmswinv2.core.config import PATCH_SIZE
 from mmswinv2.core.grid import Axis
-from mmswinv2.core.layers import PATCH_SIZE
 from released import ReleasedBlock
 
 SECONDS = 450.

@@ -18,12 +18,14 @@ class Host:
         folder: The folder, a package of ``mmswinv2``.
         names: What it has, by the module that defines it.
         onedl_name: What onedl-mim calls the package, where that is not its import name.
+        mim: What mim calls it, likewise.
         extras: Of this plugin, that install it, with what they bring.
     """
 
     folder: str
     names: Mapping[str, tuple[str, ...]]
     onedl_name: str | None = None
+    mim: str | None = None
     extras: tuple[str, ...] = STACKS
 
 
@@ -36,6 +38,8 @@ HOSTS = {
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)",)),
+    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames')), mim='mmaction2',
+                     extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
 }
 
 
@@ -90,9 +94,10 @@ def mim_name(host: str) -> str:
     Args:
         host: Import name, such as ``'mmdet'``.
     """
-    name = HOSTS[host].onedl_name or host
+    known = HOSTS[host]
+    name = known.onedl_name or host
     try:
         distribution(f'onedl-{name}')
     except PackageNotFoundError:
-        return host
+        return known.mim or host
     return name

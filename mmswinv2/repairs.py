@@ -4,10 +4,12 @@
 """
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
-# of transformers.modeling_utils: mmpretrain's multimodal models are built upon them
+# of transformers.modeling_utils: multimodal models of mmpretrain and mmaction2 are built upon them
 NAMES = ('apply_chunking_to_forward', 'find_pruneable_heads_and_indices', 'prune_linear_layer')
 
 
@@ -24,6 +26,51 @@ def leave_out_multimodal_models() -> None:
         return
     from mmpretrain.utils import dependency
     dependency.WITH_MULTIMODAL = False
+
+
+def leave_out_vindlu() -> None:
+    """mmaction2 1.2.0: ``import mmaction.models`` fails beside transformers where timm is not installed.
+
+    Where transformers is installed, mmaction2 takes it that its multimodal model VindLU can be imported, which needs
+    timm too, and an older transformers. It becomes the placeholder that it is without transformers. No report of it was
+    found upstream, whose last release is of October 2023.
+    """
+    if find_spec('mmaction') is None or find_spec('transformers') is None:
+        return
+    if find_spec('timm') is None or not transformers_has(NAMES):
+        from mmaction.utils import dependency
+        dependency.WITH_MULTIMODAL = False
+
+
+class DRN:
+    """Stands for mmaction2's localizer in :func:`stand_in_for_drn`.
+
+    Raises:
+        ImportError: when it is made.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        raise ImportError('DRN needs mmaction/models/localizers/drn, which the wheel of mmaction2 1.2.0 lacks; install '
+                          'mmaction2 from its repository')
+
+
+def stand_in_for_drn() -> None:
+    """mmaction2 1.2.0: its wheel lacks ``mmaction/models/localizers/drn``, and ``import mmaction.models`` fails:
+    ``ModuleNotFoundError: No module named 'mmaction.models.localizers.drn'`` (open-mmlab/mmaction2#2714, open).
+
+    The folder has no ``__init__.py``, so that packaging leaves it out. A class that cannot be made takes the place of
+    the one localizer in it; where the folder is there nothing is done.
+    """
+    spec, name = find_spec('mmaction'), 'mmaction.models.localizers.drn'
+    if spec is None or not spec.submodule_search_locations or f'{name}.drn' in sys.modules:
+        return
+    localizers = Path(spec.submodule_search_locations[0], 'models', 'localizers')
+    init = localizers / '__init__.py'
+    if (localizers / 'drn').is_dir() or not init.is_file() or 'drn.drn' not in init.read_text(encoding='utf-8'):
+        return
+    package, module = ModuleType(name), ModuleType(f'{name}.drn')
+    package.__path__, package.drn, module.DRN = [], module, DRN
+    sys.modules.update({name: package, f'{name}.drn': module})
 
 
 def transformers_has(names: tuple[str, ...]) -> bool:

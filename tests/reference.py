@@ -149,25 +149,28 @@ def block(state, prefix, x, num_heads, window, pretrained, shifted, placement='r
 
 
 def patch_embed(state, x):
-    """Patches of 4 x 4 pixels, one by one."""
-    b, channels, h, w = x.shape
-    rows, cols = math.ceil(h / 4), math.ceil(w / 4)
-    padded = torch.zeros(b, channels, rows * 4, cols * 4, dtype=x.dtype)
-    padded[:, :, :h, :w] = x
-    weight = state['patch_embed.proj.weight'].flatten(1)
-    out = [[padded[:, :, 4 * i:4 * i + 4, 4 * j:4 * j + 4].reshape(b, -1) @ weight.T +
-            state['patch_embed.proj.bias'] for j in range(cols)] for i in range(rows)]
-    out = torch.stack([torch.stack(row, 1) for row in out], 1)
-    return layer_norm(state, 'patch_embed.norm.', out)
+    """Patches of 4 x 4 pixels, or of some frames of them, one by one."""
+    b, channels, *lengths = x.shape
+    weight = state['patch_embed.proj.weight']
+    patch = weight.shape[2:]
+    counts = [math.ceil(length / size) for length, size in zip(lengths, patch)]
+    padded = torch.zeros(b, channels, *(n * size for n, size in zip(counts, patch)), dtype=x.dtype)
+    padded[(slice(None), slice(None), *map(slice, lengths))] = x
+    out = []
+    for position in itertools.product(*map(range, counts)):
+        part = padded[(slice(None), slice(None), *(slice(p * n, p * n + n) for p, n in zip(position, patch)))]
+        out.append(part.reshape(b, -1) @ weight.flatten(1).T + state['patch_embed.proj.bias'])
+    return layer_norm(state, 'patch_embed.norm.', torch.stack(out, 1).view(b, *counts, -1))
 
 
 def merge(state, prefix, x, placement='res_post'):
-    """Patch merging; the norm after the reduction, or before it."""
-    b, h, w, c = x.shape
+    """Patch merging over the last two axes of a map; the norm after the reduction, or before it."""
+    *before, h, w, c = x.shape
     rows, cols = math.ceil(h / 2), math.ceil(w / 2)
-    padded = torch.zeros(b, rows * 2, cols * 2, c, dtype=x.dtype)
-    padded[:, :h, :w] = x
-    four = [padded[:, 0::2, 0::2], padded[:, 1::2, 0::2], padded[:, 0::2, 1::2], padded[:, 1::2, 1::2]]
+    padded = torch.zeros(*before, rows * 2, cols * 2, c, dtype=x.dtype)
+    padded[..., :h, :w, :] = x
+    four = [padded[..., 0::2, 0::2, :], padded[..., 1::2, 0::2, :], padded[..., 0::2, 1::2, :],
+            padded[..., 1::2, 1::2, :]]
     x, weight = torch.cat(four, -1), state[prefix + 'reduction.weight']
     if placement == 'pre':
         return layer_norm(state, prefix + 'norm.', x) @ weight.T
@@ -176,7 +179,7 @@ def merge(state, prefix, x, placement='res_post'):
 
 def backbone(state, x, *, depths, num_heads, windows, pretrained, out_indices=(0, 1, 2, 3), placement='res_post',
              **options):
-    """The feature maps of an image, each (B, C_i, H_i, W_i)."""
+    """The feature maps of an image or a clip, each (B, C_i, *map)."""
     x = patch_embed(state, x)
     outs = []
     for i, depth in enumerate(depths):
@@ -184,7 +187,7 @@ def backbone(state, x, *, depths, num_heads, windows, pretrained, out_indices=(0
             x = block(state, f'layers.{i}.blocks.{j}.', x, num_heads[i], windows[i], pretrained[i], j % 2 == 1,
                       placement, **options)
         if i in out_indices:
-            outs.append(layer_norm(state, f'norm{i}.', x).permute(0, 3, 1, 2))
+            outs.append(layer_norm(state, f'norm{i}.', x).movedim(-1, 1))
         if i + 1 < len(depths):
             x = merge(state, f'layers.{i}.downsample.', x, placement)
     return outs

@@ -34,7 +34,7 @@ def test_channels_of_a_size_are_those_of_its_architecture(path):
 
 def test_there_are_sizes():
     assert {path.stem.removeprefix('swinv2_') for path in SIZES} == {
-        't', 't_w8', 's', 'b', 'l', 'h', 'g', 'simmim-giant', 'mini', 'mini_32px'}
+        't', 't_w8', 's', 'b', 'l', 'h', 'g', 'simmim-giant', 'mini', 'mini_32px', 'mini_32px_narrow'}
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=name)
@@ -43,6 +43,8 @@ def test_every_part_has_the_channels_of_the_backbone(path):
     channels = list(get_arch(model.backbone.arch).dims)
     if path.parent.name == 'mmpretrain':
         assert (model.head if 'in_channels' in model.head else model.neck).in_channels == channels[-1]
+    elif path.parent.name == 'mmaction2':
+        assert model.cls_head.in_channels == channels[-1]
     elif 'decode_head' in model:
         assert model.decode_head.in_channels == channels and model.auxiliary_head.in_channels == channels[2]
     else:
@@ -176,7 +178,8 @@ def test_metafiles_are_written_from_the_configs(copy, capsys):
     assert [(m['Name'], m['Config'], m['Metadata']) for m in read['Models']] == [
         ('a', 'configs/mmdet/a.py', {'Training Data': 'Objects365 v2'})]
     assert yaml.safe_load((copy / 'model-index.yml').read_text())['Import'] == [
-        'configs/mmdet/metafile.yml', 'configs/mmseg/metafile.yml', 'configs/mmpretrain/metafile.yml']
+        'configs/mmdet/metafile.yml', 'configs/mmseg/metafile.yml', 'configs/mmpretrain/metafile.yml',
+        'configs/mmaction2/metafile.yml']
     capsys.readouterr()
     assert make_metafiles.main(['--check'], copy) == 0 and make_metafiles.main([], copy) == 0
     assert capsys.readouterr().out == ''

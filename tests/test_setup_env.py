@@ -391,7 +391,7 @@ def test_torchvision_is_one_that_can_be_imported_beside_torch(built_for_cuda, to
         return subprocess.CompletedProcess([], code, out, 'operator torchvision::nms does not exist')
     monkeypatch.setattr(setup_env, 'run', run)
     monkeypatch.setattr(setup_env, 'pip', lambda *args: calls.append(args[2:]))
-    setup_env.install_mmpretrain(Path('python'), tmp_path)
-    assert calls == [('install', '--no-deps', '-r', str(ROOT / setup_env.MMPRETRAIN), torchvision)]
+    setup_env.install_more_hosts(Path('python'), tmp_path)
+    assert calls == [('install', '--no-deps', '-r', str(ROOT / setup_env.MORE_HOSTS), torchvision)]
     with pytest.raises(SetupError, match=f'(?s){torchvision} must be importable beside torch, .*torchvision::nms'):
-        setup_env.install_mmpretrain(Path('python'), tmp_path)
+        setup_env.install_more_hosts(Path('python'), tmp_path)

@@ -17,6 +17,7 @@ from mmswinv2.core.weights import (
     WINDOWS_KEY,
     check_complete,
     group_extras,
+    inflate_state,
     read_backbone_state,
     read_file,
     read_rows,
@@ -46,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
                         help='one, or one per stage, for the buffers of --to microsoft; default: as pre-trained')
     parser.add_argument('--image-size', type=int, metavar='PIXELS',
                         help='for the same; default: 32 times the last window')
+    parser.add_argument('--temporal-patch-size', type=int, metavar='FRAMES',
+                        help='inflates SRC, weights on images, for VideoSwinTransformerV2; with --temporal-window')
+    parser.add_argument('--temporal-window', type=int, nargs='+', metavar='TOKENS',
+                        help='one, or one per stage: its pre-training window along time')
     parser.add_argument('--head-rows', type=Path, metavar='FILE', help='a row number of the head of SRC per class of '
                         'DST, such as data/map22kto1k.txt of microsoft/Swin-Transformer; default: all rows')
     args = parser.parse_args(argv)
@@ -73,7 +78,8 @@ def convert(args: argparse.Namespace) -> None:
         raise ValueError(f'DST must be a file, got the folder {args.dst}')
     found = read_backbone_state(read_file(args.src), source=args.source, prefix=args.prefix)
     if args.pretrained_window_sizes is not None:
-        given = to_windows('--pretrained-window-sizes', unwrap(args.pretrained_window_sizes), found.num_stages)
+        windows = unwrap(args.pretrained_window_sizes)
+        given = to_windows('--pretrained-window-sizes', windows, found.num_stages, axes=found.axes)
         check_same('--pretrained-window-sizes', given, found.pretrained_window_sizes, 'what SRC says')
         say_windows(found.state, given)
     if args.head_rows is not None:
@@ -81,6 +87,12 @@ def convert(args: argparse.Namespace) -> None:
         if not head:
             raise ValueError('--head-rows must be given for a checkpoint with a head, got one without')
         found.extras.update(take_rows(head, read_rows(args.head_rows)))
+    given = (args.temporal_patch_size, args.temporal_window)
+    if given != (None, None):
+        if None in given:
+            raise ValueError(f'--temporal-patch-size and --temporal-window must be given together, got {given[0]} and '
+                             f'{given[1]}')
+        found = inflate_state(found, temporal_patch_size=given[0], temporal_window=unwrap(given[1]))
     config = check_complete(found)
     out, left = to_layout(found, args.to, window_size=unwrap(args.window_size), image_size=args.image_size)
 

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import torch
 from mmengine.config import Config
@@ -35,9 +36,10 @@ COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads',
 def main(argv: list[str] | None = None) -> int:
     """Runs the planner; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', metavar='CONFIG', help='of MMDetection, MMSegmentation or MMPretrain')
+    parser.add_argument('config', metavar='CONFIG', help='of MMDetection, MMSegmentation, MMPretrain or MMAction2')
     parser.add_argument('--size', type=int, nargs='+', help=f'pixels: one, or height and width; default: that of the '
                         f'config if it is fixed, else {DEFAULT_SIZE}')
+    parser.add_argument('--frames', type=int, help='of a clip; default: that of the config (clip_len)')
     parser.add_argument('--batch', type=int, help='images on a GPU')
     parser.add_argument('--gpus', type=int, help=f'that train together; default: {GPUS} if the config has a strategy '
                         'that shards, else 1')
@@ -61,7 +63,7 @@ def plan(args: argparse.Namespace) -> None:
     Raises:
         ValueError: if the config cannot be read or has no SwinV2 backbone, or an option is out of range.
     """
-    for name in ('batch', 'gpus', 'objects'):
+    for name in ('batch', 'gpus', 'objects', 'frames'):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be >= 1, got {value}')
@@ -71,7 +73,11 @@ def plan(args: argparse.Namespace) -> None:
         cfg = Config.fromfile(args.config)
         model = build(cfg)
         net = model.backbone
-        height, width = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
+        image = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
+        if net.config.axes == 3:
+            image = (args.frames or clip_length(cfg), *image)
+        elif args.frames:
+            raise ValueError(f'--frames must be given for a backbone on video, got {args.frames}')
         batch = args.batch or int(cfg.get('train_dataloader', {}).get('batch_size', 1))
         sharding, optimizer = read_sharding(cfg, args)
         setting = read_setting(cfg, net, args.amp)
@@ -79,13 +85,13 @@ def plan(args: argparse.Namespace) -> None:
         raise
     except Exception as e:  # a config is a program, and its model's constructors raise what they like
         raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
-    sizes = stage_sizes(net, (height, width), batch)
-    heads = count_heads(model, (height, width), batch, args.objects)
-    rest = count_model(model, heads, 12 * batch * height * width, (cfg.get('strategy') or {}).get('units', UNITS))
+    sizes = stage_sizes(net, image, batch)
+    heads = count_heads(model, image, batch, args.objects)
+    rest = count_model(model, heads, 12 * batch * prod(image), (cfg.get('strategy') or {}).get('units', UNITS))
 
     print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
-          f'{batch} x {height} x {width} px per GPU; {"autocast" if setting.autocast else "float32"}; {optimizer}, '
-          f'{"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
+          f'{" x ".join(map(str, (batch, *image)))} px per GPU; {"autocast" if setting.autocast else "float32"}; '
+          f'{optimizer}, {"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
           f'{"s" if sharding.gpus > 1 else ""}')
     cards = [args.card] if args.card else list(CARDS)
     show(f'strategy {sharding.strategy}', cards, (
@@ -129,6 +135,17 @@ def image_size(cfg: Config) -> tuple[int, int]:
     if isinstance(size, int):
         size = (size, size)
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) else (DEFAULT_SIZE, DEFAULT_SIZE)
+
+
+def clip_length(cfg: Config) -> int:
+    """Frames of a training clip.
+
+    Raises:
+        ValueError: if the config does not say it as ``clip_len``.
+    """
+    if not isinstance(cfg.get('clip_len'), int):
+        raise ValueError('--frames must be given: the config has no clip_len')
+    return cfg.clip_len
 
 
 def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]:
@@ -175,10 +192,10 @@ def settings(config: Setting) -> list[tuple[str, Setting]]:
     return [*rows, ('as in the config', config)]
 
 
-def count_heads(model: torch.nn.Module, image: tuple[int, int], batch: int, objects: int) -> HeadsMemory:
+def count_heads(model: torch.nn.Module, image: tuple[int, ...], batch: int, objects: int) -> HeadsMemory:
     """What neck and heads need, or what is not known of them."""
-    maps = [(batch, model.backbone.arch.dims[i], -(-image[0] // (4 << i)), -(-image[1] // (4 << i)))
-            for i in model.backbone.out_indices]
+    net = model.backbone
+    maps = [(batch, net.arch.dims[i], *net.map_lengths(image)[i]) for i in net.out_indices]
     try:
         return heads_memory(model, maps, image, objects=objects)
     except Exception as e:  # heads of any other kind may need anything

@@ -33,13 +33,14 @@ PYTHON = (3, 11)
 TORCH_CUDA = '13.0'  # what PyPI's wheel of the torch in requirements/build.txt is built for
 BUILD = 'requirements/build.txt'
 TRITON = 'requirements/triton.txt'
-MMPRETRAIN = 'requirements/mmpretrain.txt'
+MORE_HOSTS = 'requirements/more_hosts.txt'
 # by whether torch is built for CUDA. PyPI has torchvision for CUDA builds of torch alone: beside another, the one that
 # matches cannot be imported ("operator torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2
 # is the last whose Python part works without its compiled one; nothing here uses more.
 TORCHVISION = {True: 'torchvision==0.28.0', False: 'torchvision==0.15.2'}
 HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models'
-MODULES = dict(classic=f'{HOSTS}, mmpretrain.models, mmpretrain.datasets', onedl=HOSTS)
+MODULES = dict(
+    classic=f'{HOSTS}, mmpretrain.models, mmpretrain.datasets, mmaction.models, mmaction.datasets', onedl=HOSTS)
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ def make(path: Path, name: str, device: str, build: Build, *, anew: bool) -> Non
     pip(python, path, 'install', '-r', str(pins))
     if run(python, 'import triton').returncode:
         pip(python, path, 'install', '--no-deps', '-r', str(ROOT / TRITON))
-    say('4 of 5: mmpretrain' if name == 'classic' else '4 of 5: nothing; mmpretrain is for the classic stack')
+    say('4 of 5: ' + ('mmpretrain and mmaction2' if name == 'classic' else 'nothing; other hosts are for the classic '
+                      'stack'))
     if name == 'classic':
-        install_mmpretrain(python, path)
+        install_more_hosts(python, path)
     say('5 of 5: this project, in place')
     pip(python, path, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
     result = run(python, f'import {MODULES[name]}')
@@ -178,7 +180,7 @@ def fingerprint(path: Path, name: str, device: str) -> str:
     """What the environment is made of, as a hash: a change of it makes the set-up run again."""
     gpus = sorted(set(setup_gpu.find_gpus())) if device == 'auto' else ''
     digest = hashlib.sha256(f'{sys.version} {path} {device} {gpus}'.encode())
-    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, MMPRETRAIN, STACKS[name].pins):
+    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, MORE_HOSTS, STACKS[name].pins):
         digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()
 
@@ -221,8 +223,8 @@ def install_mmcv(python: Path, path: Path, stack: Stack, build: Build) -> None:
     note.write_text(wanted)
 
 
-def install_mmpretrain(python: Path, path: Path) -> None:
-    """Installs mmpretrain, what it imports, and a torchvision that can be imported beside this torch.
+def install_more_hosts(python: Path, path: Path) -> None:
+    """Installs mmpretrain, mmaction2, what they import, and a torchvision that can be imported beside this torch.
 
     Raises:
         SetupError: if torchvision cannot be imported: it would end every run of any host.
@@ -231,7 +233,7 @@ def install_mmpretrain(python: Path, path: Path) -> None:
     if result.returncode:
         raise SetupError(f'torch was installed but does not work:\n{result.stderr.strip()}')
     torchvision = TORCHVISION[result.stdout.strip() == 'True']
-    pip(python, path, 'install', '--no-deps', '-r', str(ROOT / MMPRETRAIN), torchvision)
+    pip(python, path, 'install', '--no-deps', '-r', str(ROOT / MORE_HOSTS), torchvision)
     result = run(python, 'import torchvision')
     if result.returncode:
         raise SetupError(f'{torchvision} must be importable beside torch, or no run of MMEngine starts:\n'

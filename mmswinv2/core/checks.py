@@ -9,6 +9,7 @@ from numbers import Integral, Real
 Window = tuple[int, ...]  # tokens along each axis
 Windows = tuple[Window, ...]  # of each stage
 AXES = {1: '(w,)', 2: '(h, w)', 3: '(t, h, w)'}
+MIN_WINDOW = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}  # tokens, by the number of axes: a window may be a single frame
 MAX_WINDOW = 4096  # tokens along an axis: all of an image of 16384 px at the first stage
 
 
@@ -79,35 +80,36 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     return hidden
 
 
-def to_window(name: str, value: int | Sequence[int], *, axes: int = 2, minimum: int = 2) -> Window:
+def to_window(name: str, value: int | Sequence[int], *, axes: int = 2) -> Window:
     """Turns a window in tokens, an int or one per axis, into one per axis.
 
     Raises:
-        ValueError: if ``value`` is neither, or one of them is below ``minimum`` or above ``MAX_WINDOW``.
+        ValueError: if ``value`` is neither, or one of them is below ``MIN_WINDOW`` or above ``MAX_WINDOW``.
     """
     window = (value,) * axes if is_int(value) else value
     if not is_list(window) or len(window) != axes or not all(is_int(v) for v in window):
         raise ValueError(f'{name} must be an integer or {AXES[axes]} in tokens, got {value!r}')
-    if min(window) < minimum:
-        raise ValueError(f'{name} must be >= {minimum} tokens, got {value!r}')
+    least = MIN_WINDOW[axes]
+    if any(v < limit for v, limit in zip(window, least)):
+        raise ValueError(f'{name} must be >= {as_configured([least])[0]} tokens, got {value!r}')
     if max(window) > MAX_WINDOW:
         raise ValueError(f'{name} must be <= {MAX_WINDOW} tokens, got {value!r}')
     return tuple(int(v) for v in window)
 
 
-def to_windows(name: str, value: int | Sequence, num_stages: int, *, axes: int = 2, minimum: int = 2) -> Windows:
+def to_windows(name: str, value: int | Sequence, num_stages: int, *, axes: int = 2) -> Windows:
     """Turns windows in tokens, an int or one entry per stage, each as for :func:`to_window`, into one per stage.
 
     Raises:
         ValueError: as :func:`to_window`, or if the number of entries is not ``num_stages``.
     """
     if is_int(value):
-        return (to_window(name, value, axes=axes, minimum=minimum),) * num_stages
+        return (to_window(name, value, axes=axes),) * num_stages
     if not is_list(value):
         raise ValueError(f'{name} must be an integer or a list with one entry per stage, got {value!r}')
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
-    return tuple(to_window(f'{name}[{i}]', v, axes=axes, minimum=minimum) for i, v in enumerate(value))
+    return tuple(to_window(f'{name}[{i}]', v, axes=axes) for i, v in enumerate(value))
 
 
 def as_configured(windows: Sequence[Sequence[int]]) -> list:

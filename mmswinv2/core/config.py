@@ -3,10 +3,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .arch import Arch, get_arch
 from .attention.config import AttentionConfig
 from .checks import (
+    MAX_WINDOW,
     Windows,
     check_bool,
     check_choice,
@@ -20,6 +22,7 @@ from .checks import (
 )
 
 NORM_PLACEMENTS = ('res_post', 'pre')
+PATCH_SIZE = 4  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class BackboneConfig(BlockConfig):
     frozen_stages: int = -1
     norm_eval: bool = False
     with_cp: bool | Sequence[bool] = False
+    axes: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,9 +96,9 @@ class BackboneConfig(BlockConfig):
             hidden_channels(dim, self.mlp_ratio)
         checked = dict(
             arch=arch,
-            window_size=to_windows('window_size', self.window_size, stages),
+            window_size=to_windows('window_size', self.window_size, stages, axes=self.axes),
             pretrained_window_sizes=None if pretrained is None else (
-                to_windows('pretrained_window_sizes', pretrained, stages)),
+                to_windows('pretrained_window_sizes', pretrained, stages, axes=self.axes)),
             out_indices=_to_indices('out_indices', self.out_indices, stages),
             with_cp=to_flags('with_cp', self.with_cp, stages),
             drop_path_rate=check_rate('drop_path_rate', self.drop_path_rate),
@@ -103,6 +107,11 @@ class BackboneConfig(BlockConfig):
             norm_eval=check_bool('norm_eval', self.norm_eval))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Of the embedding, along each axis."""
+        return (PATCH_SIZE, PATCH_SIZE)
 
     @property
     def pretrained_windows(self) -> Windows:
@@ -116,6 +125,31 @@ class BackboneConfig(BlockConfig):
         last = max(sum(depths) - 1, 1)
         return tuple(tuple(self.drop_path_rate * (sum(depths[:i]) + j) / last for j in range(depth))
                      for i, depth in enumerate(depths))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig(BackboneConfig):
+    """The options of :class:`mmswinv2.core.VideoSwinTransformerV2`: those of images with windows (t, h, w), and
+
+    Args:
+        temporal_patch_size: Frames of a patch, 1 to 4096.
+
+    Raises:
+        ValueError: if an argument is out of range, or a list does not have one entry per stage.
+    """
+
+    temporal_patch_size: int = 2
+    axes: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, 'temporal_patch_size', check_int(
+            'temporal_patch_size', self.temporal_patch_size, minimum=1, maximum=MAX_WINDOW, unit=' frames'))
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Of the embedding, along each axis."""
+        return (self.temporal_patch_size, *super().patch_size)
 
 
 def _to_indices(name: str, value: Sequence[int], stages: int) -> tuple[int, ...]:

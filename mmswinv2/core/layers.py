@@ -1,12 +1,14 @@
 """Layers around attention: patch embedding, patch merging, MLP, drop path, LayerNorm.
 
-Legend: B images, H W tokens, C channels. Maps are (B, H, W, C) throughout.
+Legend: B images or clips, T frames in tokens, H W tokens, C channels. Maps are (B, H, W, C) or (B, T, H, W, C).
 
 Source:
     microsoft/Swin-Transformer, ``models/swin_transformer_v2.py`` (names of weights, order of merging, the norm after
     the reduction); padding of odd maps as in the dense code of Swin V1 and V2.
 """
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,6 @@ from .checks import check_rate
 from .operators import is_transformed
 from .precision import product_dtype
 
-PATCH_SIZE = 4  # pixels
 CHUNK_BYTES = 512 * 2**20  # of a chunk of an MLP's hidden map
 CHUNK_BYTES_CPU = 4 * 2**20  # which is in the cache
 KEPT_CHUNKS = 1.5  # of a map that is still worked on as a whole, and kept for the backward pass
@@ -114,27 +115,31 @@ class Mlp(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Embeds patches of 4 x 4 pixels; the image is padded with zeros at the bottom and right to whole patches.
+    """Embeds patches; the image or clip is padded with zeros at its ends to whole patches.
 
     Args:
         in_channels: Channels of the image.
         dim: C.
+        patch_size: Along each axis, in pixels, and in frames along the first of three.
     """
 
-    def __init__(self, in_channels: int, dim: int) -> None:
+    def __init__(self, in_channels: int, dim: int, *, patch_size: Sequence[int] = (4, 4)) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
+        self.patch_size = tuple(patch_size)
+        conv = nn.Conv2d if len(self.patch_size) == 2 else nn.Conv3d
+        self.proj = conv(in_channels, dim, kernel_size=self.patch_size, stride=self.patch_size)
         self.norm = LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, h, w) pixels to (B, ceil(h/4), ceil(w/4), C) tokens."""
-        h, w = x.shape[-2:]
-        x = F.pad(x, (0, -w % PATCH_SIZE, 0, -h % PATCH_SIZE))
-        return self.norm(self.proj(x).permute(0, 2, 3, 1))  # (B, H, W, C)
+        """Maps (B, in_channels, [t,] h, w) to (B, [ceil(t/P),] ceil(h/4), ceil(w/4), C) tokens."""
+        missing = [-length % size for length, size in zip(x.shape[2:], self.patch_size)]
+        x = F.pad(x, [n for last in reversed(missing) for n in (0, last)])
+        return self.norm(self.proj(x).movedim(1, -1))
 
 
 class PatchMerging(nn.Module):
-    """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right.
+    """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right. The
+    frames of a clip are merged each by itself.
 
     Of a large map, the copy in which four tokens are one is made again in the backward pass instead of kept.
 
@@ -151,7 +156,7 @@ class PatchMerging(nn.Module):
         self.norm = LayerNorm(4 * dim if norm_first else 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, H, W, C) to (B, ceil(H/2), ceil(W/2), 2C)."""
+        """Maps (B, [T,] H, W, C) to (B, [T,] ceil(H/2), ceil(W/2), 2C)."""
         kept = is_transformed() or not torch.is_grad_enabled() or is_kept(x.device, x.numel() * x.element_size())
         x = self._reduce(x) if kept else checkpoint(self._reduce, x, use_reentrant=False)
         return x if self.norm_first else self.norm(x)
@@ -161,9 +166,9 @@ class PatchMerging(nn.Module):
         return self.reduction(self.norm(x) if self.norm_first else x)
 
     def _gather(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) to (B, H/2, W/2, 4C)."""
-        b, h, w, c = x.shape
+        """(B, [T,] H, W, C) to (B, [T,] H/2, W/2, 4C)."""
+        *before, h, w, c = x.shape
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
-        x = x.view(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+        x = x.reshape(-1, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
-        return x.permute(0, 1, 3, 4, 2, 5).flatten(3)
+        return x.permute(0, 1, 3, 4, 2, 5).reshape(*before, (h + 1) // 2, (w + 1) // 2, 4 * c)

@@ -24,7 +24,7 @@ import torch
 
 from .attention.backends import is_small
 from .attention.config import default_budget
-from .layers import PATCH_SIZE, is_kept, mlp_rows
+from .layers import is_kept, mlp_rows
 from .sharding import Sharding
 from .sizes import BlockSizes, StageSizes
 
@@ -174,7 +174,10 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
     budget = default_budget(torch.device(setting.device)) if setting.budget is None else setting.budget
     whole = setting.backend == 'eager' or (
         setting.backend == 'auto' and is_small(setting.device, sum(s.maps), budget))
-    maps, pairs, bias = sum(s.maps) / unit, s.pairs / unit, s.bias / unit
+    maps, pairs = sum(s.maps) / unit, s.pairs / unit
+    whole_bias = 2 * s.bias_hidden <= budget  # else it is made in chunks, again in the backward pass
+    bias = (s.bias + (s.bias_hidden if whole_bias else 0)) / unit
+    remade = 0. if whole_bias else budget / unit
     row = round(4 * half) * s.hidden  # bytes of a hidden map
     rows = mlp_rows(torch.device(setting.device), row)
     chunked = not cp and not is_kept(torch.device(setting.device), s.tokens * row)
@@ -201,7 +204,7 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
         if setting.device == 'cuda' and setting.autocast and setting.backend in ('auto', 'torch'):
             workspace += 4 * 3 * half * attended  # queries, keys and values in the order of cells (fused.py)
         attention = 1 + half - rest + 3 * half * attended + workspace
-    position = 1 + 3 * half * attended - rest - out - qkv + 2 * bias
+    position = 1 + 3 * half * attended - rest - out - qkv + 2 * bias + remade
     backward = max(mlp, attention, position)
     if cp:  # the block is computed again; its input is there
         backward += saved - (0 if setting.autocast else 1)
@@ -231,7 +234,7 @@ def _stage(i: int, stage: StageSizes, setting: Setting) -> _Stage:
     unit = 4 * s.tokens * s.dim
     before, after = 0., 0.
     if i == 0 and setting.frozen_stages < 0:  # pixels, and the patches before their norm
-        before = unit + half * 4 * s.tokens * 3 * PATCH_SIZE**2
+        before = unit + half * 4 * s.tokens * stage.patch
     output = unit if i in setting.outputs else 0
     if not frozen:
         after = output  # the input of its norm

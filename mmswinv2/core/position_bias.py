@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .checks import Window
 from .devices import made_once
@@ -185,14 +186,15 @@ def to_rows(table: Tensor) -> Tensor:
 
 
 def resize(table: Tensor, window: Window) -> Tensor:
-    """Resizes a parameterised table to another window, bicubically, as the paper's baseline does.
+    """Resizes a parameterised table to another window, bicubically over (h, w), as the paper's baseline does, and
+    linearly over t.
 
     Args:
-        table: Shape (nH, 2h-1, 2w-1).
-        window: (Wh, Ww) in tokens.
+        table: Shape (nH, 2h-1, 2w-1) or (nH, 2t-1, 2h-1, 2w-1).
+        window: (Wh, Ww) or (Wt, Wh, Ww) in tokens.
 
     Returns:
-        Shape (nH, 2Wh-1, 2Ww-1), dtype of ``table``.
+        Shape (nH, 2W-1, ...), dtype of ``table``.
 
     Source:
         arXiv:2111.09883, section 3.3, table 1; microsoft/Swin-Transformer, ``utils.py``, ``load_pretrained``.
@@ -200,7 +202,12 @@ def resize(table: Tensor, window: Window) -> Tensor:
     if window_of(table) == tuple(window):
         return table
     x = table.to(torch.promote_types(table.dtype, torch.float32))
-    return F.interpolate(x[None], size=[2 * size - 1 for size in window], mode='bicubic')[0].to(table.dtype)
+    *times, h, w = (2 * size - 1 for size in window)
+    x = F.interpolate(x.reshape(1, -1, *x.shape[-2:]), size=(h, w), mode='bicubic').view(*table.shape[:-2], h, w)
+    for length in times:
+        if x.shape[1] != length:
+            x = F.interpolate(x.flatten(2).mT, size=length, mode='linear').mT.reshape(-1, length, h, w)
+    return x.to(table.dtype)
 
 
 def table_rows(window: Window) -> int:
@@ -208,24 +215,32 @@ def table_rows(window: Window) -> int:
     return math.prod(2 * size - 1 for size in window)
 
 
-def table_window(rows: int, said: Window | None = None, *, otherwise: Window | None = None) -> tuple[int, ...]:
+def window_of_rows(rows: int, *, axes: int = 2) -> Window | None:
+    """The window that a parameterised table of so many rows is taken to be of: a square one. None for one over time,
+    which is of no usual form."""
+    return ((math.isqrt(rows) + 1) // 2,) * 2 if axes == 2 else None
+
+
+def table_window(rows: int, said: Window | None = None, *, otherwise: Window | None = None,
+                 axes: int = 2) -> tuple[int, ...]:
     """The window of a parameterised table, from its number of rows: ``said``, a square one, or ``otherwise``.
 
     Args:
         rows: Rows of the table.
-        said: The window to try first, (h, w) in tokens.
+        said: The window to try first, in tokens along each axis.
         otherwise: The window to try last.
+        axes: Of the window; one of three axes is never guessed.
 
     Raises:
         ValueError: if no such window has that many rows.
     """
-    square = ((math.isqrt(rows) + 1) // 2,) * 2
-    for window in (said, square, otherwise):
+    for window in (said, window_of_rows(rows, axes=axes), otherwise):
         if window is not None and rows == table_rows(window):
             return tuple(window)
     known = [window for window in (said, otherwise) if window]
-    raise ValueError('relative_position_bias_table must have (2h-1)(2w-1) rows of a window (h, w) that is square '
-                     f'or one of {known}, got {rows}')
+    form = '(2h-1)(2w-1) rows of a window (h, w) that is square or' if axes == 2 else (
+        '(2t-1)(2h-1)(2w-1) rows of a window (t, h, w) that is')
+    raise ValueError(f'relative_position_bias_table must have {form} one of {known}, got {rows}')
 
 
 class CastLinear(nn.Linear):
@@ -234,6 +249,11 @@ class CastLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., C) to (..., C')."""
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+def cpb_rows(budget: int, itemsize: int) -> int:
+    """Offsets whose hidden maps, before and after the ReLU, take ``budget`` bytes."""
+    return max(1, budget // (2 * CPB_HIDDEN * itemsize))
 
 
 class ContinuousBias(nn.Sequential):
@@ -251,13 +271,34 @@ class ContinuousBias(nn.Sequential):
         super().__init__(CastLinear(axes, CPB_HIDDEN), nn.ReLU(), CastLinear(CPB_HIDDEN, num_heads, bias=False))
         self.log_spaced = log_spaced
 
-    def forward(self, window: Window, pretrained_window: Window) -> Tensor:
-        """Returns ``16 sigmoid(mlp(coordinates))``, shape (nH, 2W-1, ...), float32 (float64 for float64 weights)."""
+    def forward(self, window: Window, pretrained_window: Window, *, budget: int | None = None) -> Tensor:
+        """Computes ``16 sigmoid(mlp(coordinates))``.
+
+        Args:
+            window: Tokens along each axis.
+            pretrained_window: P, tokens along each axis.
+            budget: Bytes that hidden maps may take. Above it, which windows over time reach, offsets are taken in
+                chunks, whose hidden maps are computed again in the backward pass. None: no limit.
+
+        Returns:
+            Shape (nH, 2W-1, ...), float32 (float64 for float64 weights).
+        """
         weight = self[0].weight
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
-            x = super().forward(_coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device))
+            x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
+            rows = table_rows(window) if budget is None else cpb_rows(budget, dtype.itemsize)
+            if rows >= table_rows(window) or is_transformed():
+                x = super().forward(x)
+            else:
+                parts = [self._chunk(part) for part in x.flatten(0, -2).split(rows)]
+                x = torch.cat(parts).view(*x.shape[:-1], -1)
             return LARGEST_BIAS * torch.sigmoid(x).movedim(-1, 0)
+
+    def _chunk(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        return checkpoint(super().forward, x, use_reentrant=False)
 
 
 @made_once

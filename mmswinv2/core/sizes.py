@@ -10,7 +10,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from .grid import Axis, Grid, groups
-from .layers import PATCH_SIZE
 from .position_bias import CPB_HIDDEN
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ class BlockSizes:
         hidden: Channels of the MLP between its layers.
         maps: Bytes of all attention maps by the size of cells, in the order in which ``eager`` takes them.
         pairs: Bytes of the position bias of a whole window, one per pair of tokens and head.
-        bias: Bytes that the position bias keeps.
+        bias: Bytes of tables of the position bias: before and after the sigmoid, scaled and cropped.
+        bias_hidden: Bytes of the hidden map that a continuous one is made of.
         parameters: Of the block.
         matrices: Elements of its large weights.
         matrix: Elements of the largest.
@@ -43,6 +43,7 @@ class BlockSizes:
     maps: tuple[int, ...]
     pairs: int
     bias: int
+    bias_hidden: int
     parameters: int
     matrices: int
     matrix: int
@@ -50,10 +51,12 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class StageSizes:
-    """A stage: its blocks, and the parameters of the merging that leads to the next, 0 for the last."""
+    """A stage: its blocks, the parameters of the merging that leads to the next, 0 for the last, and the elements of a
+    patch of the image, 0 for all but the first."""
 
     blocks: tuple[BlockSizes, ...]
     merge_parameters: int
+    patch: int
 
 
 def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> list[StageSizes]:
@@ -61,15 +64,14 @@ def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> lis
 
     Args:
         net: The backbone, on any device: on the meta device it takes no memory.
-        image: Pixels along each axis.
+        image: Pixels along each axis, frames along the first of three.
         batch: B.
     """
-    lengths = [-(-n // PATCH_SIZE) for n in image]
-    stages = []
-    for stage in net.layers:
+    stages, patch = [], net.patch_embed.proj.weight[0].numel()
+    for stage, lengths in zip(net.layers, net.map_lengths(image)):
         merge = 0 if stage.downsample is None else sum(p.numel() for p in stage.downsample.parameters())
-        stages.append(StageSizes(tuple(_block_sizes(block, lengths, batch) for block in stage.blocks), merge))
-        lengths = [-(-n // 2) for n in lengths]
+        blocks = tuple(_block_sizes(block, lengths, batch) for block in stage.blocks)
+        stages.append(StageSizes(blocks, merge, 0 if stages else patch))
     return stages
 
 
@@ -83,10 +85,10 @@ def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockS
     for group in groups(grid):
         size = tuple(run.size for run in group)
         maps[size] = maps.get(size, 0) + 4 * batch * heads * prod(run.tokens * run.size for run in group)
-    bias = 4 * prod(2 * axis.window - 1 for axis in grid) * 4 * heads  # before and after the sigmoid, scaled, cropped
-    if attn.config.position_bias != 'parameterized':
-        bias += bias // (4 * heads) * CPB_HIDDEN
+    rows = prod(2 * axis.window - 1 for axis in grid)
+    hidden = 0 if attn.config.position_bias == 'parameterized' else 4 * rows * CPB_HIDDEN
     weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
     return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
-                      block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2, bias,
-                      sum(p.numel() for p in block.parameters()), sum(weights), max(weights))
+                      block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2,
+                      4 * rows * 4 * heads, hidden, sum(p.numel() for p in block.parameters()), sum(weights),
+                      max(weights))

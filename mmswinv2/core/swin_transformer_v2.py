@@ -1,4 +1,4 @@
-"""Swin Transformer V2 as a backbone for dense prediction: block, stage, backbone.
+"""Swin Transformer V2 as a backbone: block, stage, and the whole on images; ``video.py`` has that on clips.
 
 Legend: B images, H W tokens, C channels, windows in tokens, stage strides s_i = 4, 8, 16, 32 pixels.
 
@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .attention import WindowAttention
-from .checks import Windows, hidden_channels
-from .config import BackboneConfig, BlockConfig
-from .layers import PATCH_SIZE, DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
-from .position_bias import from_rows, resize, table_rows, table_window, to_rows
+from .checks import AXES, Windows, hidden_channels
+from .config import PATCH_SIZE, BackboneConfig, BlockConfig
+from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+from .position_bias import from_rows, resize, table_rows, table_window, to_rows, window_of_rows
+from .weights.state import EMBEDDING
 from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_windows, windows_tensor
 
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
 
 
-def _keywords(config: type) -> inspect.Signature:
+def keywords(config: type) -> inspect.Signature:
     """The signature of a module that takes the fields of a dataclass: ``arch`` by position too, the others by name."""
     fields = list(inspect.signature(config).parameters.values())
     arch = next(field for field in fields if field.name == 'arch')
@@ -103,11 +104,11 @@ class SwinStage(nn.Module):
         """Runs the blocks, and the merging.
 
         Args:
-            x: Map, shape (B, H, W, C).
+            x: Map, shape (B, *map, C).
             merge: Whether the next stage is wanted.
 
         Returns:
-            (map of the stage (B, H, W, C), the merged one for the next stage (B, ceil(H/2), ceil(W/2), 2C), or None).
+            (map of the stage (B, *map, C), the merged one for the next stage, with 2C channels, or None).
         """
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
@@ -135,9 +136,11 @@ class SwinTransformerV2(nn.Module):
         arXiv:2111.09883, section 3.
     """
 
+    config_type: ClassVar[type[BackboneConfig]] = BackboneConfig
+
     def __init__(self, arch: str | Mapping = 'tiny', **options) -> None:
         super().__init__()
-        self.config = config = BackboneConfig(arch=arch, **options)
+        self.config = config = self.config_type(arch=arch, **options)
         self.arch = config.arch
         self.window_sizes = config.window_size
         self.pretrained_window_given = config.pretrained_window_sizes is not None
@@ -145,12 +148,12 @@ class SwinTransformerV2(nn.Module):
         # what a state dict says: of a table, its own window where its rows do not tell that
         self.saved_window_sizes = tuple(
             own if config.position_bias == 'parameterized' and (
-                own[0] != own[1] or table_rows(own) == table_rows(pretrained))
+                window_of_rows(table_rows(own), axes=config.axes) != own or table_rows(own) == table_rows(pretrained))
             else pretrained for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
         self.out_indices = config.out_indices
         self.frozen_stages = config.frozen_stages
 
-        self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims)
+        self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims, patch_size=config.patch_size)
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.layers = nn.ModuleList()
         every = self.arch.extra_norm_every_n_blocks
@@ -170,12 +173,12 @@ class SwinTransformerV2(nn.Module):
         self._register_state_dict_hook(_save_pretrained_windows)
         self._freeze()
 
-    __init__.__signature__ = _keywords(BackboneConfig)
+    __init__.__signature__ = keywords(BackboneConfig)
 
     def reset_parameters(self) -> None:
         """Initialises all weights, as after ``to_empty()``."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.LayerNorm, WindowAttention)):
+            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.LayerNorm, WindowAttention)):
                 module.reset_parameters()
         self._init_weights()
 
@@ -210,12 +213,20 @@ class SwinTransformerV2(nn.Module):
 
         Dropout is that of :meth:`maps`, so that tokens can be replaced in between.
         """
-        channels = self.config.in_channels
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(f'x must have the shape (B, {channels}, h, w), got {tuple(x.shape)}')
-        if min(x.shape[2:]) < MIN_IMAGE_SIZE:
-            raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[2]} x {x.shape[3]}')
+        channels, axes = self.config.in_channels, self.config.axes
+        if x.ndim != 2 + axes or x.shape[1] != channels:
+            raise ValueError(f'x must have the shape (B, {channels}, {AXES[axes][1:-1]}), got {tuple(x.shape)}')
+        if min(x.shape[-2:]) < MIN_IMAGE_SIZE:
+            raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[-2]} x {x.shape[-1]}')
         return self.patch_embed(x)
+
+    def map_lengths(self, image: Sequence[int]) -> list[tuple[int, ...]]:
+        """Tokens along each axis of the map of each stage, for an image of so many pixels along each."""
+        lengths = [tuple(-(-n // size) for n, size in zip(image, self.config.patch_size))]
+        for _ in self.layers[1:]:
+            *before, h, w = lengths[-1]
+            lengths.append((*before, -(-h // 2), -(-w // 2)))
+        return lengths
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
         """Tokens (B, H, W, C) to the map of each stage (B, H_i, W_i, C_i), up to the last output's."""
@@ -229,7 +240,7 @@ class SwinTransformerV2(nn.Module):
         outs = []
         for i, x in enumerate(maps):
             if i in self.out_indices:
-                outs.append(getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2).contiguous())
+                outs.append(getattr(self, f'norm{i}')(x).movedim(-1, 1).contiguous())
         return tuple(outs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '', *, merging_layers: bool = True) -> tuple[int, int]:
@@ -287,6 +298,7 @@ class SwinTransformerV2(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                               error_msgs) -> None:
+        self._check_axes(state_dict, prefix)
         saved = said_windows(state_dict, prefix)
         state_dict.pop(prefix + WINDOWS_KEY, None)
         if saved is not None:
@@ -297,6 +309,13 @@ class SwinTransformerV2(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
 
+    def _check_axes(self, state_dict: Mapping, prefix: str) -> None:
+        weight = state_dict.get(prefix + EMBEDDING)
+        if weight is not None and weight.ndim != self.patch_embed.proj.weight.ndim:
+            raise ValueError(f'{prefix}{EMBEDDING} must be of patches along {self.config.axes} axes, got shape '
+                             f'{tuple(weight.shape)}; mmswinv2.core.weights.load_backbone inflates weights on images '
+                             'for video')
+
     def _resize_tables(self, state_dict: dict, prefix: str, windows: Windows) -> None:
         """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
         for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
@@ -304,7 +323,7 @@ class SwinTransformerV2(nn.Module):
                 key = f'{prefix}layers.{i}.blocks.{j}.attn.relative_position_bias_table'
                 table = state_dict.get(key)
                 if table is not None and table.ndim == 2 and table.shape[1] == heads:  # else torch says what is wrong
-                    old = table_window(table.shape[0], windows[i], otherwise=own)
+                    old = table_window(table.shape[0], windows[i], otherwise=own, axes=self.config.axes)
                     state_dict[key] = to_rows(resize(from_rows(table, old), own)) if old != own else table
 
 

@@ -29,7 +29,7 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
     taken, text = _fit(backbone, inside, prefix)
-    if taken.keys() <= inside.keys():
+    if all(inside.get(k) is v for k, v in taken.items()):
         return
     print_log(text, logger='current')
     for name in inside:

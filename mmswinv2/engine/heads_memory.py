@@ -66,14 +66,15 @@ class _AsOnGPUs(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[int, int], *,
+def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[int, ...], *,
                  objects: int = 100) -> HeadsMemory:
     """Runs neck and heads on maps of given shapes.
 
     Args:
-        model: A detector of mmdet or a segmentor of mmseg, on the meta device, in training mode.
-        maps: Shapes (B, C_i, H_i, W_i) of the backbone's outputs.
-        image: (H, W) of the images in pixels.
+        model: A detector of mmdet, a segmentor of mmseg or a recognizer of mmaction2, on the meta device, in training
+            mode.
+        maps: Shapes (B, C_i, *map) of the backbone's outputs.
+        image: (H, W) of the images in pixels, or (T, H, W).
         objects: In an image.
     """
     left_out = sorted({name for name, m in model.named_children() if _parameters(m)} - set(_known(model)))
@@ -96,7 +97,7 @@ def _known(model: nn.Module) -> Iterator[str]:
     elif _is_two_stage(model):
         yield from ('rpn_head', 'roi_head')
     else:
-        yield 'bbox_head'
+        yield from ('bbox_head', 'cls_head')
 
 
 def _is_segmentor(model: nn.Module) -> bool:
@@ -142,6 +143,8 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
         return [_segmentation_loss(head, x, image) for head in
                 [*_list(model.decode_head), *_list(getattr(model, 'auxiliary_head', None) or [])]]
     if not _is_two_stage(model):
+        if hasattr(model, 'cls_head'):
+            return [model.cls_head(x[-1])]
         return [model.bbox_head(x)] if hasattr(model, 'bbox_head') else []
     outs = [model.rpn_head(x)]
     anchors = sum(n * t.shape[-2] * t.shape[-1] for n, t in zip(model.rpn_head.prior_generator.num_base_priors, x))

@@ -5,6 +5,6 @@ if not is_installed('mmengine'):
     raise missing('mmengine', 'mmswinv2.models')
 
 from .global_attention import GlobalAttention
-from .swin_transformer_v2 import SwinTransformerV2
+from .swin_transformer_v2 import SwinTransformerV2, VideoSwinTransformerV2
 
-__all__ = ['GlobalAttention', 'SwinTransformerV2']
+__all__ = ['GlobalAttention', 'SwinTransformerV2', 'VideoSwinTransformerV2']

@@ -1,4 +1,4 @@
-"""The backbone as an MMEngine module: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
+"""The backbones as MMEngine modules: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
 from __future__ import annotations
 
 import os
@@ -92,8 +92,8 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             return
         if self.init_cfg is None:
             self._check_residual_norms()
-            print_log('SwinTransformerV2: random weights (init_cfg=None), where load_from or resume brings no others',
-                      logger='current')
+            print_log(f'{type(self).__name__}: random weights (init_cfg=None), where load_from or resume brings no '
+                      'others', logger='current')
         elif self.init_cfg['checkpoint'] is None:
             raise ValueError('init_cfg.checkpoint must name the weights to begin with, a file or URL, got None. After '
                              '--cfg-options: model.backbone.init_cfg.checkpoint=FILE, or model.backbone.init_cfg=None '
@@ -105,7 +105,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
                 loaded = load_backbone(self, read_backbone_state(checkpoint, prefix=self.init_cfg.get('prefix')))
             except ValueError as e:
                 raise ValueError(f'init_cfg: {name}: {e}') from e
-            print_log(f'SwinTransformerV2: loaded {loaded} from {name}', logger='current')
+            print_log(f'{type(self).__name__}: loaded {loaded} from {name}', logger='current')
         self._is_init = True
 
     def _check_residual_norms(self) -> None:
@@ -130,3 +130,21 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         convert_on_load(self, state_dict, prefix, unexpected_keys)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
+
+
+@ROOT_MODELS.register_module()
+@MODELS.register_module()
+class VideoSwinTransformerV2(SwinTransformerV2, core.VideoSwinTransformerV2):
+    """Swin Transformer V2 for MMAction2.
+
+    Arguments, shapes and errors are those of :class:`mmswinv2.core.VideoSwinTransformerV2`, and ``init_cfg`` and
+    ``autocast_dtype`` of :class:`SwinTransformerV2`; a file of a backbone on images is inflated as it is loaded.
+    """
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Maps clips (B, C, t, h, w) to a map (B, C_i, T, H_i, W_i), or a tuple of them where outputs are several.
+
+        mmaction2's heads take a map and no tuple.
+        """
+        outs = super().forward(x)
+        return outs[0] if len(outs) == 1 else outs

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
-AREAS = ('core', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mim')  # torch alone, or packages by their import names
+# torch alone, or packages by their import names
+AREAS = ('core', 'mmengine', 'mmdet', 'mmseg', 'mmpretrain', 'mmaction', 'mim')
 
 
 def areas(path):

@@ -7,14 +7,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-HOSTS = [host for host in ('mmdet', 'mmseg', 'mmpretrain') if find_spec(host)]  # with configs, and installed
+PACKAGES = dict(mmdet='mmdet', mmseg='mmseg', mmpretrain='mmpretrain', mmaction2='mmaction')  # by folder of configs
+HOSTS = [host for host, package in PACKAGES.items() if find_spec(package)]  # installed
 CONFIGS = Path(__file__).parents[2] / 'configs'
 LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in HOSTS for p in (CONFIGS / host).glob('*.py'))
 
 
 def register(host):
-    """Imports the modules of a host."""
-    import_module(f'{host}.utils').register_all_modules(init_default_scope=False)
+    """Imports the modules of a host, by the folder of its configs or its import name."""
+    import_module(f'{PACKAGES.get(host, host)}.utils').register_all_modules(init_default_scope=False)
 
 
 def load(name):

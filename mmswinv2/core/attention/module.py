@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..checks import Window
 from ..grid import Axis, Grid, lengths_of
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
-from .config import AttentionConfig
+from .config import AttentionConfig, default_budget
 from .function import window_attention
 
 
@@ -65,7 +65,10 @@ class WindowAttention(nn.Module):
     def bias_table(self, window: Window) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
         if self.config.position_bias != 'parameterized':
-            return self.cpb_mlp(window, self.pretrained_window)
+            budget = self.config.budget
+            if budget is None:
+                budget = default_budget(self.logit_scale.device)
+            return self.cpb_mlp(window, self.pretrained_window, budget=budget)
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
     def grid(self, lengths: Sequence[int], *, shifted: bool) -> Grid:

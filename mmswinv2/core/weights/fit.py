@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..arch import ARCHS, get_arch
 from ..checks import first
 from ..position_bias import table_rows, table_window
+from .inflate import inflate_state
 from .state import BackboneState, group_extras
 from .windows import WINDOWS_KEY, nobody_says
 
@@ -16,7 +17,8 @@ OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
 
 
 def config_of(found: BackboneState) -> dict:
-    """The arguments of :class:`mmswinv2.core.SwinTransformerV2` that weights are for, as far as they show.
+    """The arguments of :class:`mmswinv2.core.SwinTransformerV2`, or ``VideoSwinTransformerV2`` for weights of three
+    axes, that weights are for, as far as they show.
 
     Returns:
         ``arch`` (a name where it is a known one), ``out_indices``, and what is not the default; windows are included
@@ -56,13 +58,15 @@ def config_of(found: BackboneState) -> dict:
         known = found.pretrained_window_sizes
         config['window_size'] = [
             table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
-                         known[i] if known else None) for i in range(num_stages)]
+                         known[i] if known else None, axes=found.axes) for i in range(num_stages)]
     elif found.position_bias == 'linear_cpb':
         config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:
         config[WINDOWS_KEY] = [list(pair) for pair in found.pretrained_window_sizes]
     if found.window_sizes is not None:
         config['window_size'] = [list(pair) for pair in found.window_sizes]
+    if found.axes == 3:
+        config['temporal_patch_size'] = proj.shape[2]
     if proj.shape[1] != 3:
         config['in_channels'] = proj.shape[1]
     if fc1.shape[0] != 4 * proj.shape[0]:
@@ -82,19 +86,21 @@ def check_complete(found: BackboneState) -> dict:
         ValueError: if a weight is missing, or one is too many or of another shape.
     """
     from ..swin_transformer_v2 import SwinTransformerV2
+    from ..video import VideoSwinTransformerV2
     config = config_of(found)
     with torch.device('meta'):
-        net = SwinTransformerV2(**dict(dict(pretrained_window_sizes=8), **config))
+        net = (VideoSwinTransformerV2 if found.axes == 3 else SwinTransformerV2)(
+            **dict(dict(pretrained_window_sizes=8), **config))
     fit_state(net, found)
     return config
 
 
 def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], str]:
     """Chooses what a backbone takes of weights that were read, strictly: only norms of outputs may be missing (they
-    stay as constructed) or unused.
+    stay as constructed) or unused. One for video takes weights on images inflated.
 
     Args:
-        net: A :class:`mmswinv2.core.SwinTransformerV2`.
+        net: A :class:`mmswinv2.core.SwinTransformerV2`, also one for video.
         found: The weights.
 
     Returns:
@@ -104,7 +110,11 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
         ValueError: if a weight is missing, is not the backbone's or has another shape, or if the kind of position
             bias is contradictory or the pre-training windows are unknown.
     """
-    own = net.state_dict()
+    own, inflated = net.state_dict(), ''
+    if net.config.axes == 3 and found.axes == 2:
+        found = inflate_state(found, temporal_patch_size=net.config.temporal_patch_size,
+                              temporal_window=[window[0] for window in net.pretrained_window_sizes])
+        inflated = ', inflated over time'
     extras = {k: v for k, v in found.extras.items() if k not in own}
     state = {**found.state, **{k: v for k, v in found.extras.items() if k in own}}  # SimMIM's own backbone has a token
     kind = net.layers[0].blocks[0].attn.config.position_bias
@@ -129,7 +139,7 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
             table_rows(window) == state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0]
             for i, window in enumerate(net.pretrained_window_sizes)):
         taken.pop(WINDOWS_KEY, None)  # the config knows better than the assumption
-    text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}'
+    text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}{inflated}'
     fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]
     unused = [k for k in state if k not in own]
     if fresh:

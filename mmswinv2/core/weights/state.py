@@ -21,10 +21,10 @@ from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix
 from .windows import WINDOWS_KEY, check_same, said_windows, say_windows
 
 CONTAINERS = ('state_dict', 'model', 'module')
-RANKS = {'patch_embed.proj.weight': 4, 'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
+EMBEDDING = 'patch_embed.proj.weight'
+RANKS = {'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
          'attn.proj.weight': 2, 'cpb_mlp.0.weight': 2, 'cpb_mlp.2.weight': 2, 'fc1.weight': 2, 'fc2.weight': 2,
-         'reduction.weight': 2}  # axes; others have one
-AXES = RANKS['patch_embed.proj.weight'] - 2  # of a map
+         'reduction.weight': 2}  # axes; others have one, and the embedding two and those of a map
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BackboneState:
         source: The layout that they came in, a key of ``LAYOUTS``.
         prefix: Where they were in the file.
         dropped: Names in the file that were not used, by rule.
-        window_sizes: (h, w) in tokens per stage, where coordinates or tables in the file show it.
+        window_sizes: (h, w) or (t, h, w) in tokens per stage, where coordinates or tables in the file show it.
         position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
         windows_assumed: Whether the file does not say its windows, and they are those of square tables of as many rows.
         extras: What belongs to the file's model and not to a backbone, as it is: ``head.weight`` (K, C) and
@@ -54,8 +54,13 @@ class BackboneState:
 
     @property
     def pretrained_window_sizes(self) -> Windows | None:
-        """(h, w) in tokens per stage, or None where the file does not say."""
+        """(h, w) or (t, h, w) in tokens per stage, or None where the file does not say."""
         return said_windows(self.state)
+
+    @property
+    def axes(self) -> int:
+        """Of a map: two of images, three of clips."""
+        return count_axes(self.state)
 
     @property
     def num_stages(self) -> int:
@@ -66,6 +71,18 @@ class BackboneState:
 def count_stages(names: Iterable[str]) -> int:
     """Stages that our names of weights show, at least one."""
     return 1 + max((int(k.split('.')[1]) for k in names if re.match(r'layers\.\d\.', k)), default=0)
+
+
+def count_axes(state: Mapping[str, Tensor]) -> int:
+    """Axes of a map that the patch embedding shows.
+
+    Raises:
+        ValueError: if it is neither of images nor of clips.
+    """
+    shape = tuple(state[EMBEDDING].shape)
+    if len(shape) not in (4, 5):
+        raise ValueError(f'{EMBEDDING} must have the shape (C, channels, h, w) or (C, channels, t, h, w), got {shape}')
+    return len(shape) - 2
 
 
 def group_extras(names: Iterable[str]) -> dict[str, list[str]]:
@@ -146,15 +163,17 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     if unknown:
         raise ValueError(f'checkpoint must hold weights of Swin Transformer V2 only, in the layout of {source}; '
                          f'not known: {len(unknown)} ({first(unknown)})')
-    _check_tensors(state, num_stages)
+    axes = count_axes(state)
+    _check_tensors(state, num_stages, axes)
     check_finite('checkpoint', state)
 
-    windows, pretrained, kind = read_coordinates(read.coords, num_stages, AXES)
+    windows, pretrained, kind = read_coordinates(read.coords, num_stages, axes)
     tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
     assumed = WINDOWS_KEY not in state and all(t is not None for t in tables)
     if assumed:
         with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
-            windows = pretrained = tuple(table_window(t.shape[0]) for t in tables)  # of a table, its own window
+            # of a table, its own window
+            windows = pretrained = tuple(table_window(t.shape[0], axes=axes) for t in tables)
     check_same(WINDOWS_KEY, said_windows(state), pretrained,
                'what the coordinates in the checkpoint are normalised by')
     if pretrained is not None and WINDOWS_KEY not in state:
@@ -181,17 +200,17 @@ def _name_last_norm(state: dict[str, Tensor], num_stages: int) -> None:
             raise ValueError(f'checkpoint must hold weight and bias of norm{i}, got one of them')
 
 
-def _check_tensors(state: Mapping[str, Tensor], num_stages: int) -> None:
+def _check_tensors(state: Mapping[str, Tensor], num_stages: int, axes: int) -> None:
     """Checks that each is of the kind of its name: windows integers in range, weights numbers along so many axes."""
     for name, value in state.items():
         if name == WINDOWS_KEY:
-            right = value.ndim == 2 and value.shape[1] == AXES and not value.is_floating_point()
-            requirement = f'integers, of shape (stages, {AXES})'
+            right = value.ndim == 2 and value.shape[1] == axes and not value.is_floating_point()
+            requirement = f'integers, of shape (stages, {axes})'
         else:
-            ndim = next((n for end, n in RANKS.items() if name.endswith(end)), 1)
+            ndim = 2 + axes if name == EMBEDDING else next((n for end, n in RANKS.items() if name.endswith(end)), 1)
             right = value.ndim == ndim and value.is_floating_point()
             requirement = f'floating-point numbers along {ndim} axes'
         if not right:
             raise ValueError(f'{name} must hold {requirement}, got {value.dtype} of shape {tuple(value.shape)}')
         if name == WINDOWS_KEY:
-            to_windows(name, value.tolist(), num_stages)
+            to_windows(name, value.tolist(), num_stages, axes=axes)

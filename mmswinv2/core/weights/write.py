@@ -1,7 +1,7 @@
 """From the backbone's own names to the layouts of other projects.
 
 Pure functions. What another project cannot compute is refused: the extra norm of H and G, other kinds of position
-bias, other places of norms.
+bias, other places of norms, video.
 """
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def to_layout(found: BackboneState, target: str, *, window_size: int | Sequence 
 
 
 def _check_computed(config: Mapping, state: Mapping[str, Tensor], layout: Layout) -> None:
-    problems = []
+    problems = ['third axis, time'] if 'temporal_patch_size' in config and 'video' not in layout.computes else []
     if any(re.match(r'layers\.\d\.blocks\.\d+\.norm3\.', k) for k in state) and 'norm3' not in layout.computes:
         problems.append('the extra norm of blocks (norm3)')
     problems += [f'{k}={config[k]!r}' for k in ('position_bias', 'norm_placement')
@@ -84,7 +84,7 @@ def _geometry(found: BackboneState, config: Mapping, layout: Layout, window_size
     if pretrained is None:
         raise ValueError(f'{WINDOWS_KEY} must be given: the checkpoint does not say them, and the buffers of '
                          f'{layout.name} depend on them')
-    windows = pretrained if window_size is None else to_windows('window_size', window_size, num_stages)
+    windows = pretrained if window_size is None else to_windows('window_size', window_size, num_stages, axes=found.axes)
     depths = tuple(sum(re.fullmatch(rf'layers\.{i}\.blocks\.\d+\.attn\.logit_scale', k) is not None
                        for k in found.state) for i in range(num_stages))
     return Geometry(layout.name, depths, pretrained, windows, image_size,

@@ -191,7 +191,7 @@ class Layout:
         each_norm: Whether there is a norm per output; else there is one, after the last stage.
         says_windows: Whether the pre-training windows have an entry of their own.
         computes: What the project can compute beside the paper's arrangement: ``'norm3'``, ``'linear_cpb'``,
-            ``'parameterized'``, ``'pre'``.
+            ``'parameterized'``, ``'pre'``, ``'video'``.
         buffers: Derived tensors that the project saves, in our names; None: it saves none.
         windows_matter: Whether these depend on ``window_size`` and ``image_size``.
     """

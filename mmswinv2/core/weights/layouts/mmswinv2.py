@@ -14,4 +14,4 @@ LAYOUT = Layout(
     container='state_dict',
     each_norm=True,
     says_windows=True,
-    computes=('norm3', 'linear_cpb', 'parameterized', 'pre'))
+    computes=('norm3', 'linear_cpb', 'parameterized', 'pre', 'video'))

@@ -1,0 +1,55 @@
+"""Swin Transformer V2 on video: the backbone over (t, h, w).
+
+What is not here is the same as on images: cells, position bias, blocks, stages and weights know any number of axes.
+
+Source:
+    arXiv:2111.09883, appendix A2.2 and table 5, which say the size of clips and windows and no more of the model;
+    the patch of 2 frames and merging over space alone: Video Swin Transformer (arXiv:2106.13230, section 3.1).
+"""
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from .config import VideoConfig
+from .swin_transformer_v2 import SwinTransformerV2, keywords
+
+
+class VideoSwinTransformerV2(SwinTransformerV2):
+    """Swin Transformer V2 for clips of any length, of frames of any size from 32 px.
+
+    Windows are (t, h, w) tokens. Each axis has its own: where the map is no longer than the window along one, it is one
+    unshifted window there, and coordinates of the position bias are normalised by the pre-training window of the axis.
+
+    Args:
+        arch: An architecture by name, or a dict of sizes, as for images.
+        options: The fields of :class:`mmswinv2.core.VideoConfig`, which says what each of them is.
+
+    Raises:
+        TypeError: if an option is unknown.
+        ValueError: if one is out of range, or a list does not have one entry per stage.
+    """
+
+    config_type: ClassVar[type[VideoConfig]] = VideoConfig
+
+    def __init__(self, arch='tiny', **options) -> None:
+        super().__init__(arch, **options)
+
+    __init__.__signature__ = keywords(VideoConfig)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Computes the feature maps of a clip.
+
+        Args:
+            x: Frames, shape (B, in_channels, t, h, w), h and w >= 32 px. A clip whose frames are no multiple of
+                ``temporal_patch_size`` is padded with zeros at its end.
+
+        Returns:
+            One map per entry of ``out_indices``, shape (B, C_i, ceil(t/P), ceil(h/s_i), ceil(w/s_i)), P being
+            ``temporal_patch_size``; float32 under autocast.
+
+        Raises:
+            ValueError: if frames are smaller than 32 px, or the shape is another.
+        """
+        return super().forward(x)
