@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import prod
 
 import torch
 
 import measure
-from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core import SwinTransformerV2, VideoSwinTransformerV2
 from mmswinv2.core.memory import Model, Setting, plan_step
 from mmswinv2.core.sharding import Sharding
 from mmswinv2.core.sizes import stage_sizes
 
 BUDGET = 64  # MiB
-# arch, pixels, backend, checkpointing
-CASES = [(arch, size, backend, cp) for arch, size in (('tiny', 768), ('small', 768), ('base', 640), ('large', 512))
-         for backend, cp in (('auto', False), ('auto', True))] + [('tiny', 512, 'eager', False),
-                                                                  ('tiny', 512, 'eager', True)]
-WINDOWS = (32, 32, 32, 16)
+# arch, frames and pixels, backend, checkpointing
+SIZES = (('tiny', (768, 768)), ('small', (768, 768)), ('base', (640, 640)), ('large', (512, 512)),
+         ('tiny', (16, 320, 320)), ('base', (16, 224, 224)))
+CASES = [(arch, size, 'auto', cp) for arch, size in SIZES for cp in (False, True)] + [
+    ('tiny', (512, 512), 'eager', cp) for cp in (False, True)]
+WINDOWS = {2: (32, 32, 32, 16), 3: ((8, 20, 20),) * 3 + ((8, 10, 10),)}  # by axes
+BEFORE = {2: (12, 12, 12, 6), 3: ((8, 12, 12),) * 3 + ((8, 6, 6),)}
+NETS = {2: SwinTransformerV2, 3: VideoSwinTransformerV2}
 
 
 def main() -> None:
@@ -40,34 +44,37 @@ def main() -> None:
     for i, (arch, size, backend, cp) in enumerate(CASES):
         r = measure.in_fresh_process(__file__, i, '--threads', args.threads, returned=True)
         predicted = predict(arch, size, backend, cp, r['parameters'])
-        rows.append([arch, size, backend, 'yes' if cp else 'no', f'{predicted / 2**30:.3f}', f'{r["peak"] / 2**30:.3f}',
-                     f'{predicted / r["peak"]:.2f}'])
-    parts = [f'Training step of the backbone, 1 image, windows {list(WINDOWS)}, float32, attention within {BUDGET} '
+        rows.append([arch, ' x '.join(map(str, size)), backend, 'yes' if cp else 'no', f'{predicted / 2**30:.3f}',
+                     f'{r["peak"] / 2**30:.3f}', f'{predicted / r["peak"]:.2f}'])
+    parts = [f'Training step of the backbone, 1 image, windows {list(WINDOWS[2])}, or 1 clip, windows (t, h, w) '
+             f'{list(WINDOWS[3])} and patches of 2 frames, float32, attention within {BUDGET} '
              'MiB; GiB above the idle process.\n',
-             measure.table(['arch', 'px', 'attn_backend', 'checkpointed', 'predicted', 'measured', 'ratio'], rows)]
+             measure.table(['arch', '[frames,] px', 'attn_backend', 'checkpointed', 'predicted', 'measured', 'ratio'],
+                           rows)]
     measure.report('The memory planner beside measured peaks', parts, args.out)
 
 
-def predict(arch: str, size: int, backend: str, cp: bool, parameters: int) -> int:
+def predict(arch: str, size: tuple[int, ...], backend: str, cp: bool, parameters: int) -> int:
     """What the planner says, in bytes."""
     with torch.device('meta'):
-        sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
+        sizes = stage_sizes(NETS[len(size)](arch, window_size=WINDOWS[len(size)]), size, 1)
     plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET * measure.MIB, outputs=(0, 1, 2, 3), device='cpu'),
-                     Model(parameters, parameters, image_bytes=12 * size * size),
+                     Model(parameters, parameters, image_bytes=12 * prod(size)),
                      Sharding(state_bytes=0, foreach=False))
     return plan.peak
 
 
-def child(arch: str, size: int, backend: str, cp: bool) -> dict:
+def child(arch: str, size: tuple[int, ...], backend: str, cp: bool) -> dict:
     """One step in a fresh process."""
     warm = torch.nn.Linear(512, 512)  # the libraries' own memory
     warm(torch.randn(512, 512)).sum().backward()
     del warm
     before = measure.resident('VmRSS')
     measure.forget_peak()
-    model = SwinTransformerV2(arch, window_size=WINDOWS, pretrained_window_sizes=(12, 12, 12, 6), drop_path_rate=0.,
-                              with_cp=cp, attn_backend=backend, attn_budget_mib=BUDGET).train()
-    x = torch.randn(1, 3, size, size)
+    axes = len(size)
+    model = NETS[axes](arch, window_size=WINDOWS[axes], pretrained_window_sizes=BEFORE[axes], drop_path_rate=0.,
+                       with_cp=cp, attn_backend=backend, attn_budget_mib=BUDGET).train()
+    x = torch.randn(1, 3, *size)
     sum(o.square().mean() for o in model(x)).backward()
     return dict(peak=measure.resident('VmHWM') - before, parameters=sum(p.numel() for p in model.parameters()))
 

@@ -74,14 +74,16 @@ def changes(imports, *, beside=''):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-OURS = {'MODELS': ['SwinTransformerV2'], 'OPTIM_WRAPPER_CONSTRUCTORS': ['SwinOptimWrapperConstructor']}
+OURS = {'MODELS': ['SwinTransformerV2', 'VideoSwinTransformerV2'],
+        'OPTIM_WRAPPER_CONSTRUCTORS': ['SwinOptimWrapperConstructor']}
 
 
 def test_importing_registers_names_and_nothing_else():
     assert changes('import mmswinv2') == [OURS, {}]
 
 
-REPAIRED = 'import mmswinv2.repairs as r; r.leave_out_multimodal_models()'  # or models cannot be imported
+# or models cannot be imported
+REPAIRED = 'import mmswinv2.repairs as r; r.leave_out_multimodal_models(); r.leave_out_vindlu(); r.stand_in_for_drn()'
 
 
 @pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
@@ -91,7 +93,10 @@ def test_a_folder_of_a_host_changes_nothing_either(host):
     assert changes(imports, beside=f'import mmswinv2\n{beside}') == [{}, {}]
 
 
-HOST = 'import mmcv.transforms\nwith __import__("contextlib").suppress(ImportError): import mmpretrain'
+HOST = '''import mmcv.transforms
+with __import__("contextlib").suppress(ImportError): import mmpretrain
+with __import__("contextlib").suppress(ImportError): import mmaction
+'''
 
 
 def test_the_repairs_are_these():
@@ -109,7 +114,7 @@ def test_the_repairs_are_these():
 @pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
 def test_each_config_asks_for_them(host, tmp_path):
     """And one that was dumped."""
-    base = CONFIGS / host / '_base_' / 'default_runtime.py'
+    base = CONFIGS / (HOSTS[host].mim or host) / '_base_' / 'default_runtime.py'
     Config.fromfile(base).dump(tmp_path / 'dumped.py')
     added, changed = changes('from mmengine.config import Config\n'
                              f'Config.fromfile({str(tmp_path / "dumped.py")!r})', beside=HOST)

@@ -17,7 +17,8 @@ from mmswinv2.models import SwinTransformerV2
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 ALL = [name for name in LEAVES if 'mini' not in name]
-RECIPES = [name for name in ALL if not name.startswith('mmpretrain/')]  # test_classification.py has those
+# test_classification.py and test_recognition.py have the others
+RECIPES = [name for name in ALL if not name.startswith(('mmpretrain/', 'mmaction2/'))]
 UNNAMED = ('_g', '_h', 'parameterized', 'linear-cpb')  # no weights of these were released
 HARDWARE = 8  # GPUs of a node
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import convert_checkpoint
@@ -179,6 +180,16 @@ def test_the_planner_reads_clips(capsys):
     assert plan_memory.main([str(CONFIGS / 'mmaction2/video_swinv2_g_320x16-w20.py'), '--frames', '0']) == 2
     assert plan_memory.main([str(CONFIGS / 'mmseg/upernet_swinv2_t.py'), '--frames', '8']) == 2
     assert '--frames must be given for a backbone on video, got 8' in capsys.readouterr().err
+
+
+def test_other_classes_are_one_variable(tmp_path):
+    readme = (CONFIGS / 'mmaction2/README.md').read_text()
+    text, = re.findall(r'\*\*Other classes\*\*.*?```python\n(.+?)```', readme, re.S)
+    (tmp_path / 'mine.py').write_text(text.replace("'./", f"'{CONFIGS}/mmaction2/"))
+    cfg = Config.fromfile(tmp_path / 'mine.py')
+    assert build(cfg).cls_head.fc_cls.out_features == 2
+    for name in ('train', 'val', 'test'):
+        assert 'kinetics' not in str(cfg[f'{name}_dataloader'])
 
 
 # Steps of a pipeline

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import reference
 from helpers.backbones import backbone, randomize
 from helpers.files import FILES
+from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2, VideoSwinTransformerV2
 from mmswinv2.core.attention.config import MIB
 from mmswinv2.core.flops import attention_macs
@@ -112,6 +113,17 @@ def test_autocast():
     for out, right in zip(outs, wanted):
         assert out.dtype == torch.float32
         assert (out - right).abs().max() < .05 * right.abs().max()
+
+
+@needs_torch_2_4('its compiler knows no dataclasses')
+@pytest.mark.slow
+def test_torch_compile_without_graph_breaks():
+    net = video()
+    compiled = torch.compile(net, backend='aot_eager', fullgraph=True)
+    for shape in ((1, 3, 4, 40, 36), (1, 3, 6, 33, 48)):
+        x = clip(*shape)
+        for out, wanted in zip(compiled(x), net(x)):
+            torch.testing.assert_close(out, wanted, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize('x, message', [

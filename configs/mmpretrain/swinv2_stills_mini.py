@@ -14,7 +14,7 @@ model = dict(
 train_pipeline = [dict(type='LoadImageFromFile'), _base_.flip, dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(data_root=stills, pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(data_root=stills))
-max_iters = 500
+max_iters = 400
 train_cfg = dict(max_iters=max_iters)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
