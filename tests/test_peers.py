@@ -19,11 +19,14 @@ SIZES = dict(embed_dim=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8])
 PUBLISHED = [(256, 8, [8, 8, 8, 8]), (256, 16, [16, 16, 16, 8]), (256, 16, [12, 12, 12, 6]), (384, 24, [12, 12, 12, 6])]
 
 
-def exact_coordinates(module):
-    """Their tables of coordinates again, in float64: they keep them rounded to float32 in a float64 model."""
+def exact_coordinates(module, unsaid=0):
+    """Their tables of coordinates again, in float64: they keep them rounded to float32 in a float64 model.
+
+    ``unsaid`` is the pre-training window where their module does not keep it; 0: the window.
+    """
     for m in module.modules():
         if hasattr(m, 'relative_coords_table') and m.relative_coords_table is not None:
-            pretrained = getattr(m, 'pretrained_window_size', (0, 0))
+            pretrained = getattr(m, 'pretrained_window_size', (unsaid, unsaid))
             pretrained = [p if p > 0 else w for p, w in zip(pretrained, m.window_size)]
             h, w = m.window_size
             table = [[[reference.relative_coordinate(i, pretrained[0], 'log_cpb'),
