@@ -36,6 +36,8 @@ def main() -> None:
     parser.add_argument('--curve', type=int, nargs='*', default=[96, 192, 288, 384], help='growing maps; none to skip')
     parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'],
                         help='released is always among them')
+    parser.add_argument('--busy', type=int, metavar='NICENESS', help='times are taken beside another process that '
+                        'keeps a core busy, at this niceness (0 to 19)')
     parser.add_argument('--out', help='a Markdown file')
     parser.add_argument('--child', nargs=2, metavar=('CONTENDER', 'MODE'), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -48,6 +50,8 @@ def main() -> None:
     contenders = [name for name in dict.fromkeys([*args.contenders, 'released']) if name != 'timm' or available('timm')]
     parts = [f'Block of C = {args.dim}, {args.heads} heads, map {args.map} x {args.map}, batch {args.batch}, window '
              f'{args.window}, shift {args.window // 2}, float32.\n']
+    if args.busy is not None:
+        parts.append(f'Times are beside another process that keeps a core busy, at niceness {args.busy}.\n')
     x = torch.randn(args.batch, args.map, args.map, args.dim)
     blocks = {name: build(name, args, args.map) for name in contenders}
     for name, block in blocks.items():  # the same weights, the same result
@@ -58,7 +62,8 @@ def main() -> None:
         calls = {name: (lambda f=step(block, x, mode): f()) for name, block in blocks.items()}
         product, operations = measure.matmul_call()
         calls['product'] = product
-        seconds = {k: measure.median(v) for k, v in measure.interleaved(calls, args.repeats).items()}
+        with measure.neighbour(args.busy):
+            seconds = {k: measure.median(v) for k, v in measure.interleaved(calls, args.repeats).items()}
         rate = operations / seconds['product']
         work = flops(args) * (1 if mode == 'forward' else 3)
         peaks = {name: peak(args, name, mode, args.map) for name in contenders}

@@ -9,7 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,6 +39,20 @@ def matmul_call(n: int = 2048) -> tuple[Callable[[], object], float]:
     """A product of large float32 matrices, to say what the machine can do now, and its floating-point operations."""
     a, b = torch.randn(n, n), torch.randn(n, n)
     return (lambda: a @ b), 2. * n**3
+
+
+@contextmanager
+def neighbour(niceness: int | None) -> Iterator[None]:
+    """While it is entered, another process keeps a core busy, at this niceness; None for no such process."""
+    if niceness is None:
+        yield
+        return
+    command = ['nice', '-n', str(niceness), sys.executable, '-c', 'while True: pass']
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def resident(key: str) -> int:

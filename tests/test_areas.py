@@ -37,7 +37,7 @@ def test_areas_are_read_from_one_mark_or_several(tmp_path):
         assert areas(path) == found
 
 
-@pytest.mark.parametrize('absent', [HOSTS, ['mmseg', 'mmpretrain', 'mim']])
+@pytest.mark.parametrize('absent', [HOSTS, pytest.param(['mmseg', 'mmpretrain', 'mim'], marks=pytest.mark.slow)])
 def test_what_is_there_is_collected_without_the_rest(absent):
     """Modules import no more than their areas say."""
     result = subprocess.run([sys.executable, '-W', 'ignore', '-c', COLLECT, str(TESTS), *absent], text=True,

@@ -206,7 +206,8 @@ def test_what_does_not_fit_is_an_error(change, message):
 
 @pytest.mark.parametrize('name, value, message', [
     ('layers.0.blocks.0.attn.logit_scale', torch.tensor(1.), r'floating-point numbers along 3 axes, got .* shape \(\)'),
-    ('patch_embed.proj.weight', torch.tensor(1.), 'numbers along 4 axes'),
+    ('patch_embed.proj.weight', torch.ones(8, 3, 4, 4, dtype=torch.int64), 'numbers along 4 axes, got torch.int64'),
+    ('patch_embed.proj.bias', torch.tensor(1.), 'numbers along 1 axes'),
     ('layers.0.downsample.reduction.weight', torch.ones(5), 'numbers along 2 axes'),
     ('layers.0.blocks.0.attn.qkv.weight', torch.ones(24, 8, dtype=torch.int64), 'floating-point .* got torch.int64'),
     ('norm0.weight', torch.ones(8, 1), 'numbers along 1 axes'),
@@ -215,6 +216,12 @@ def test_what_does_not_fit_is_an_error(change, message):
 def test_tensors_of_another_kind_are_an_error(name, value, message):
     with pytest.raises(ValueError, match=f'^{name} must hold .*{message}'):
         read_backbone_state({**backbone(PLAIN).state_dict(), name: value})
+
+
+@pytest.mark.parametrize('shape', [(), (8, 48), (8, 3, 1, 2, 4, 4)])
+def test_an_embedding_of_neither_images_nor_clips_is_an_error(shape):
+    with pytest.raises(ValueError, match=r'^patch_embed.proj.weight must have the shape \(C, channels, h, w\) or '):
+        read_backbone_state({**backbone(PLAIN).state_dict(), 'patch_embed.proj.weight': torch.ones(shape)})
 
 
 @pytest.mark.parametrize('windows, message', [

@@ -48,6 +48,7 @@ def test_training_wrote_a_checkpoint_that_knows_its_windows(trained):
     assert state['backbone.pretrained_window_sizes'].tolist() == [[8, 8]] * 4
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_training_stopped(trained):
     data, work_dir = trained
     result = mim('train', MMDET, CONFIG, '--work-dir', work_dir, '--resume', '--cfg-options',

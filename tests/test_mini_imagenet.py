@@ -132,7 +132,8 @@ def test_table():
         '| top-1, window/size | 4/32 | 6/48 |\n|---|---|---|\n| a | 80.0 | 60.0 |\n| b | 70.0 |  |\n')
 
 
-def test_a_user_trains_and_tests_at_two_windows(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize('ratios', [['3/2'], pytest.param(['1', '3/2', '2'], marks=pytest.mark.slow)])
+def test_a_user_trains_and_tests_at_larger_windows(ratios, data, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSWINV2_MINI_IMAGENET', f'{data}/')
     monkeypatch.delenv('PYTHONPATH', raising=False)
     env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
@@ -141,8 +142,9 @@ def test_a_user_trains_and_tests_at_two_windows(data, tmp_path, monkeypatch):
                         'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'param_scheduler.1.end=2'], env)
     assert code == 0, output[-3000:]
     checkpoint = (tmp_path / 'work' / 'last_checkpoint').read_text()
-    rows = window_transfer.transfer([f'{MINI}={checkpoint}'], ['1', '3/2'], tmp_path / 'out', jobs=2)
-    assert list(rows) == ['swinv2_mini'] and list(rows['swinv2_mini']) == ['4/32', '6/48']
+    rows = window_transfer.transfer([f'{MINI}={checkpoint}'], ratios, tmp_path / 'out', jobs=2)
+    assert list(rows) == ['swinv2_mini'] and list(rows['swinv2_mini']) == [
+        {'1': '4/32', '3/2': '6/48', '2': '8/64'}[ratio] for ratio in ratios]
     assert json.loads((tmp_path / 'out' / 'rows.json').read_text()) == rows
     assert (tmp_path / 'out' / 'curves.png').stat().st_size > 5000
 

@@ -287,12 +287,11 @@ class ContinuousBias(nn.Sequential):
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
-            rows = table_rows(window) if budget is None else cpb_rows(budget, dtype.itemsize)
-            if rows >= table_rows(window) or is_transformed():
+            if budget is None or is_transformed() or table_rows(window) <= cpb_rows(budget, dtype.itemsize):
                 x = super().forward(x)
             else:
-                parts = [self._chunk(part) for part in x.flatten(0, -2).split(rows)]
-                x = torch.cat(parts).view(*x.shape[:-1], -1)
+                parts = x.flatten(0, -2).split(cpb_rows(budget, dtype.itemsize))
+                x = torch.cat([self._chunk(part) for part in parts]).view(*x.shape[:-1], -1)
             return LARGEST_BIAS * torch.sigmoid(x).movedim(-1, 0)
 
     def _chunk(self, x: Tensor) -> Tensor:

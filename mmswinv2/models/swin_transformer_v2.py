@@ -44,7 +44,7 @@ def read_file(name: str) -> Mapping:
 @ROOT_MODELS.register_module()
 @MODELS.register_module()
 class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
-    """Swin Transformer V2 for MMDetection and MMSegmentation.
+    """Swin Transformer V2 for MMDetection, MMSegmentation and MMPretrain.
 
     Arguments, shapes and errors are those of :class:`mmswinv2.core.SwinTransformerV2`, and
 
