@@ -137,7 +137,8 @@ class Transformers(torch.nn.Module):
         super().__init__()
         from transformers import Swinv2Config
         from transformers.models.swinv2.modeling_swinv2 import Swinv2Layer
-        config = Swinv2Config(window_size=args.window, attention_probs_dropout_prob=0., hidden_dropout_prob=0.)
+        config = Swinv2Config(window_size=args.window, attention_probs_dropout_prob=0., hidden_dropout_prob=0.,
+                              drop_path_rate=0.)
         self.layer = Swinv2Layer(config, args.dim, sides, args.heads, shift_size=args.window // 2)
         names = {'attn.proj.': 'attention.output.dense.', 'norm1.': 'layernorm_before.', 'norm2.': 'layernorm_after.',
                  'mlp.fc1.': 'intermediate.dense.', 'mlp.fc2.': 'output.dense.',

@@ -2,6 +2,7 @@
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,13 @@ import convert_checkpoint
 import demo_video
 import make_mini_clips
 import plan_memory
+from helpers import runs
 from helpers.backbones import PLAIN, SMALL, backbone
 from helpers.configs import CONFIGS, LEAVES, build, load, register
 from helpers.files import FILES
 from mmswinv2 import repairs
 from mmswinv2.core.weights import read_file
-from mmswinv2.engine import ConvertCheckpointHook
+from mmswinv2.engine import ConvertCheckpointHook, read_run
 from mmswinv2.hosts import mim_name
 from mmswinv2.models import VideoSwinTransformerV2
 from mmswinv2.video import FiveCrop, ShuffleFrames
@@ -315,3 +317,37 @@ def test_mim_trains_and_tests(tmp_path):
                str(tmp_path / 'work' / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test'), '--cfg-options',
                small[0]], tmp_path / 'data')
     assert re.search(r'acc/top1: [\d.]+', out)
+
+
+EXACT = runs.SEVERAL.replace("'gloo_on_cpu'", "'gloo_on_cpu', 'double_precision'") + """
+train_pipeline = [_base_.init, dict(_base_.sample, test_mode=True), _base_.decode, _base_.resize, *_base_.pack]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+optim_wrapper = dict(optimizer=dict(lr=1e-2, fused=False), clip_grad=dict(max_norm=0.5))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_processes_equal_one(tmp_path):
+    """DDP, ZeRO-1 and FSDP over clips, and FSDP's file resumed by one process."""
+    assert make(tmp_path / 'data').returncode == 0
+    kinds = ('ddp', 'zero1', 'fsdp')
+    config = {kind: runs.write_config(tmp_path, 'mmaction2', *([] if kind == 'ddp' else [kind]), iters=4, more=EXACT)
+              for kind in kinds}
+    one_each = '--cfg-options', 'train_dataloader.batch_size=1'
+    steps = [runs.step('mmaction2', config['ddp'], tmp_path / 'one')]
+    steps += [runs.step('mmaction2', config[kind], tmp_path / kind, *one_each, processes=2) for kind in kinds]
+    codes, logs = runs.train_in_turn(tmp_path, steps, data=tmp_path / 'data')
+    assert codes == [[0], *[[0, 0]] * 3], '\n'.join(log[-3000:] for log in logs)
+    (tmp_path / 'again').mkdir()
+    shutil.copy(tmp_path / 'fsdp' / 'iter_2.pth', tmp_path / 'again')
+    (tmp_path / 'again' / 'last_checkpoint').write_text(str(tmp_path / 'again' / 'iter_2.pth'))
+    step = runs.step('mmaction2', config['ddp'], tmp_path / 'again', '--resume')
+    codes, logs = runs.train_in_turn(tmp_path, [step], data=tmp_path / 'data')
+    assert codes == [[0]] and 'resumed epoch: 0, iter: 2' in logs[0], logs[0][-3000:]
+    expected = read_run(tmp_path / 'one' / 'iter_4.pth')['state_dict']
+    for kind in (*kinds, 'again'):
+        got = read_run(tmp_path / kind / 'iter_4.pth')['state_dict']
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-8, atol=1e-8, msg=lambda m: f'{kind} {name}: {m}')

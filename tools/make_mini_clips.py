@@ -31,7 +31,7 @@ SHARE = dict(train=(0., .58), val=(.62, 1.))  # rows of a photograph
 
 def main() -> int:
     """Reads the command line; returns the exit code."""
-    return write_data_set(__doc__, 'mini_clips', write_split, train=2400, val=400, read_options=check)
+    return write_data_set(__doc__, 'mini_clips', write_split, train=2400, val=400, unit='clips', read_options=check)
 
 
 def check(args) -> dict:

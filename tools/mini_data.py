@@ -16,6 +16,7 @@ from PIL import Image
 
 
 def write_data_set(description: str, name: str, write_split: Callable[..., str], *, train: int, val: int,
+                   unit: str = 'images',
                    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
                    read_options: Callable[[argparse.Namespace], dict] = lambda args: {}) -> int:
     """Reads the command line and writes a data set beside its place first, so that it is whole or not there.
@@ -29,13 +30,14 @@ def write_data_set(description: str, name: str, write_split: Callable[..., str],
             ``read_options`` returned as keywords; returns a summary.
         train: Images to train on if the command line does not say.
         val: Images to test on if it does not.
+        unit: What these are, if not images.
         add_options: Adds more options.
         read_options: What they say, which belongs to what the data set was made with. It may raise ``ValueError``.
 
     Returns:
         The exit code.
     """
-    parser, args = read_arguments(description, train=train, val=val, add_options=add_options)
+    parser, args = read_arguments(description, train=train, val=val, unit=unit, add_options=add_options)
     marker = f'{name}.json'
     try:
         options = read_options(args)
@@ -56,7 +58,7 @@ def write_data_set(description: str, name: str, write_split: Callable[..., str],
     try:
         for number, (split, count) in enumerate((('train', args.train), ('val', args.val))):
             summary = write_split(new, split, count, (args.seed, number), **options)
-            print(f'{args.out}: {split}, {count} images, {summary}')
+            print(f'{args.out}: {split}, {count} {unit}, {summary}')
         (new / marker).write_text(json.dumps(dict(spec, files=contents(new))))
         replaced = replace(out, before, new, work / 'old')
     finally:
@@ -74,20 +76,20 @@ def write_data_set(description: str, name: str, write_split: Callable[..., str],
 
 
 def read_arguments(
-        description: str, *, train: int, val: int,
+        description: str, *, train: int, val: int, unit: str,
         add_options: Callable[[argparse.ArgumentParser], None]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """Reads the command line: ``out``, ``train``, ``val``, ``seed``, and others."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to write; must be absent, empty or an earlier result. A run '
                         'that is killed leaves a folder OUT.partial-* beside it, which may be deleted')
-    parser.add_argument('--train', type=int, default=train, help=f'images to train on (default {train})')
-    parser.add_argument('--val', type=int, default=val, help=f'images to test on (default {val})')
+    parser.add_argument('--train', type=int, default=train, help=f'{unit} to train on (default {train})')
+    parser.add_argument('--val', type=int, default=val, help=f'{unit} to test on (default {val})')
     parser.add_argument('--seed', type=int, default=0, help='another seed gives another data set (default 0)')
     add_options(parser)
     args = parser.parse_args()
     for option in ('train', 'val'):
         if getattr(args, option) < 1:
-            parser.error(f'--{option} must be >= 1 images, got {getattr(args, option)}')
+            parser.error(f'--{option} must be >= 1 {unit}, got {getattr(args, option)}')
     if args.seed < 0:
         parser.error(f'--seed must be >= 0, got {args.seed}')
     return parser, args

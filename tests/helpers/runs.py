@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BASES = dict(mmdet='htc_swinv2_mini.py', mmseg='upernet_swinv2_mini.py')
+BASES = dict(mmdet='htc_swinv2_mini.py', mmseg='upernet_swinv2_mini.py', mmaction2='video_swinv2_mini.py')
+PACKAGES = dict(mmaction2='mmaction')  # whose import name is another
 SMALL = dict(
     mmdet='''
 channels = 16
@@ -23,6 +24,12 @@ model = dict(
     backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.2),
     decode_head=dict(in_channels=[16, 32, 64, 128], channels=16),
     auxiliary_head=dict(in_channels=64, channels=16))
+train_dataloader = dict(batch_size=2, num_workers={workers}, persistent_workers={workers} > 0)
+''',
+    mmaction2='''
+model = dict(
+    backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1], num_heads=[1, 2, 4]), init_cfg=None),
+    cls_head=dict(in_channels=64))
 train_dataloader = dict(batch_size=2, num_workers={workers}, persistent_workers={workers} > 0)
 ''')
 SCHEDULE = '''
@@ -56,14 +63,14 @@ def environment(data=None, **more):
     """Of a child: one thread, the data, this checkout first, stacks of all threads when it is aborted."""
     env = dict(os.environ, PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests" / "helpers" / "gloo"}', OMP_NUM_THREADS='1',
                PYTHONFAULTHANDLER='1', PYTHONWARNINGS='ignore', MMSWINV2_MINI_COCO=f'{data}/',
-               MMSWINV2_MINI_ADE20K=f'{data}/', **more)
+               MMSWINV2_MINI_ADE20K=f'{data}/', MMSWINV2_MINI_CLIPS=f'{data}/', **more)
     env.pop('PYTEST_CURRENT_TEST', None)
     return env
 
 
 def script(host, name):
     """A script of a host, ``'train'`` or ``'test'``, as mim finds it."""
-    return Path(find_spec(host).origin).parent / '.mim' / 'tools' / f'{name}.py'
+    return Path(find_spec(PACKAGES.get(host, host)).origin).parent / '.mim' / 'tools' / f'{name}.py'
 
 
 def command(host, config, work_dir, *options, processes=1):
@@ -110,7 +117,9 @@ def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=T
 
 def step(host, config, work_dir, *options, processes=1, kill=None, limit=150):
     """A training run as a step of :func:`train_in_turn`."""
-    return dict(imports=[host, f'{host}.datasets', f'{host}.models', f'{host}.evaluation', 'mmswinv2.engine.setup'],
+    package = PACKAGES.get(host, host)
+    parts = [package, *(f'{package}.{part}' for part in ('datasets', 'models', 'evaluation'))]
+    return dict(imports=['mmswinv2.engine.setup', *parts],
                 script=str(script(host, 'train')), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
                 work_dir=str(work_dir), processes=processes, kill=kill, limit=limit)
 

@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""Draws what a detector, segmenter or classifier sees in images, and writes it as JSON beside each picture.
+
+    python tools/predict.py configs/mmdet/htc_swinv2_mini.py work_dirs/demo/iter_380.pth data/mini_coco/val --tta
+    python tools/predict.py CONFIG CHECKPOINT a.jpg 'folder/*.png' --out work_dirs/pictures
+
+The config says what the model is for. A broken image is named and skipped, and the exit code is then 1.
+"""
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
+from mmengine.structures import BaseDataElement
+from mmengine.utils import ProgressBar
+
+from mmswinv2.core.checks import first
+from mmswinv2.engine import read_run
+from mmswinv2.engine.conversion import convert_checkpoint
+
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
+ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations', 'CheckLabels')  # steps that want what is not there
+TOP = 5  # classes of a classifier that are written
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reads the command line; returns the exit code: 1 if an image was skipped, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', metavar='CONFIG', help='of MMDetection, MMSegmentation or MMPretrain')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT')
+    parser.add_argument('images', metavar='IMAGES', nargs='+', help='files, folders or patterns')
+    parser.add_argument('--tta', action='store_true', help='with the test-time augmentation of the config')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/predict'), help='folder of the results')
+    parser.add_argument('--score', type=float, default=.3, help='least score of an object (default .3)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
+    args = parser.parse_args(argv)
+    try:
+        paths = find_images(args.images)
+        predictor = Predictor(args.config, args.checkpoint, tta=args.tta, device=args.device, options=args.cfg_options)
+    except (ValueError, OSError, ImportError) as e:
+        print(f'predict: {" ".join(str(e).split())}', file=sys.stderr)
+        return 2
+    skipped = []
+    names, bar = result_names(paths), ProgressBar(len(paths))
+    for path, name in zip(paths, names):
+        try:
+            data = predictor.read(path)
+        except Exception as e:  # what readers of images raise is as various as what is wrong with images
+            skipped.append(f'{path}: {type(e).__name__}: {" ".join(str(e).split())[:200]}')
+        else:
+            predictor.write(path, predictor.predict(data), args.out / name, score=args.score)
+        bar.update()
+    print(f'\n{len(paths) - len(skipped)} of {len(paths)} images: {args.out}')
+    for line in skipped:
+        print(f'predict: skipped {line}', file=sys.stderr)
+    return int(bool(skipped))
+
+
+def find_images(given: list[str]) -> list[Path]:
+    """Files, in the order given; those of a folder and of a pattern are sorted.
+
+    Raises:
+        ValueError: if something names no image.
+    """
+    found: dict[Path, None] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            paths = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+        else:
+            paths = [path] if path.is_file() else sorted(map(Path, glob.glob(text, recursive=True)))
+        if not paths:
+            raise ValueError(f'IMAGES must name files, folders with images or patterns, got {text!r}')
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def result_names(paths: list[Path]) -> list[Path]:
+    """Where each result goes below the folder of results: as the images are below the folder that they share."""
+    absolute = [path.absolute() for path in paths]
+    base = os.path.commonpath([path.parent for path in absolute])
+    return [path.relative_to(base) for path in absolute]
+
+
+class Predictor:
+    """A model with its pipeline.
+
+    Args:
+        config: Its file.
+        checkpoint: Its weights, all of them.
+        tta: With the config's ``tta_model`` and ``tta_pipeline``.
+        device: Where it runs.
+        options: For the config, as after --cfg-options.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the config is of another host or has no augmentation, or weights of the model are missing.
+    """
+
+    def __init__(self, config: str, checkpoint: str, *, tta: bool, device: str, options: dict) -> None:
+        cfg = Config.fromfile(config)
+        cfg.merge_from_dict(options)
+        self.scope = cfg.get('default_scope')
+        if self.scope not in SCOPES:
+            raise ValueError(f'CONFIG must be of {", ".join(SCOPES)}, got default_scope={self.scope!r}')
+        if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
+            raise ValueError(f'--tta needs tta_model and tta_pipeline in the config, which {config} has not')
+        import_module(f'{self.scope}.utils').register_all_modules(init_default_scope=False)
+        backbone = cfg.model.get('backbone', {})
+        backbone.init_cfg = None  # the checkpoint has all weights
+        held = read_run(checkpoint)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            model = MODELS.build(cfg.model)
+            load(model, dict(held), checkpoint)
+            self.meta = dataset_meta(cfg, held)
+            model.dataset_meta = self.meta
+            if tta:
+                model = MODELS.build(dict(cfg.tta_model, module=model))
+            steps = cfg.tta_pipeline if tta else cfg.test_dataloader.dataset.pipeline
+            self.pipeline = Compose([TRANSFORMS.build(step) for step in without_annotations(steps)])
+            self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name=f'predict {id(self)}', vis_backends=None))
+        self.visualizer.dataset_meta = self.meta
+        self.model = model.to(device).eval()
+
+    def read(self, path: Path) -> dict:
+        """An image as the model takes it."""
+        with DefaultScope.overwrite_default_scope(self.scope):
+            return self.pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))
+
+    def predict(self, data: dict) -> BaseDataElement:
+        """What the model makes of it."""
+        with torch.no_grad(), DefaultScope.overwrite_default_scope(self.scope):
+            return self.model.test_step(pseudo_collate([data]))[0]
+
+    def write(self, path: Path, found: BaseDataElement, out: Path, *, score: float) -> None:
+        """Writes the picture, and JSON beside it."""
+        from PIL import Image
+        out.parent.mkdir(parents=True, exist_ok=True)
+        picture = out.with_name(f'{out.name}.png')
+        image = np.asarray(Image.open(path).convert('RGB'))
+        found = found.cpu()
+        if self.scope == 'mmdet':
+            self.visualizer.add_datasample(str(path), image, found, draw_gt=False, pred_score_thr=score,
+                                           out_file=str(picture))
+        elif self.scope == 'mmseg':
+            self.visualizer.add_datasample(str(path), image, found, draw_gt=False, out_file=str(picture))
+        else:
+            self.visualizer.visualize_cls(image, found, classes=self.meta.get('classes'), draw_gt=False,
+                                          out_file=str(picture))
+        describe: Callable = dict(mmdet=objects, mmseg=areas, mmpretrain=scores)[self.scope]
+        text = dict(image=str(path), **describe(found, list(self.meta.get('classes') or []), score))
+        out.with_name(f'{out.name}.json').write_text(json.dumps(text, indent=1))
+
+
+def load(model: torch.nn.Module, checkpoint: dict, name: str) -> None:
+    """Loads all weights, with the backbone in any layout.
+
+    Raises:
+        ValueError: if one is missing or of another shape.
+    """
+    convert_checkpoint(model, checkpoint)
+    own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+    missing = [k for k in own if k not in state and not k.endswith('pretrained_window_sizes')]
+    shapes = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
+    for what, names in (('missing', missing), ('of another shape', shapes)):
+        if names:
+            raise ValueError(f'CHECKPOINT must hold each weight of the model, got {name}; {what}: {len(names)} '
+                             f'({first(names)})')
+    model.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+
+
+def dataset_meta(cfg: Config, checkpoint: dict) -> dict:
+    """Names and colours of classes: of the run that wrote the checkpoint, or else of the config's data set."""
+    meta = dict((checkpoint.get('meta') or {}).get('dataset_meta') or {})
+    if not meta.get('classes'):
+        dataset = cfg.test_dataloader.dataset
+        meta = dict(getattr(DATASETS.get(dataset.type), 'METAINFO', {}), **dataset.get('metainfo', {}))
+    colours = np.random.default_rng(0).integers(256, size=(len(meta.get('classes') or ()), 3))
+    return dict(dict(palette=[tuple(colour) for colour in colours.tolist()]), **meta)
+
+
+def without_annotations(steps: list) -> list:
+    """The steps of a pipeline that need the image alone."""
+    kept = []
+    for step in steps:
+        if step['type'].rpartition('.')[2] in ANNOTATIONS:
+            continue
+        step = dict(step)
+        if 'transforms' in step:  # TestTimeAug has alternatives, others a list
+            inner = step['transforms']
+            step['transforms'] = [without_annotations(group) for group in inner] if isinstance(inner[0], list) else (
+                without_annotations(inner))
+            step['transforms'] = [group for group in step['transforms'] if group]
+        kept.append(step)
+    return kept
+
+
+def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:
+    """Objects of a detector, as COCO's results have them: boxes (x, y, w, h), masks as run lengths."""
+    from pycocotools import mask
+    instances = found.pred_instances
+    instances = instances[instances.scores >= score]
+    out = []
+    for i in range(len(instances)):
+        x1, y1, x2, y2 = instances.bboxes[i].tolist()
+        label = int(instances.labels[i])
+        item = {'category': classes[label] if label < len(classes) else label, 'score': float(instances.scores[i]),
+                'bbox': [x1, y1, x2 - x1, y2 - y1]}
+        if 'masks' in instances:
+            coded = instances.masks[i]
+            if not isinstance(coded, dict):
+                coded = mask.encode(np.asfortranarray(np.asarray(coded).astype(np.uint8).reshape(
+                    np.asarray(coded).shape[-2:])))
+            counts = coded['counts']
+            item['segmentation'] = dict(size=list(coded['size']),
+                                        counts=counts.decode() if isinstance(counts, bytes) else counts)
+        out.append(item)
+    return dict(objects=out)
+
+
+def areas(found: BaseDataElement, classes: list[str], score: float) -> dict:
+    """Classes that a segmenter sees, and the share of the image that each has."""
+    labels, counts = np.unique(found.pred_sem_seg.data.numpy(), return_counts=True)
+    order = np.argsort(-counts)
+    return dict(areas=[dict(category=classes[labels[i]] if labels[i] < len(classes) else int(labels[i]),
+                            share=float(counts[i] / counts.sum())) for i in order])
+
+
+def scores(found: BaseDataElement, classes: list[str], score: float) -> dict:
+    """The best classes of a classifier, with their scores."""
+    values, labels = found.pred_score.topk(min(TOP, len(found.pred_score)))
+    return dict(classes=[dict(category=classes[label] if label < len(classes) else label, score=value)
+                         for value, label in zip(values.tolist(), labels.tolist())])
+
+
+if __name__ == '__main__':
+    sys.exit(main())
