@@ -1,6 +1,7 @@
 """``python -m mmswinv2 NAME`` prints the path of a config, wherever the plugin is installed.
 
     mim train mmdet $(python -m mmswinv2 htc_swinv2_g)
+    python -m mmswinv2 --info    # versions, hosts, and what attention would run on here
 """
 from __future__ import annotations
 
@@ -24,7 +25,13 @@ def main() -> int:
     """Prints the path of a config, or the names there are; returns the exit code."""
     parser = argparse.ArgumentParser(prog='python -m mmswinv2', description='Prints the path of a config.')
     parser.add_argument('name', nargs='?', help='such as htc_swinv2_g; without it, all names are listed')
-    name = parser.parse_args().name
+    parser.add_argument('--info', action='store_true', help='print versions, hosts, and what attention would run on')
+    args = parser.parse_args()
+    if args.info:
+        from .info import lines
+        print('\n'.join(lines()))
+        return 0
+    name = args.name
     configs = find_configs()
     if name is None:
         print('\n'.join(configs))

@@ -76,8 +76,10 @@ def in_two_processes(function, *args):
 
 
 @needs_torch_2_4('ProcessContext.join knows no grace period')
-@pytest.mark.parametrize('how', ['blocks', 'hidden maps', pytest.param('hidden maps, fsdp', marks=pytest.mark.skipif(
-    torch.__version__ < (2, 6), reason=f'torch {torch.__version__}: no fully_shard'))])
+@pytest.mark.parametrize('how', [
+    pytest.param('blocks', marks=pytest.mark.slow), 'hidden maps', pytest.param('hidden maps, fsdp', marks=[
+        pytest.mark.slow,
+        pytest.mark.skipif(torch.__version__ < (2, 6), reason=f'torch {torch.__version__}: no fully_shard')])])
 def test_two_processes_equal_one(how, tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))

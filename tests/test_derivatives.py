@@ -66,7 +66,9 @@ def test_auto_takes_forward_mode(how, images):
     torch.testing.assert_close(*tangents, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize('how', FORWARD_MODE)
+# linearize imports the compiler
+@pytest.mark.parametrize('how', [pytest.param(how, marks=[pytest.mark.slow] * (how == 'linearize'))
+                                 for how in FORWARD_MODE])
 def test_forward_mode_of_eager_is_exact(how, images):
     """The tangent along v, probed by u, is the gradient of u's product along v."""
     net = model('eager')

@@ -60,8 +60,9 @@ def check(net, size, batch):
     assert sum(plan.activations) == pytest.approx(kept, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize('arch, size, batch, window', [('tiny', (224, 224), 2, 8), ('tiny', (256, 384), 1, 16),
-                                                       (dict(SMALL, embed_dims=64), (200, 260), 1, 8)])
+@pytest.mark.parametrize('arch, size, batch, window', [
+    ('tiny', (224, 224), 2, 8), pytest.param('tiny', (256, 384), 1, 16, marks=pytest.mark.slow),
+    (dict(SMALL, embed_dims=64), (200, 260), 1, 8)])
 @pytest.mark.parametrize('cp', [False, True])
 @pytest.mark.parametrize('backend', ['auto', 'cells', 'eager'])
 def test_the_peak_is_that_of_live_tensors(arch, size, batch, window, cp, backend):

@@ -33,7 +33,7 @@ def test_found_with_and_without_prefix_from_every_scope():
             assert type(registry.build(dict(CONFIG, type=name))) is SwinTransformerV2
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+@pytest.mark.parametrize('scope', ['mmdet', pytest.param('mmseg', marks=pytest.mark.slow)])
 def test_the_prefix_alone_imports_the_plugin(scope):
     result = run_python('import contextlib\n'  # mmdet cannot be imported otherwise beside mmpretrain and transformers
                         'with contextlib.suppress(ImportError):\n'

@@ -48,13 +48,15 @@ def run(host, checkpoints, images, out, *options):
                          str(out), '--device', 'cpu', *options])
 
 
-@pytest.mark.parametrize('host, tta', [('mmdet', False), ('mmdet', True), ('mmseg', False), ('mmseg', True),
-                                       ('mmpretrain', False)])
+@pytest.mark.parametrize('host, tta', [
+    ('mmdet', False), pytest.param('mmdet', True, marks=pytest.mark.slow), ('mmseg', False), ('mmseg', True),
+    ('mmpretrain', False)])
 def test_pictures_and_json(host, tta, checkpoints, images, tmp_path, capsys):
     options = ['--score', '0'] + (['--tta'] if tta else [])
-    assert run(host, checkpoints, [images], tmp_path / 'out', *options) == 0
-    assert '3 of 3 images' in capsys.readouterr().out
-    for name in ('a.jpg', 'deep/b.png', 'deep/a.jpg'):
+    names = ['a.jpg', 'deep/b.png', 'deep/a.jpg'] if host == 'mmpretrain' else ['a.jpg', 'deep/b.png']
+    assert run(host, checkpoints, [images / name for name in names], tmp_path / 'out', *options) == 0
+    assert f'{len(names)} of {len(names)} images' in capsys.readouterr().out
+    for name in names:
         assert Image.open(tmp_path / 'out' / f'{name}.png').size[::-1] >= SHAPE
         found = json.loads((tmp_path / 'out' / f'{name}.json').read_text())
         assert found['image'] == str(images / name)

@@ -1,11 +1,13 @@
 """The picture of the demo, the finder of configs, and what a wheel carries."""
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -48,6 +50,17 @@ def test_configs_are_found_by_name(capsys, monkeypatch):
     assert cli.main() == 2
     err = capsys.readouterr().err
     assert err.startswith('name must be one of ') and ' htc_swinv2_b, ' in err and ' upernet_swinv2_l, ' in err
+
+
+def test_what_is_here(capsys, monkeypatch):
+    from mmswinv2 import __main__ as cli
+    monkeypatch.setattr('sys.argv', ['mmswinv2', '--info'])
+    assert cli.main() == 0
+    out = capsys.readouterr().out
+    assert re.search(r'^mmdet +\d.*, mim train mmdet', out, re.M) and re.search(r'^mmengine +\d', out, re.M)
+    if not torch.cuda.is_available():
+        assert re.search(r'256 px, window 8 +eager$', out, re.M) and re.search(r'1536 px, window 32 +cells$', out, re.M)
+        assert "backend 'torch' is not taken: it is for CUDA devices, not for cpu" in out
 
 
 def test_a_wheel_carries_the_configs(tmp_path):
