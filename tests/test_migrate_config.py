@@ -29,8 +29,8 @@ def build(cfg):
 
 def test_of_mmpretrain(tmp_path, capsys):
     code, cfg = run(tmp_path, f"type='mmpretrain.SwinTransformerV2', arch={SMALL}, img_size=384, "
-                    'window_size=[8, 8, 8, 4], pretrained_window_sizes=[6, 6, 6, 0], frozen_stages=0, pad_small_map=True, with_cp=True, '
-                    'drop_path_rate=0.3, out_indices=(1, 3)')
+                    'window_size=[8, 8, 8, 4], pretrained_window_sizes=[6, 6, 6, 0], frozen_stages=0, '
+                    'pad_small_map=True, with_cp=True, drop_path_rate=0.3, out_indices=(1, 3)')
     net = build(cfg)
     assert code == 0 and net.window_sizes[3] == (4, 4)
     assert net.pretrained_window_sizes == ((6, 6), (6, 6), (6, 6), (4, 4)) and net.out_indices == (1, 3)
