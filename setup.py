@@ -55,6 +55,7 @@ setup(
         'mmpretrain': ['mmpretrain==1.2.0', 'torchvision'],
         'mmaction2': ['mmaction2==1.2.0', 'decord', 'einops'],
         'safetensors': ['safetensors'],
+        'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'instaboost': ['instaboostfast'],
         'dev': [*TEST, 'ruff'],
     },

@@ -97,8 +97,16 @@ def is_small(device: str, maps: int, budget: int) -> bool:
     return device == 'cpu' and maps <= min(EAGER_BYTES, budget)
 
 
+def _is_exported() -> bool:
+    """Whether torch exports a program, also to ONNX: of its own operators alone, and with one choice for any batch."""
+    exporting = getattr(torch.compiler, 'is_exporting', None)  # torch 2.6
+    return exporting is not None and exporting()
+
+
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
+    if _is_exported():
+        return ('eager',)
     if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
         return 'eager', 'cells'
     if problem.qkv.dtype in (torch.float16, torch.bfloat16):
