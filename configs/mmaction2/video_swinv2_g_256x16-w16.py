@@ -30,6 +30,9 @@ param_scheduler = [
         end=max_epochs,
         convert_to_iter_based=True)
 ]
+# fused: no copy of the parameters at the step
 optim_wrapper = dict(
-    accumulative_counts=10, optimizer=dict(lr=3.6e-4, weight_decay=0.1), paramwise_cfg=dict(backbone_lr_mult=1.))
+    accumulative_counts=10,
+    optimizer=dict(lr=3.6e-4, weight_decay=0.1, fused=True),
+    paramwise_cfg=dict(backbone_lr_mult=1.))
 auto_scale_lr = dict(base_batch_size=80)

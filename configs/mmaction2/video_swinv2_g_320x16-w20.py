@@ -24,6 +24,9 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=True, begin=1, end=max_epochs, convert_to_iter_based=True)
 ]
+# fused: no copy of the parameters at the step
 optim_wrapper = dict(
-    accumulative_counts=8, optimizer=dict(lr=5e-5, weight_decay=0.1), paramwise_cfg=dict(backbone_lr_mult=1.))
+    accumulative_counts=8,
+    optimizer=dict(lr=5e-5, weight_decay=0.1, fused=True),
+    paramwise_cfg=dict(backbone_lr_mult=1.))
 default_hooks = dict(convert_checkpoint=dict(required=True))
