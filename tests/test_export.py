@@ -46,7 +46,7 @@ def test_large_windows_are_exported_with_the_default_backend():
     assert not backends._is_exported()
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='older than torch 2.6')
+@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='torch without torch.compiler.is_exporting')
 def test_torch_export_with_a_dynamic_batch(rng):
     net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(1, 2), num_heads=(1, 2)), window_size=8,
                                       out_indices=(0, 1))).eval()

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from math import prod
 
 import torch
@@ -117,11 +118,7 @@ def build(cfg: Config) -> torch.nn.Module:
         raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, got '
                          f'{backbone.get("type")!r}')
     scope = cfg.get('default_scope', 'mmengine')
-    if scope == 'mmdet':
-        from mmdet.utils import register_all_modules
-    else:
-        from mmseg.utils import register_all_modules
-    register_all_modules(init_default_scope=False)
+    import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
     with torch.device('meta'), DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(cfg.model)
     if not isinstance(model.backbone, mmswinv2.models.SwinTransformerV2):

@@ -13,7 +13,6 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('images', metavar='IMAGES', nargs='+', help='files, folders or patterns')
     parser.add_argument('--tta', action='store_true', help='with the test-time augmentation of the config')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/predict'), help='folder of the results')
-    parser.add_argument('--score', type=float, default=.3, help='least score of an object (default .3)')
+    parser.add_argument('--score', type=float, default=.3, help='least score of an object of a detector (default .3)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
     args = parser.parse_args(argv)
@@ -160,8 +159,12 @@ class Predictor:
         else:
             self.visualizer.visualize_cls(image, found, classes=self.meta.get('classes'), draw_gt=False,
                                           out_file=str(picture))
-        describe: Callable = dict(mmdet=objects, mmseg=areas, mmpretrain=scores)[self.scope]
-        text = dict(image=str(path), **describe(found, list(self.meta.get('classes') or []), score))
+        classes = list(self.meta.get('classes') or [])
+        if self.scope == 'mmdet':
+            seen = objects(found, classes, score)
+        else:
+            seen = (areas if self.scope == 'mmseg' else scores)(found, classes)
+        text = dict(image=str(path), **seen)
         out.with_name(f'{out.name}.json').write_text(json.dumps(text, indent=1))
 
 
@@ -231,7 +234,7 @@ def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:
     return dict(objects=out)
 
 
-def areas(found: BaseDataElement, classes: list[str], score: float) -> dict:
+def areas(found: BaseDataElement, classes: list[str]) -> dict:
     """Classes that a segmenter sees, and the share of the image that each has."""
     labels, counts = np.unique(found.pred_sem_seg.data.numpy(), return_counts=True)
     order = np.argsort(-counts)
@@ -239,7 +242,7 @@ def areas(found: BaseDataElement, classes: list[str], score: float) -> dict:
                             share=float(counts[i] / counts.sum())) for i in order])
 
 
-def scores(found: BaseDataElement, classes: list[str], score: float) -> dict:
+def scores(found: BaseDataElement, classes: list[str]) -> dict:
     """The best classes of a classifier, with their scores."""
     values, labels = found.pred_score.topk(min(TOP, len(found.pred_score)))
     return dict(classes=[dict(category=classes[label] if label < len(classes) else label, score=value)

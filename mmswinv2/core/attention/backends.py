@@ -99,7 +99,7 @@ def is_small(device: str, maps: int, budget: int) -> bool:
 
 def _is_exported() -> bool:
     """Whether torch exports a program, also to ONNX: of its own operators alone, and with one choice for any batch."""
-    exporting = getattr(torch.compiler, 'is_exporting', None)  # torch 2.6
+    exporting = getattr(torch.compiler, 'is_exporting', None)  # older torch has none
     return exporting is not None and exporting()
 
 
