@@ -9,6 +9,7 @@
 # make setup-onedl, make test-onedl   the same in .venv-onedl, with the maintained forks
 # make test-core  the tests that need torch alone; CORE_PYTHON=FILE: with another Python, that has requirements/core.txt
 # make lint    ruff
+# make docs    the documentation as a site, build/docs/index.html; a link or reference that leads nowhere is an error
 PYTHON ?= python3
 SETUP_ARGS ?=
 BIN := .venv/bin
@@ -19,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # what is passed on to demo-cls: DEMO_ARGS='--seed 1', '--fashion-mnist FOLDER', '--photographs'
 DEMO_ARGS ?=
-.PHONY: setup setup-onedl demo demo-seg demo-cls demo-simmim demo-video test test-onedl test-core test-slow lint clean
+.PHONY: setup setup-onedl demo demo-seg demo-cls demo-simmim demo-video test test-onedl test-core test-slow lint docs clean
 
 setup:
 	@$(PYTHON) tools/setup_env.py --stack classic $(SETUP_ARGS)
@@ -56,6 +57,10 @@ test-slow: setup
 
 lint: setup
 	$(BIN)/ruff check .
+
+docs: setup
+	@$(BIN)/python -m pip --disable-pip-version-check install -q -r requirements/docs.txt
+	$(BIN)/python -m sphinx -W --keep-going -n -q -c docs . build/docs
 
 clean:
 	rm -rf work_dirs data build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -42,7 +42,7 @@ setup(
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy'],
     extras_require={
-        # mmcv and onedl-mmcv must be built with --no-build-isolation where torch is installed: see README.md
+        # mmcv and onedl-mmcv must be built with --no-build-isolation where torch is installed: see docs/install.md
         'classic': [
             'mmengine==0.10.7', 'mmcv==2.1.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2', 'openmim', 'setuptools<82',
             'pycocotools', 'ftfy', 'regex'

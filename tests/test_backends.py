@@ -24,6 +24,7 @@ from mmswinv2.core.attention import (
     backends,
     cells,
     choose,
+    eager,
     function,
     operator,
     window_attention,
@@ -60,6 +61,17 @@ def test_equals_the_slow_reference(backend, lengths, window, shifted, padding, b
     tensors, options = problem(lengths, window, shifted=shifted, padding=padding)
     check(by_backend(backend, tensors, options, budget=budget), by_reference(tensors, options),
           TOLERANCES[backend][torch.float64])
+
+
+@pytest.mark.parametrize('padding', [False, True])
+@pytest.mark.parametrize('shifted', [False, True])
+@pytest.mark.parametrize('lengths, window', SIZES)
+def test_whole_windows_equal_the_slow_reference(lengths, window, shifted, padding, monkeypatch):
+    """What is exported where lengths are symbols."""
+    monkeypatch.setattr(eager, 'is_symbolic', lambda grid: True)
+    monkeypatch.setattr(eager, 'is_transformed', lambda: True)
+    tensors, options = problem(lengths, window, shifted=shifted, padding=padding)
+    check(by_backend('eager', tensors, options), by_reference(tensors, options), TOLERANCES['eager'][torch.float64])
 
 
 @given(st.data(), st.sampled_from(ON_CPU), st.integers(1, 3), st.integers(1, 4), st.integers(50, 50000))

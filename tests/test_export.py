@@ -6,14 +6,16 @@ from mmengine.registry import MODELS, DefaultScope
 import export_onnx
 from helpers.backbones import randomize
 from helpers.configs import CONFIGS, load
-from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.attention import backends
+from mmswinv2.core import SwinTransformerV2, operators
 from mmswinv2.hosts import is_installed
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mmpretrain]
 
 needs_onnx = pytest.mark.skipif(not all(map(is_installed, ('onnx', 'onnxscript', 'onnxruntime'))),
                                 reason="needs pip install 'mmswinv2-plugin[onnx]'")
+
+needs_export = pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'),
+                                  reason='torch without torch.compiler.is_exporting')
 
 
 @pytest.fixture
@@ -43,10 +45,10 @@ def test_large_windows_are_exported_with_the_default_backend():
                                       out_indices=(0, 1), attn_budget_mib=1)).eval()
     program = torch.onnx.export(net, (torch.rand(1, 3, 256, 192),), dynamo=True, verbose=False)
     assert not any('mmswinv2' in node.domain for node in program.model.graph)
-    assert not backends._is_exported()
+    assert not operators.is_exporting()
 
 
-@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='torch without torch.compiler.is_exporting')
+@needs_export
 def test_torch_export_with_a_dynamic_batch(rng):
     net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(1, 2), num_heads=(1, 2)), window_size=8,
                                       out_indices=(0, 1))).eval()
@@ -55,6 +57,34 @@ def test_torch_export_with_a_dynamic_batch(rng):
     for image in (x, torch.rand(3, 3, 72, 80, generator=rng)):
         for a, b in zip(program.module()(image), net(image)):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@needs_export
+@pytest.mark.parametrize('depths, options, other', [
+    ((2,), dict(window_size=4, mask_padding=False), None),
+    pytest.param((2, 1), dict(window_size=4, position_bias='parameterized'), 32, marks=pytest.mark.slow),
+    pytest.param((2, 1), dict(window_size=[4, 16], mask_padding=False), 200, marks=pytest.mark.slow)])
+def test_torch_export_with_dynamic_sizes(depths, options, other, rng):
+    """Each map has more tokens than the window, or each has fewer; an ``other`` size is refused."""
+    sizes = dict(embed_dims=8, depths=depths, num_heads=(1, 2)[:len(depths)])
+    net = randomize(SwinTransformerV2(sizes, out_indices=tuple(range(len(depths))), **options)).eval()
+    dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+    program = torch.export.export(net, (torch.rand(2, 3, 61, 74, generator=rng),), dynamic_shapes=(dynamic,)).module()
+    for shape in ((1, 3, 61, 74), (3, 3, 80, 64), (2, 3, 111, 50)):
+        image = torch.rand(shape, generator=rng)
+        for a, b in zip(program(image), net(image)):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    if other is not None:
+        with pytest.raises(AssertionError, match='Guard failed'):
+            program(torch.rand(1, 3, other, other))
+
+
+def test_balanced_windows_are_not_those_of_a_dynamic_size():
+    net = SwinTransformerV2(dict(embed_dims=8, depths=(1,), num_heads=(1,)), window_size=4, out_indices=(0,),
+                            window_fit='balanced').eval()
+    sizes = dict.fromkeys((2, 3), torch.export.Dim.AUTO)
+    with pytest.raises(Exception, match="window_fit must be 'exact' where height or width are dynamic, got 'balanced'"):
+        torch.export.export(net, (torch.rand(1, 3, 61, 74),), dynamic_shapes=(sizes,))
 
 
 @pytest.mark.parametrize('name, options, message', [

@@ -115,7 +115,7 @@ def decide(found: Found, device: str, expected_cuda: str) -> Build:
 def ways_out(cuda: str) -> str:
     """What a user can do whose GPU mmcv cannot be compiled for."""
     return f'''
-One of these helps (README.md, "Install", has them in full):
+One of these helps (docs/install.md has them in full):
 - install nvcc of CUDA {major(cuda)} (torch is built for {cuda}), and set CUDA_HOME to its folder or put it on the PATH
 - use a torch that OpenMMLab publishes mmcv for, in an environment of your own with Python 3.11:
     pip install torch==2.1.2 numpy==1.26.4 'setuptools>=77,<82' openmim

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .operators import is_compiling, is_exporting
+
 
 class Run(NamedTuple):
     """Cells of one size along an axis: first token, number of cells, tokens in each, tokens from one to the next."""
@@ -49,7 +51,7 @@ class Axis:
 
     Args:
         length: Tokens along the axis.
-        window: Tokens of a window, at most ``length``.
+        window: Tokens of a window, at most ``length`` unless that is a symbol.
         shift: Tokens by which windows are moved, less than ``window``.
     """
 
@@ -68,7 +70,17 @@ class Axis:
             window: Tokens of a window.
             shifted: Whether windows are moved by half their size.
             balanced: Whether the smallest window is taken that needs no more windows.
+
+        A symbol, as the length of an axis in an exported program, keeps the window, which may be the longer one: see
+        ``whole_windows.py``.
+
+        Raises:
+            ValueError: if ``balanced`` is asked for on a symbol.
         """
+        if isinstance(length, torch.SymInt):
+            if balanced:
+                raise ValueError("window_fit must be 'exact' where height or width are dynamic, got 'balanced'")
+            return cls(length, window, window // 2 if shifted and length > window else 0)
         if balanced:
             window = -(-length // -(-length // window))
         if length <= window:
@@ -78,7 +90,7 @@ class Axis:
     @property
     def padded(self) -> int:
         """Tokens along the axis after padding to whole windows."""
-        return -(-self.length // self.window) * self.window
+        return (self.length + self.window - 1) // self.window * self.window
 
     @property
     def runs(self) -> Group:
@@ -104,8 +116,11 @@ Grid = tuple[Axis, ...]
 
 
 def lengths_of(x: Tensor) -> list[int]:
-    """Tokens along each axis of a map (B, *map, C): a traced graph is for maps of this size."""
-    return [int(n) for n in x.shape[1:-1]] if torch.jit.is_tracing() else list(x.shape[1:-1])
+    """Tokens along each axis of a map (B, *map, C). A traced or compiled graph is for maps of this size; in an exported
+    program a length may be a symbol."""
+    if torch.jit.is_tracing() or is_compiling() and not is_exporting():
+        return [int(n) for n in x.shape[1:-1]]
+    return list(x.shape[1:-1])
 
 
 def groups(grid: Grid) -> Iterator[Group]:

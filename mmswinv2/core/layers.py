@@ -132,7 +132,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, [t,] h, w) to (B, [ceil(t/P),] ceil(h/4), ceil(w/4), C) tokens."""
-        missing = [-length % size for length, size in zip(x.shape[2:], self.patch_size)]
+        # in a form in which a symbol's padded length is seen to be a multiple; ONNX divides towards zero
+        missing = [(length + size - 1) // size * size - length for length, size in zip(x.shape[2:], self.patch_size)]
         x = F.pad(x, [n for last in reversed(missing) for n in (0, last)])
         return self.norm(self.proj(x).movedim(1, -1))
 
@@ -168,7 +169,8 @@ class PatchMerging(nn.Module):
     def _gather(self, x: Tensor) -> Tensor:
         """(B, [T,] H, W, C) to (B, [T,] H/2, W/2, 4C)."""
         *before, h, w, c = x.shape
-        x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2))
-        x = x.reshape(-1, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+        rows, columns = (h + 1) // 2, (w + 1) // 2
+        x = F.pad(x, (0, 0, 0, 2 * columns - w, 0, 2 * rows - h))
+        x = x.reshape(-1, rows, 2, columns, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
-        return x.permute(0, 1, 3, 4, 2, 5).reshape(*before, (h + 1) // 2, (w + 1) // 2, 4 * c)
+        return x.permute(0, 1, 3, 4, 2, 5).reshape(*before, rows, columns, 4 * c)

@@ -12,6 +12,12 @@ from torch.autograd.function import _SingleLevelFunction
 is_compiling = torch.compiler.is_compiling if hasattr(torch.compiler, 'is_compiling') else torch._utils.is_compiling
 
 
+def is_exporting() -> bool:
+    """Whether torch exports a program, also to ONNX."""
+    exporting = getattr(torch.compiler, 'is_exporting', None)  # older torch has none
+    return exporting is not None and exporting()
+
+
 def is_transformed() -> bool:
     """Whether code is compiled, traced, under torch.func or in forward mode: then nothing may depend on values."""
     return (is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()

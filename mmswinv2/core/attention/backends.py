@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..devices import device_type
 from ..grid import Grid
+from ..operators import is_exporting
 from . import fused, triton_attention
 from .derivatives import refuses_derivative
 from .eager import eager_attention
@@ -97,15 +98,9 @@ def is_small(device: str, maps: int, budget: int) -> bool:
     return device == 'cpu' and maps <= min(EAGER_BYTES, budget)
 
 
-def _is_exported() -> bool:
-    """Whether torch exports a program, also to ONNX: of its own operators alone, and with one choice for any batch."""
-    exporting = getattr(torch.compiler, 'is_exporting', None)  # older torch has none
-    return exporting is not None and exporting()
-
-
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
-    if _is_exported():
+    if is_exporting():  # a program of torch's own operators alone, and with one choice for any batch
         return ('eager',)
     if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
         return 'eager', 'cells'

@@ -7,7 +7,7 @@ derivative of that derivative is one of the operations.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..grid import Grid, Group, cell_sizes, copy_cells, cut, groups, paste, put_cells, take
 from ..operators import is_transformed
-from ..position_bias import expand_cells, fold_cells
+from ..position_bias import expand, expand_cells, fold_cells
 from ..precision import without_autocast
+from ..whole_windows import cut_whole, is_symbolic, paste_whole
 from .normalize import MAX_LOGIT_SCALE, cosine_normalize, inverse_lengths, scale_of
 
 if TYPE_CHECKING:
@@ -47,17 +48,27 @@ def _formula(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropou
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        rows = cut(qkv.unflatten(-1, (3 * num_heads, -1)), grid)
+        maps = qkv.unflatten(-1, (3 * num_heads, -1))
+        if is_symbolic(grid):
+            rows, padding = cut_whole(maps, grid)
+            out = _attend(rows, scale, expand(table.to(dtype)), lambda p: F.dropout(p, dropout), padding)
+            return paste_whole(out, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
         outs = []
-        for i, bias in enumerate(expand_cells(table.to(dtype), cell_sizes(grid))):
-            q, k, v = rows[i].chunk(3)
-            q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(dtype)
-            shape, n = q.shape, q.shape[2]  # (nH, cells, N, d)
-            logits = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).view(*shape[:3], n) + bias[:, None]
-            p = logits.softmax(-1).flatten(0, 1)
-            p = p * keep[i] if keep else F.dropout(p, dropout)
-            outs.append(torch.bmm(p, v.flatten(0, 1)).view(shape))
+        for i, (rows, bias) in enumerate(zip(cut(maps, grid), expand_cells(table.to(dtype), cell_sizes(grid)))):
+            outs.append(_attend(rows, scale, bias, lambda p: p * keep[i] if keep else F.dropout(p, dropout)))
         return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
+
+
+def _attend(rows: Tensor, scale: Tensor, bias: Tensor, drop: Callable[[Tensor], Tensor],
+            padding: Tensor | None = None) -> Tensor:
+    """Attends within cells, (3 nH, cells, N, d) to (nH, cells, N, d), but not to ``padding`` (cells, N)."""
+    q, k, v = rows.chunk(3)
+    q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(bias.dtype)
+    shape, n = q.shape, q.shape[2]
+    logits = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).view(*shape[:3], n) + bias[:, None]
+    if padding is not None:
+        logits = logits.masked_fill(padding[:, None], -torch.inf)
+    return torch.bmm(drop(logits.softmax(-1).flatten(0, 1)), v.flatten(0, 1)).view(shape)
 
 
 def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float, *,

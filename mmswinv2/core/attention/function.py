@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..checks import check_int, check_rate
 from ..grid import Axis, Grid, lengths_of
+from ..whole_windows import is_symbolic, part
 from .backends import Problem, choose
 from .config import default_budget
 
@@ -52,9 +53,9 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     budget = default_budget(qkv.device) if budget is None else check_int('budget', budget, minimum=1, unit=' bytes')
     problem = Problem(qkv, table, logit_scale, grid, check_rate('dropout', dropout), budget)
     out = choose(problem, backend).run(problem)
-    for i, length in enumerate(lengths, 1):
-        if out.shape[i] > length:
-            out = out.narrow(i, 0, length)
+    if padding is not None:
+        for i, length in enumerate(lengths, 1):
+            out = part(out, i, 0, length) if is_symbolic(grid) else out.narrow(i, 0, length)
     return out
 
 
@@ -66,7 +67,7 @@ def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
         if len(value) != len(lengths):
             raise ValueError(f'{name} must have one entry per axis of the map, {len(lengths)}, got {tuple(value)}')
     for length, size, moved in zip(lengths, window, shift):
-        if not 1 <= size <= length:
+        if not 1 <= size or not isinstance(length, torch.SymInt) and size > length:
             raise ValueError(f'window must be from 1 to the tokens along its axis ({tuple(lengths)}), got '
                              f'{tuple(window)}')
         if not 0 <= moved < size:
@@ -77,9 +78,15 @@ def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
 def _pad(qkv: Tensor, grid: Grid, value: Tensor) -> tuple[Tensor, Grid]:
     """Pads a map to whole windows, along one axis after another."""
     for i, axis in enumerate(grid, 1):
+        if axis.length <= axis.window:  # one window of the map's size
+            continue
         missing = axis.padded - axis.length
+        if is_symbolic((axis,)):  # as many as may be missing, whatever the length
+            missing = axis.window - 1
         if missing:
             shape = list(qkv.shape)
             shape[i] = missing
             qkv = torch.cat([qkv, value.to(qkv.dtype).expand(shape)], i)
-    return qkv, tuple(Axis(axis.padded, axis.window, axis.shift) for axis in grid)
+        if is_symbolic((axis,)):
+            qkv = part(qkv, i, 0, axis.padded)
+    return qkv, tuple(map(Axis, lengths_of(qkv), (axis.window for axis in grid), (axis.shift for axis in grid)))
