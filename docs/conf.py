@@ -24,6 +24,17 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 autodoc_typehints_format = 'short'
 napoleon_custom_sections = ['Source']
+# `*map`, the axes of a map in a shape, is no emphasis
+AXES = re.compile(r'\*(?=(map|counts|sizes|windows?|kinds)\b)')
+
+
+def setup(app):
+    """Escapes stars of shapes."""
+    def escape(app, what, name, obj, options, lines):
+        lines[:] = [AXES.sub(r'\\*', line) for line in lines]
+    app.connect('autodoc-process-docstring', escape, priority=400)  # before napoleon
+
+
 # of other projects, whose references would need a network
 nitpick_ignore_regex = [('py:.*', name) for name in (
     r'(torch|nn|mmengine|mmcv|mmdet|mmseg|mmpretrain|mmaction|np|numpy)\b.*', 'Tensor', 'device', 'dtype',
