@@ -16,17 +16,23 @@ TEST = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'instaboostfas
         'shapely', 'transformers']
 
 
+# in tools/, what works in a checkout only
+OF_A_CHECKOUT = ('demo*.py', 'make_metafiles.py', 'setup_*.py')
+
+
 class BuildWithConfigs(build_py):
-    """Ships the configs inside the package, where mim looks for them; a checkout's own are used in place."""
+    """Ships configs and tools inside the package, where mim looks for them; a checkout's own are used in place."""
 
     def run(self) -> None:
-        """Builds the package and copies the configs into it."""
+        """Builds the package and copies configs and tools into it."""
         super().run()
         if not getattr(self, 'editable_mode', False):
-            target = Path(self.build_lib) / 'mmswinv2' / '.mim' / 'configs'
+            target = Path(self.build_lib) / 'mmswinv2' / '.mim'
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(ROOT / 'configs', target, ignore=shutil.ignore_patterns('__pycache__'))
-            shutil.copy(ROOT / 'model-index.yml', target.parent)
+            for folder in ('configs', 'tools'):
+                shutil.copytree(ROOT / folder, target / folder,
+                                ignore=shutil.ignore_patterns('__pycache__', *OF_A_CHECKOUT))
+            shutil.copy(ROOT / 'model-index.yml', target)
 
 
 setup(
@@ -39,6 +45,7 @@ setup(
     license='Apache-2.0',
     cmdclass=dict(build_py=BuildWithConfigs),
     packages=find_packages(include=['mmswinv2', 'mmswinv2.*']),
+    package_data=dict(mmswinv2=['py.typed']),
     python_requires='>=3.10',
     install_requires=['torch>=2.1', 'numpy'],
     extras_require={
@@ -57,11 +64,11 @@ setup(
         'safetensors': ['safetensors'],
         'onnx': ['onnx', 'onnxscript', 'onnxruntime'],
         'instaboost': ['instaboostfast'],
-        'dev': [*TEST, 'ruff'],
+        'dev': [*TEST, 'mypy', 'ruff'],
     },
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
-        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: {version}' for version in ('3.10', '3.11', '3.12', '3.13')),
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
     ],
 )

@@ -151,4 +151,3 @@ def test_a_count_that_mmengine_has_stays(monkeypatch):
     monkeypatch.setattr(flops, 'complexity_analysis', types.SimpleNamespace())
     with pytest.warns(UserWarning, match='attention is not counted by get_flops: this MMEngine has no _DEFAULT_SUPP'):
         flops.count_attention()
-

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.runs import run
+from helpers.wheels import Site, build_wheel
 from mmswinv2.hosts import mim_name
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
@@ -103,3 +104,14 @@ def test_segmentation_from_training_to_augmentation(tmp_path):
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert 'mIoU' in result.stdout + result.stderr
     assert len(list((work_dir / 'out').glob('*.png'))) == 2
+
+
+@pytest.mark.slow
+def test_mim_finds_models_and_tools_of_a_wheel(tmp_path):
+    site = Site(build_wheel(tmp_path), tmp_path / 'site')
+    found = site.python('-m', 'mim', 'search', 'mmswinv2-plugin', '--config', 'htc_swinv2_l_amp-bf16', '--field',
+                        'config', 'training_data')
+    assert found.returncode == 0, found.stderr
+    assert 'configs/mmdet/htc_swinv2_l_amp-bf16.py' in found.stdout and 'coco' in found.stdout  # mim writes it small
+    result = site.python('-m', 'mim', 'run', 'mmswinv2-plugin', 'plan_memory', '--help')
+    assert result.returncode == 0 and 'usage: plan_memory.py' in result.stdout, result.stdout + result.stderr
