@@ -32,9 +32,11 @@ class Host:
 # by import name; the one place to add a host to
 HOSTS = {
     'mmdet': Host('detection', dict(
+        cascade_heads=('CascadeRoIHead',), coco_instances=('CocoInstances',),
         htc_roi_head=('HybridTaskCascadeRoIHead',), masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
         tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
-    'mmseg': Host('segmentation', dict(labels=('CheckLabels',), tta=('StreamingSegTTAModel',))),
+    'mmseg': Host('segmentation', dict(
+        labels=('CheckLabels',), mask_images=('MaskImages',), tta=('StreamingSegTTAModel',))),
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)",)),

@@ -140,7 +140,7 @@ def test_other_classes_of_a_segmenter_are_one_variable(tmp_path, monkeypatch):
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
     for part in 'train', 'val':
         for file, pixels in (f'images/{part}/a.jpg', np.zeros((64, 80, 3), np.uint8)), (
-                f'labels/{part}/a.png', np.full((64, 80), 2, np.uint8)):
+                f'masks/{part}/a.png', np.repeat(np.uint8([[1], [2]]), 32, 0).repeat(80, 1)):
             path = tmp_path / 'data/mine' / file
             path.parent.mkdir(parents=True)
             Image.fromarray(pixels).save(path)
@@ -151,8 +151,8 @@ def test_other_classes_of_a_segmenter_are_one_variable(tmp_path, monkeypatch):
         for config in cfg.train_dataloader.dataset, cfg.test_dataloader.dataset, tta:
             samples = DATASETS.build(config)[0]['data_samples']
             for sample in samples if isinstance(samples, list) else [samples]:
-                assert set(sample.gt_sem_seg.data.unique().tolist()) <= {2, 255}
-        Image.fromarray(np.full((64, 80), 3, np.uint8)).save(tmp_path / 'data/mine/labels/val/a.png')
+                assert set(sample.gt_sem_seg.data.unique().tolist()) <= {1, 2, 255}
+        Image.fromarray(np.full((64, 80), 3, np.uint8)).save(tmp_path / 'data/mine/masks/val/a.png')
         with pytest.raises(ValueError, match='must be 0 to 2 or'):
             DATASETS.build(cfg.test_dataloader.dataset)[0]
 

@@ -70,6 +70,25 @@ def test_pictures_and_json(host, tta, checkpoints, images, tmp_path, capsys):
             assert len(found['classes']) == predict.TOP and found['classes'][0]['category'] in 'abcdefghij'
 
 
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
+def test_a_photograph_is_drawn_as_its_exif_turns_it(host, checkpoints, images, tmp_path, monkeypatch):
+    drawn, write = [], predict.Predictor.write
+
+    def watch(self, *args, **kwargs):
+        self.visualizer.add_datasample = lambda name, image, *a, **k: drawn.append(image.shape[:2])
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(predict.Predictor, 'write', watch)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(images / 'a.jpg').save(images / 'a.jpg', exif=exif)
+    assert run(host, checkpoints, [images / 'a.jpg'], tmp_path / 'out', '--score', '0') == 0
+    assert drawn == [SHAPE[::-1]]
+    if host == 'mmdet':
+        found = json.loads((tmp_path / 'out' / 'a.jpg.json').read_text())
+        assert found['objects'][0]['segmentation']['size'] == list(SHAPE[::-1])
+
+
 def test_scores_are_those_of_the_model(checkpoints, images, tmp_path):
     """As the classifier gives them by hand."""
     assert run('mmpretrain', checkpoints, [images / 'a.jpg'], tmp_path / 'out') == 0

@@ -41,7 +41,7 @@ def config(name):
         return cfg
     for key in ('interleaved', 'mask_info_flow'):
         head.pop(key)
-    cfg.type, head.type = 'CascadeRCNN', 'CascadeRoIHead'
+    cfg.type, head.type = 'CascadeRCNN', 'mmswinv2.CascadeRoIHead'
     for mask_head in head.mask_head:
         mask_head.type = 'FCNMaskHead'
         mask_head.pop('with_conv_res')
@@ -53,6 +53,7 @@ def config(name):
     for key in ('num_stages', 'stage_loss_weights'):
         head.pop(key)
     head.bbox_head, head.mask_head = head.bbox_head[0], head.mask_head[0]
+    head.bbox_head.num_classes = head.mask_head.num_classes = head.pop('num_classes')
     head.bbox_head.reg_class_agnostic = False
     cfg.train_cfg.rcnn = cfg.train_cfg.rcnn[0]
     if name == 'mask rcnn, class-agnostic':

@@ -146,10 +146,10 @@ class Predictor:
 
     def write(self, path: Path, found: BaseDataElement, out: Path, *, score: float) -> None:
         """Writes the picture, and JSON beside it."""
-        from PIL import Image
+        from PIL import Image, ImageOps
         out.parent.mkdir(parents=True, exist_ok=True)
         picture = out.with_name(f'{out.name}.png')
-        image = np.asarray(Image.open(path).convert('RGB'))
+        image = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))  # turned, as the model sees it
         found = found.cpu()
         if self.scope == 'mmdet':
             self.visualizer.add_datasample(str(path), image, found, draw_gt=False, pred_score_thr=score,

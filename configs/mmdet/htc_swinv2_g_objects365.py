@@ -6,7 +6,6 @@ _base_ = [
     './_base_/datasets/objects365_detection.py', './_base_/schedules/adamw_45k.py', './_base_/default_runtime.py'
 ]
 
-num_classes = 365
 model = dict(
     backbone=dict(
         window_size=_base_.window_32,  # as on COCO afterwards; the last map has a short side of 25 to 32 tokens here
@@ -18,11 +17,11 @@ model = dict(
         dict(type='FPN', in_channels=_base_.channels, out_channels=_base_.fpn_channels, num_outs=5)
     ],
     roi_head=dict(
+        num_classes=365,
         interleaved=False,  # without masks it is Cascade R-CNN
         mask_info_flow=False,
         mask_roi_extractor=None,
-        mask_head=None,
-        bbox_head=[dict(head, num_classes=num_classes) for head in _base_.model.roi_head.bbox_head]))
+        mask_head=None))
 # steps at the fractions of 3x: our choice, as in adamw_45k
 max_iters = 67500
 param_scheduler = [

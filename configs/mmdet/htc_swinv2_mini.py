@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 classes = ('disc', 'triangle', 'star', 'square')
-num_classes = len(classes)
 width = 48
 
 model = dict(
@@ -20,6 +19,7 @@ model = dict(
         feat_channels=width,
         anchor_generator=dict(scales=[6])),  # small images: anchors from 24 px instead of 32
     roi_head=dict(
+        num_classes=len(classes),
         bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         bbox_head=[
             dict(
@@ -27,7 +27,6 @@ model = dict(
                 in_channels=width,
                 fc_out_channels=256,
                 roi_feat_size=7,
-                num_classes=num_classes,
                 bbox_coder=head.bbox_coder,
                 reg_class_agnostic=True,
                 loss_cls=head.loss_cls,
@@ -36,7 +35,7 @@ model = dict(
         ],
         mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=1)),
         mask_head=[
-            dict(head, num_convs=2, in_channels=width, conv_out_channels=width, num_classes=num_classes)
+            dict(head, num_convs=2, in_channels=width, conv_out_channels=width)
             for head in _base_.model.roi_head.mask_head
         ]),
     train_cfg=dict(

@@ -6,14 +6,16 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..registry import MODELS
+from .cascade_heads import OneNumberOfClasses
 
 
 @MODELS.register_module()
-class HybridTaskCascadeRoIHead(_HybridTaskCascadeRoIHead):
+class HybridTaskCascadeRoIHead(OneNumberOfClasses, _HybridTaskCascadeRoIHead):
     """mmdet's ``HybridTaskCascadeRoIHead`` that at test averages the masks of all its stages.
 
     mmdet 3 uses the last stage alone; mmdet 2, with which the published numbers were made, took the mean. Also,
-    ``mask_info_flow=False`` works at test. Arguments are those of mmdet's class.
+    ``mask_info_flow=False`` works at test. ``num_classes`` is that of all its box and mask heads; the other arguments
+    are those of mmdet's class.
 
     Source:
         arXiv:1901.07518; mmdetection 2.28.2, ``mmdet/models/roi_heads/htc_roi_head.py``.

@@ -12,8 +12,9 @@ from .deepspeed import DeepSpeedStrategy
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .nonfinite import NonFiniteHook
 from .optim import SwinOptimWrapperConstructor
+from .own_data import CheckClassesHook
 from .strategies import FSDPStrategy, ZeroStrategy
 
-__all__ = ['BatchSizeHook', 'CheckpointHook', 'ConvertCheckpointHook', 'DeepSpeedStrategy', 'EpochBasedTrainLoop',
-           'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor', 'ZeroStrategy',
-           'read_run']
+__all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook', 'DeepSpeedStrategy',
+           'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor',
+           'ZeroStrategy', 'read_run']

@@ -17,7 +17,8 @@ class CheckLabels(BaseTransform):
     An image without labels, as in mmseg's inferencer, passes.
 
     Args:
-        num_classes: Labels are 0 to ``num_classes`` - 1; >= 1.
+        num_classes: Labels are 0 to ``num_classes`` - 1; >= 1. A data set that says its own number, as
+            ``mmswinv2.MaskImages`` does, is checked with that.
         ignore_index: The label of pixels that do not count, an integer.
 
     Raises:
@@ -43,12 +44,13 @@ class CheckLabels(BaseTransform):
         if labels.ndim != 2:
             raise ValueError(f'labels of {results.get("seg_map_path")} must have one value per pixel, got an image of '
                              f'shape {labels.shape}')
-        classes = (labels >= 0) & (labels < self.num_classes)
+        number = results.get('num_classes', self.num_classes)
+        classes = (labels >= 0) & (labels < number)
         if labels.dtype.kind == 'f':
             classes &= labels == np.floor(labels)
         wrong = labels[~classes & (labels != self.ignore_index)]
         if wrong.size:
-            raise ValueError(f'labels of {results.get("seg_map_path")} must be 0 to {self.num_classes - 1} or '
+            raise ValueError(f'labels of {results.get("seg_map_path")} must be 0 to {number - 1} or '
                              f'{self.ignore_index} (ignored), as they are after reduce_zero_label='
                              f'{results.get("reduce_zero_label", False)}, got {np.unique(wrong)[:10].tolist()}')
         return results

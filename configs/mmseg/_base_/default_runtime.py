@@ -12,6 +12,7 @@ default_hooks = dict(
     convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
     non_finite=dict(type='mmswinv2.NonFiniteHook'),
     batch_size=dict(type='mmswinv2.BatchSizeHook'),
+    check_classes=dict(type='mmswinv2.CheckClassesHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 # timeout: seconds that a process waits for another, which may be validating; torch's 10 minutes for NCCL are too short

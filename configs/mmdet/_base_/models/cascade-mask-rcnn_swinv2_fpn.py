@@ -6,14 +6,13 @@ model = dict(
     type='CascadeRCNN',
     # neck: in the leaf, with its channels: FPN
     roi_head=dict(
-        type='CascadeRoIHead',
+        type='mmswinv2.CascadeRoIHead',
         bbox_head=[dict(head, reg_class_agnostic=False) for head in _base_.model.roi_head.bbox_head],
         mask_head=dict(
             type='FCNMaskHead',
             num_convs=4,
             in_channels=_base_.fpn_channels,
             conv_out_channels=_base_.fpn_channels,
-            num_classes=_base_.num_classes,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
     train_cfg=dict(
         rcnn=[

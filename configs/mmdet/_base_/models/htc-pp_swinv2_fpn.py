@@ -39,7 +39,6 @@ model = dict(
                 num_convs=4,
                 in_channels=_base_.fpn_channels,
                 conv_out_channels=_base_.fpn_channels,
-                num_classes=_base_.num_classes,
                 loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))
             for with_conv_res in (False, True, True)
         ]),

@@ -1,8 +1,7 @@
 # What HTC++ and Cascade Mask R-CNN share: three stages of box heads as in Swin V1's official cascade (four convolutions
 # with SyncBN, a linear layer, GIoU loss of weight 10 on decoded boxes) behind an RPN. The detector, its RoI head and
 # its mask heads are in htc-pp_swinv2_fpn.py and cascade-mask-rcnn_swinv2_fpn.py; backbone and neck get their channels
-# in the leaf. For other classes a leaf takes these heads with another num_classes: see README.md.
-num_classes = 80
+# in the leaf. For other classes a leaf sets roi_head.num_classes, which all box and mask heads take.
 fpn_channels = 256
 # Windows in tokens. The last stage has half, as in pre-training (6 of 12): its map at 1536 px is 1536 / 32 = 48, or 3 x
 # 16 tokens. 48 is for tests (arXiv:2111.09883, Table 3).
@@ -32,6 +31,7 @@ model = dict(
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type='SmoothL1Loss', beta=1.0 / 9.0, loss_weight=1.0)),
     roi_head=dict(
+        num_classes=80,
         num_stages=3,
         stage_loss_weights=[1, 0.5, 0.25],
         bbox_roi_extractor=dict(
@@ -48,7 +48,6 @@ model = dict(
                 conv_out_channels=fpn_channels,
                 fc_out_channels=1024,
                 roi_feat_size=7,
-                num_classes=num_classes,
                 bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.] * 4, target_stds=stds),
                 reg_decoded_bbox=True,
                 norm_cfg=dict(type='SyncBN', requires_grad=True),

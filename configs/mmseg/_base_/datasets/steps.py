@@ -3,7 +3,7 @@
 # Augmentation at test: scales relative to the test scale, 0.5 to 1.75, and flips, as in Swin V1; the paper does not
 # state its own.
 read_labels = [
-    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='LoadAnnotations'),  # reduce_zero_label is the data set's: True for ADE20K
     dict(type='mmswinv2.CheckLabels', num_classes=150),
 ]
 random_resize = dict(type='RandomResize', ratio_range=(0.5, 2.0), keep_ratio=True)  # and scale

@@ -1,0 +1,52 @@
+"""The RoI heads of cascades with one number of classes, which all their stages take."""
+from __future__ import annotations
+
+from mmdet.models.roi_heads import CascadeRoIHead as _CascadeRoIHead
+
+from ..core.checks import check_int
+from ..registry import MODELS
+
+Heads = dict | list[dict] | None  # configs: one for all stages, or one for each
+
+
+class OneNumberOfClasses:
+    """Gives ``num_classes`` to each box and mask head of a cascade; comes before mmdet's RoI head among the bases.
+
+    Args:
+        num_classes: Of each head, >= 1; None: as the heads say.
+        bbox_head: As of mmdet's class.
+        mask_head: As of mmdet's class.
+        kwargs: As of mmdet's class.
+
+    Raises:
+        ValueError: if ``num_classes`` is no integer >= 1, or a head says another number.
+    """
+
+    def __init__(self, *, num_classes: int | None = None, bbox_head: Heads = None, mask_head: Heads = None,
+                 **kwargs) -> None:
+        if num_classes is not None:
+            num_classes = check_int('num_classes', num_classes, minimum=1, unit=' or None')
+            bbox_head = with_classes('bbox_head', bbox_head, num_classes)
+            mask_head = with_classes('mask_head', mask_head, num_classes)
+        super().__init__(bbox_head=bbox_head, mask_head=mask_head, **kwargs)
+
+
+def with_classes(name: str, heads: Heads, num_classes: int) -> Heads:
+    """Configs of heads with their number of classes.
+
+    Raises:
+        ValueError: if one says another number.
+    """
+    if isinstance(heads, list):
+        return [with_classes(f'{name}.{stage}', head, num_classes) for stage, head in enumerate(heads)]
+    if heads is None:
+        return None
+    if heads.get('num_classes', num_classes) != num_classes:
+        raise ValueError(f'{name}.num_classes must be left out or be {num_classes}, the num_classes of the RoI head, '
+                         f'got {heads["num_classes"]}')
+    return dict(heads, num_classes=num_classes)
+
+
+@MODELS.register_module()
+class CascadeRoIHead(OneNumberOfClasses, _CascadeRoIHead):
+    """mmdet's ``CascadeRoIHead`` with one ``num_classes`` for all its box and mask heads."""

@@ -1,0 +1,329 @@
+"""docs/own_data.md: its configs, its commands as typed, and what data that do not fit are told."""
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+import make_photographs
+from helpers import page
+from helpers.configs import build, load, register
+from helpers.runs import run
+from mmswinv2.engine import CheckClassesHook
+from mmswinv2.engine.own_data import size_as_read
+from mmswinv2.hosts import is_installed
+
+pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
+
+ROOT = Path(__file__).parents[1]
+PAGE = 'own_data.md'
+
+
+@pytest.fixture(scope='module')
+def photographs(tmp_path_factory):
+    out = tmp_path_factory.mktemp('own') / 'data' / 'photographs'
+    assert make_photographs.main([str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(photographs, tmp_path, monkeypatch):
+    """The photographs, as a test may spoil them, below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(photographs, tmp_path / 'data' / 'photographs'))
+
+
+def config(name, folder, *, mini):
+    """A config of the page, with the base of its trial if ``mini``."""
+    text = page.files(PAGE)[name].replace("'./configs", f"'{ROOT}/configs")
+    if mini:
+        text = text.replace('swinv2_t_own-data', 'swinv2_own-data_mini')
+    path = Path(folder) / name
+    path.write_text(text)
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize('mini', [True, False])
+def test_one_variable_sets_all_heads(mini, tmp_path):
+    cfg = config('photographs.py', tmp_path, mini=mini)
+    head = build(cfg).roi_head
+    assert [h.num_classes for h in [*head.bbox_head, *head.mask_head]] == [2] * 6
+    assert [h.fc_cls.out_features for h in head.bbox_head] == [3] * 3  # and the background
+    assert [h.conv_logits.out_channels for h in head.mask_head] == [2] * 3
+    cfg.dump(tmp_path / 'dumped.py')
+    assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+    model = build(config('photographs_seg.py', tmp_path, mini=mini))
+    assert model.decode_head.conv_seg.out_channels == model.auxiliary_head.conv_seg.out_channels == 3
+
+
+@pytest.mark.parametrize('name', ['cascade-mask-rcnn_swinv2_t_w16_log-cpb', 'htc_swinv2_g_objects365', 'htc_swinv2_l'])
+def test_so_it_does_in_any_config_of_mmdet(name):
+    cfg = load(f'mmdet/{name}.py')
+    cfg.merge_from_dict({'model.roi_head.num_classes': 7})
+    head = build(cfg).roi_head
+    heads = [*head.bbox_head, *(head.mask_head if head.with_mask else [])]
+    assert {h.num_classes for h in heads} == {7} and len(heads) == (6 if head.with_mask else 3)
+
+
+def test_a_head_that_says_another_number_is_an_error():
+    cfg = load('mmdet/htc_swinv2_t.py')
+    cfg.model.roi_head.bbox_head[1].num_classes = 2
+    with pytest.raises(ValueError, match=r'bbox_head.1.num_classes must be left out or be 80, .*got 2'):
+        build(cfg)
+    cfg.model.roi_head.num_classes = 2.
+    with pytest.raises(ValueError, match=r'num_classes must be an integer >= 1 or None, got 2.0'):
+        build(cfg)
+    cfg.model.roi_head.num_classes = None
+    assert [head.num_classes for head in build(cfg).roi_head.bbox_head] == [80, 2, 80]  # 80 is mmdet's default
+
+
+@pytest.mark.parametrize('mini', [True, False])
+def test_instances_are_read(mini, copy, tmp_path):
+    train, val = samples('mmdet', config('photographs.py', tmp_path, mini=mini))
+    assert [sample['data_samples'].gt_instances.labels.tolist() for sample in val] == [[0], [0], [1]]
+    assert {label for sample in train for label in sample['data_samples'].gt_instances.labels.tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize('mini', [True, False])
+def test_masks_are_read(mini, copy, tmp_path):
+    train, val = samples('mmseg', config('photographs_seg.py', tmp_path, mini=mini))
+    labels = [[set(sample['data_samples'].gt_sem_seg.data.unique().tolist()) for sample in part]
+              for part in (train, val)]
+    assert labels[1] == [{0, 2, 255}, {0, 1, 255}, {0, 1, 255}]  # a cell, a cat, a woman
+    assert set.union(*labels[0]) == {0, 1, 2, 255}
+
+
+def samples(host, cfg):
+    """What training and validation read; one of test-time augmentation, too."""
+    register(host)
+    from mmengine.registry import DATASETS
+    np.random.seed(0)
+    with DefaultScope.overwrite_default_scope(host):
+        train, val = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.val_dataloader))
+        views = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=cfg.tta_pipeline))[0]
+    assert (len(train), len(val)) == (8, 3) and len(views['inputs']) == len(views['data_samples']) > 1
+    read = [[data[i] for i in range(len(data))] for data in (train, val)]
+    assert all(sample['inputs'].shape[0] == 3 for part in read for sample in part)  # of grey and RGBA images, too
+    return read
+
+
+def edit(path, change):
+    """Changes a JSON file in place."""
+    coco = json.loads(path.read_text())
+    change(coco)
+    path.write_text(json.dumps(coco))
+
+
+def turn(copy):
+    """Gives a photograph an EXIF orientation."""
+    path = copy / 'images/val/grace_hopper.jpg'
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_sizes_are_those_that_are_read(suffix, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = str(tmp_path / f'a.{suffix}')
+    Image.new('RGB', (30, 20)).save(path, exif=exif)
+    height, width = mmcv.transforms.LoadImageFromFile().transform(dict(img_path=path))['img'].shape[:2]
+    assert size_as_read(path) == (width, height)
+    assert mmcv.imread(path, flag='unchanged', backend='pillow').shape[:2] == (20, 30)  # as masks are read
+    assert size_as_read(path, turn=False) == (30, 20)
+
+
+INSTANCES = {
+    'renamed': (lambda copy: edit(copy / 'val.json', lambda c: c['categories'][0].update(name='Head')),
+                r'val.json: categories must have each of metainfo.classes once, got none called head; .* Head, disc'),
+    'twice': (lambda copy: edit(copy / 'val.json', lambda c: c['categories'].append(dict(id=9, name='disc'))),
+              'got a name more than once'),
+    'another order': (lambda copy: edit(copy / 'val.json', lambda c: c['categories'].reverse()),
+                      r"order of the categories of .*val.json, \('disc', 'head'\), got \('head', 'disc'\)"),
+    'no such image': (lambda copy: edit(copy / 'val.json', lambda c: c['annotations'][1].update(image_id=17)),
+                      'image_id must be the id of an image, got 1 that do not: annotation 2 has 17'),
+    'no such category': (lambda copy: edit(copy / 'val.json', lambda c: c['annotations'][2].update(category_id=0)),
+                         'category_id must be the id of a category, got 1 that do not: annotation 3 has 0'),
+    'an id twice': (lambda copy: edit(copy / 'val.json', lambda c: c['images'][0].update(id=3)),
+                    'ids of images must be different, got 1 that do not: chelsea.png'),
+    'missing': (lambda copy: (copy / 'images/val/cell.png').unlink(), r'must name an image in .*images/val.*cell.png'),
+    'no image': (lambda copy: (copy / 'images/val/cell.png').write_bytes(b'no'), 'cell.png must be an image, got'),
+    'turned': (turn, r'width and height must be .*grace_hopper.jpg is 600 x 512 px, not 512 x 600'),
+    'empty': (lambda copy: edit(copy / 'val.json', lambda c: c.update(annotations=[])), 'must have an object'),
+    'no list': (lambda copy: edit(copy / 'val.json', lambda c: c.update(images={})), 'images must be a list'),
+    'no width': (lambda copy: edit(copy / 'val.json', lambda c: c['images'][0].pop('width')),
+                 'images must be a list whose items have id, file_name, width, height'),
+    'no JSON': (lambda copy: (copy / 'val.json').write_text('{'), 'must be a file in COCO.s format, got .*val.json'),
+}
+
+
+@pytest.mark.parametrize('case', INSTANCES)
+def test_instances_that_do_not_fit_are_an_error(case, copy):
+    spoil, message = INSTANCES[case]
+    assert len(instances()) == 3
+    spoil(copy)
+    with pytest.raises(ValueError, match=message):
+        instances()
+
+
+def instances(classes=('head', 'disc')):
+    """The data set of validation of the page's config."""
+    register('mmdet')
+    from mmdet.registry import DATASETS
+    return DATASETS.build(dict(type='mmswinv2.CocoInstances', data_root='data/photographs/', ann_file='val.json',
+                               data_prefix=dict(img='images/val/'), metainfo=dict(classes=classes), test_mode=True))
+
+
+def test_a_category_may_be_left_out(copy):
+    assert [len(instances(('disc',))[i]['instances']) for i in range(3)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize('classes', ['head', None, (), ('head', ''), ('head', 2)])
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
+def test_classes_are_a_list_of_names(host, classes, copy):
+    with pytest.raises(ValueError, match=r"metainfo.classes must be a list of names, .* got "):
+        (instances if host == 'mmdet' else masks)(classes)
+    with pytest.raises(ValueError, match='metainfo.classes must be different names, got disc more than once'):
+        (instances if host == 'mmdet' else masks)(('disc', 'head', 'disc'))
+
+
+def masks(classes=('background', 'head', 'disc'), **more):
+    """The data set of validation of the page's second config."""
+    register('mmseg')
+    from mmseg.registry import DATASETS
+    steps = [dict(type=name) for name in ('mmseg.LoadImageFromFile', 'mmseg.LoadAnnotations')]
+    return DATASETS.build(dict(
+        type='mmswinv2.MaskImages', data_root='data/photographs/', metainfo=dict(classes=classes),
+        data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), test_mode=True,
+        pipeline=[*steps, dict(type='mmswinv2.CheckLabels', num_classes=150)], **more))
+
+
+def paint(path, value):
+    """Gives a mask another label."""
+    labels = np.asarray(Image.open(path)).copy()
+    labels[labels != 0] = value
+    Image.fromarray(labels).save(path)
+
+
+MASKS = {
+    'missing': (lambda copy: (copy / 'masks/val/cell.png').unlink(),
+                r'images/val: an image must have a mask of its name in .*masks/val, got 1 .*val/cell.png without'),
+    'size': (lambda copy: Image.new('L', (8, 9)).save(copy / 'masks/val/cell.png'),
+             'a mask must have the size of its image, .*cell.png is 8 x 9 px, not 550 x 660'),
+    'two of a name': (lambda copy: Image.new('L', (8, 9)).save(copy / 'images/val/cell.bmp'),
+                      'must differ in more than the suffix, got 1 .*cell.bmp and .*cell.png'),
+    'no images': (lambda copy: shutil.rmtree(copy / 'images/val'), 'img_path must be a folder of images'),
+    '0 and 255': (lambda copy: [paint(path, 255) for path in (copy / 'masks/val').iterdir()],
+                  r'0 and 255 must be written as 0 and 1; got \[0, 255\] in the first 3'),
+}
+
+
+@pytest.mark.parametrize('case', MASKS)
+def test_masks_that_do_not_fit_are_an_error(case, copy):
+    spoil, message = MASKS[case]
+    assert len(masks()) == 3
+    spoil(copy)
+    with pytest.raises(ValueError, match=message):
+        masks()
+
+
+def test_a_label_without_a_class_is_an_error(copy):
+    """Whatever number of classes the base's pipeline was written for."""
+    paint(copy / 'masks/val/cell.png', 3)
+    assert masks()[1]['gt_seg_map'].max() == 255
+    with pytest.raises(ValueError, match=r'labels of .*cell.png must be 0 to 2 or 255 .*got \[3\]'):
+        masks()[0]
+
+
+@pytest.mark.parametrize('name', ['ann_file', 'img_suffix'])
+def test_what_masks_have_no_use_for_is_refused(name, copy):
+    with pytest.raises(ValueError, match=f"{name} must be left out: .*got 'x'"):
+        masks(**{name: 'x'})
+
+
+def test_images_without_masks_are_read_when_none_are_named(copy):
+    data = masks()
+    data.data_prefix.pop('seg_map_path')
+    assert [info.keys() & {'seg_map_path'} for info in data.load_data_list()] == [set()] * 3
+
+
+class Head(torch.nn.Module):
+    """A head of some classes."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+
+
+@pytest.mark.parametrize('name', ['bbox_head', 'mask_head', 'decode_head', 'auxiliary_head'])
+@pytest.mark.parametrize('when', ['train', 'val', 'test'])
+def test_heads_of_another_number_of_classes_are_refused(name, when):
+    model = torch.nn.Module()
+    model.rpn_head, model.semantic_head = Head(1), Head(183)  # not of the data set's classes
+    setattr(model, name, torch.nn.ModuleList([Head(2), Head(80)]))
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=('a', 'b')))))
+    runner = SimpleNamespace(model=model, **{f'{when}_loop': loop})
+    check = getattr(CheckClassesHook(), f'before_{when}')
+    with pytest.raises(ValueError, match=rf'num_classes of {name}.1 must be 2, as many .*\(a, b\), got 80'):
+        check(runner)
+    getattr(model, name)[1].num_classes = 2
+    check(runner)
+    getattr(model, name)[1].num_classes = 80
+    loop.dataloader.dataset.metainfo = {}
+    check(runner)
+
+
+@pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
+def test_runs_have_the_check(host):
+    assert load(f'{host}/{dict(mmdet="htc", mmseg="upernet")[host]}_swinv2_l.py').default_hooks.check_classes.type == (
+        'mmswinv2.CheckClassesHook')
+
+
+def test_photographs_are_not_written_over_anything(photographs, capsys):
+    assert make_photographs.main([str(photographs)]) == 2
+    assert 'OUT must be a folder that is absent or empty' in capsys.readouterr().err
+
+
+def test_the_page_shows_two_configs():
+    assert set(page.files(PAGE)) == {'photographs.py', 'photographs_seg.py'}
+    assert all(len(text.splitlines()) <= 20 for text in page.files(PAGE).values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_page_as_typed(tmp_path):
+    """Each file and command of the page, in order, in a folder that looks like a checkout."""
+    for name in 'configs', 'docs', 'tools':
+        (tmp_path / name).symlink_to(ROOT / name)
+    env = dict(os.environ, PYTHONPATH=str(ROOT), PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    onnx = all(map(is_installed, ('onnx', 'onnxscript', 'onnxruntime')))
+    printed = ''
+    for name, text in page.steps(PAGE):
+        if name:
+            (tmp_path / name).write_text(text)
+            continue
+        for line in re.sub(r'\\\n\s*', '', text).splitlines():
+            begun = time.monotonic()
+            code, output = run(['bash', '-c', f'cd {tmp_path} && {line}'], env, timeout=600)
+            expected = 0 if onnx or 'export_onnx.py' not in line else 2  # says what to install
+            assert code == expected, f'{line}\n{output[-4000:]}'
+            print(f'{time.monotonic() - begun:.0f} s: {line}', flush=True)
+            printed += output
+    for key in 'coco/bbox_mAP', 'coco/segm_mAP', 'mIoU', '| head', '| disc', 'as in the config':
+        assert key in printed
+    for folder in 'photographs', 'photographs_seg':
+        assert len(list((tmp_path / 'work_dirs' / folder / 'pictures').rglob('*.json'))) == 11
