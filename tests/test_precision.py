@@ -15,7 +15,7 @@ ROWS = {}
 def rows(dtype, scale):
     """Those of a window of 64 tokens, once."""
     if (dtype, scale) not in ROWS:
-        ROWS[dtype, scale] = precision.rows(precision.DTYPES[dtype], scale, window=8, heads=4, dim=32)
+        ROWS[dtype, scale] = precision.rows(precision.DTYPES[dtype], scale, window=8, heads=4, dim=32, draws=32)
     return ROWS[dtype, scale]
 
 
