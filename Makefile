@@ -8,7 +8,7 @@
 # make test    the tests; make test-slow: the long ones
 # make setup-onedl, make test-onedl   the same in .venv-onedl, with the maintained forks
 # make test-core  the tests that need torch alone; CORE_PYTHON=FILE: with another Python, that has requirements/core.txt
-# make lint    ruff
+# make lint    ruff, then mypy; both can have CORE_PYTHON
 # make docs    the documentation as a site, build/docs/index.html; a link or reference that leads nowhere is an error
 PYTHON ?= python3
 SETUP_ARGS ?=
@@ -55,12 +55,13 @@ test-core: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
 test-slow: setup
 	$(BIN)/python -m pytest -q -m slow -o timeout=2400 -o faulthandler_timeout=2700
 
-lint: setup
-	$(BIN)/ruff check .
+lint: $(if $(filter $(BIN)/python,$(CORE_PYTHON)),setup)
+	$(CORE_PYTHON) -m ruff check .
+	$(CORE_PYTHON) -m mypy
 
 docs: setup
 	@$(BIN)/python -m pip --disable-pip-version-check install -q -r requirements/docs.txt
 	$(BIN)/python -m sphinx -W --keep-going -n -q -c docs . build/docs
 
 clean:
-	rm -rf work_dirs data build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf work_dirs data build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -8,9 +8,18 @@ import torch
 
 import reference
 from helpers.backbones import SMALL, randomize
-from mmswinv2.core import BackboneConfig, BlockConfig, SwinTransformerV2, WindowAttention, layers
+from mmswinv2.core import (
+    BackboneConfig,
+    BlockConfig,
+    SwinTransformerV2,
+    VideoConfig,
+    VideoSwinTransformerV2,
+    WindowAttention,
+    layers,
+)
 from mmswinv2.core.attention import AttentionConfig
 from mmswinv2.core.layers import Mlp
+from mmswinv2.core.options import BackboneOptions, VideoOptions
 
 pytestmark = pytest.mark.core
 
@@ -101,6 +110,9 @@ def test_options_are_named_once():
     fields = {field.name: field.default for field in dataclasses.fields(BackboneConfig)}
     assert {name: p.default for name, p in parameters.items()} == fields
     assert all(p.kind == p.KEYWORD_ONLY for name, p in parameters.items() if name != 'arch')
+    assert {*BackboneOptions.__annotations__, 'arch'} == set(fields)  # of type checkers
+    video = {field.name for field in dataclasses.fields(VideoConfig)}
+    assert {*VideoOptions.__annotations__, 'arch'} == video == set(inspect.signature(VideoSwinTransformerV2).parameters)
     with pytest.raises(TypeError, match='windowsize'):
         SwinTransformerV2('tiny', windowsize=8)
 

@@ -269,6 +269,20 @@ def test_it_is_done_once_and_again_when_the_choice_changes(made, tmp_path):
                     ('classic', 'cuda', True, False), ('classic', 'auto', False, False)]
 
 
+def test_another_pin_makes_it_run_again_in_the_same_environment(made, tmp_path, monkeypatch):
+    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', *ROOT.glob('requirements/*.txt')):
+        copy = tmp_path / 'root' / (ROOT / file).relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((ROOT / file).read_bytes())
+    monkeypatch.setattr(setup_env, 'ROOT', tmp_path / 'root')
+    set_up(tmp_path / 'env')
+    with (tmp_path / 'root' / setup_env.STACKS['classic'].pins).open('a') as file:
+        file.write('another==1.0\n')
+    set_up(tmp_path / 'env')
+    set_up(tmp_path / 'env')
+    assert [anew for *_, anew in made] == [True, False]
+
+
 def test_another_gpu_makes_it_run_again(made, tmp_path, monkeypatch):
     set_up(tmp_path / 'env')
     monkeypatch.setattr(setup_gpu, 'find_gpus', lambda: ('9.0',))
@@ -343,7 +357,8 @@ def test_every_version_of_a_stack_is_pinned_once(name, packages):
 
 def test_the_stacks_differ_in_openmmlab_and_in_what_it_asks_for_only():
     classic, onedl = pins('requirements/classic.txt'), pins('requirements/onedl.txt')
-    test_tools = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff', 'safetensors', 'transformers']
+    test_tools = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'mypy', 'ruff', 'safetensors',
+                  'transformers']
     assert {n: classic[n] for n in test_tools} == {n: onedl[n] for n in test_tools}
 
 
@@ -357,6 +372,22 @@ def test_extras_and_messages_have_the_pinned_versions():
     for versions, names in ((classic, ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'openmim', 'numpy')),
                             (onedl, [n for n in onedl if n.startswith('onedl-')] + ['numpy'])):
         assert all(f'{n} {versions[n]}' in page for n in names)
+
+
+def test_tools_of_development_have_one_version():
+    """In the stacks, beside the core alone, and in the hooks of pre-commit."""
+    classic, core = pins('requirements/classic.txt'), (ROOT / 'requirements' / 'core.txt').read_text().splitlines()
+    names = ('mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff')
+    assert {f'{name}=={classic[name]}' for name in names} <= set(core)
+    assert f'torch=={pins(setup_env.BUILD)["torch"]}' in core
+    assert f'ruff=={classic["ruff"]}' in (ROOT / '.pre-commit-config.yaml').read_text()
+
+
+def test_a_version_is_said_alike():
+    said = re.search(r"__version__ = '(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text())[1]
+    assert re.search(r'^version: (.+)$', (ROOT / 'CITATION.cff').read_text(), re.MULTILINE)[1] == said
+    dated = re.findall(r'^## \[(.+)\] - \d{4}-\d\d-\d\d$', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert dated[0] == said
 
 
 def test_the_dockerfile_has_the_pins_of_the_requirements():

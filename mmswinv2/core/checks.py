@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from typing import Any, TypeGuard
 
 Window = tuple[int, ...]  # tokens along each axis
 Windows = tuple[Window, ...]  # of each stage
@@ -13,12 +14,12 @@ MIN_WINDOW = {1: (2,), 2: (2, 2), 3: (1, 2, 2)}  # tokens, by the number of axes
 MAX_WINDOW = 4096  # tokens along an axis: all of an image of 16384 px at the first stage
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Whether ``value`` is an integer and not a bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def is_list(value: object) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether ``value`` is a list or another sequence, and not text or bytes."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 

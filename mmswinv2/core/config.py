@@ -1,9 +1,9 @@
 """Options of blocks and of the whole backbone: typed, checked once, each named once."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from .arch import Arch, get_arch
 from .attention.config import AttentionConfig
@@ -20,6 +20,10 @@ from .checks import (
     to_flags,
     to_windows,
 )
+from .options import ArchLike, BackboneOptions, VideoOptions, given
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing, from Python 3.11
 
 NORM_PLACEMENTS = ('res_post', 'pre')
 PATCH_SIZE = 4  # pixels
@@ -76,16 +80,19 @@ class BackboneConfig(BlockConfig):
         ValueError: if an argument is out of range, or a list does not have one entry per stage.
     """
 
-    arch: str | Mapping | Arch = 'tiny'
-    window_size: int | Sequence = 8
-    pretrained_window_sizes: int | Sequence | None = None
-    out_indices: Sequence[int] = (0, 1, 2, 3)
+    arch: Arch = given('tiny')
+    window_size: Windows = given(8)
+    pretrained_window_sizes: Windows | None = None
+    out_indices: tuple[int, ...] = (0, 1, 2, 3)
     in_channels: int = 3
     drop_path_rate: float = 0.2
     frozen_stages: int = -1
     norm_eval: bool = False
-    with_cp: bool | Sequence[bool] = False
+    with_cp: tuple[bool, ...] = given(False)
     axes: ClassVar[int] = 2
+
+    if TYPE_CHECKING:
+        def __init__(self, *, arch: ArchLike = 'tiny', **options: Unpack[BackboneOptions]) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +147,9 @@ class VideoConfig(BackboneConfig):
 
     temporal_patch_size: int = 2
     axes: ClassVar[int] = 3
+
+    if TYPE_CHECKING:
+        def __init__(self, *, arch: ArchLike = 'tiny', **options: Unpack[VideoOptions]) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,11 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 
 from .operators import is_transformed
 
+T = TypeVar('T')
 KEPT = 64  # results of a function
 
 _meta = 'meta'
@@ -32,19 +34,19 @@ def meta_stands_for(kind: str) -> Iterator[None]:
         _meta = before
 
 
-def made_once(function: Callable) -> Callable:
+def made_once(function: Callable[..., T]) -> Callable[..., T]:
     """Keeps the last results of a function of sizes and, as its last argument, a device; they are read only.
 
     Nothing is kept, nor taken from what was, where tensors are not what they seem (compilation, torch.func, fake
     tensors), or while a CUDA graph is recorded: it fills its memory at each replay, and not before.
     """
     @lru_cache(KEPT)
-    def keep(*args):
+    def keep(*args: Any) -> T:
         with torch.inference_mode(False), torch.no_grad():
             return function(*args)
 
     @wraps(function)
-    def call(*args):
+    def call(*args: Any) -> T:
         return keep(*args) if _may_keep(args[-1]) else function(*args)
     return call
 

@@ -32,11 +32,13 @@ def attention_macs(qkv: Sequence[int], window: Sequence[int], shift: Sequence[in
     return 2 * batch * pairs * (c3 // 3)
 
 
-def _forward(qkv, table, logit_scale, seed, window, shift, *args, **kwargs) -> int:
+def _forward(qkv: Sequence[int], table: object, logit_scale: object, seed: object, window: Sequence[int],
+             shift: Sequence[int], *args: object, **kwargs: object) -> int:
     return 2 * attention_macs(qkv, window, shift)
 
 
-def _backward(grad_out, qkv, table, logit_scale, seed, out, lse, window, shift, *args, **kwargs) -> int:
+def _backward(grad_out: object, qkv: Sequence[int], table: object, logit_scale: object, seed: object, out: object,
+              lse: object, window: Sequence[int], shift: Sequence[int], *args: object, **kwargs: object) -> int:
     return int(2 * BACKWARD * attention_macs(qkv, window, shift))
 
 

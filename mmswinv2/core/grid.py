@@ -32,7 +32,7 @@ class Run(NamedTuple):
     """Cells of one size along an axis: first token, number of cells, tokens in each, tokens from one to the next."""
 
     start: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     size: int
     step: int
 
@@ -260,7 +260,8 @@ def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]
         Images and a smaller group, for each part.
     """
     counts = [batch, *(run.count for run in group)]
-    steps, beyond = [], 1
+    steps: list[int] = []
+    beyond = 1
     for count in reversed(counts):
         steps.insert(0, min(count, max(1, limit // beyond)))
         beyond *= count

@@ -8,7 +8,7 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -102,12 +102,13 @@ class Mlp(nn.Module):
         if torch.is_grad_enabled():
             chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
             return torch.cat(chunks).view(*x.shape[:-1], -1)
-        out = None
+        out: Tensor | None = None
         for start in range(0, len(tokens), rows):
             y = self._map(tokens[start:start + rows])
             if out is None:
                 out = y.new_empty(len(tokens), y.shape[-1])
             out[start:start + rows] = y
+        assert out is not None  # a map without tokens is kept
         return out.view(x.shape)
 
     def _map(self, x: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, dim: int, *, patch_size: Sequence[int] = (4, 4)) -> None:
         super().__init__()
         self.patch_size = tuple(patch_size)
-        conv = nn.Conv2d if len(self.patch_size) == 2 else nn.Conv3d
+        conv: Callable[..., nn.Conv2d | nn.Conv3d] = nn.Conv2d if len(self.patch_size) == 2 else nn.Conv3d
         self.proj = conv(in_channels, dim, kernel_size=self.patch_size, stride=self.patch_size)
         self.norm = LayerNorm(dim)
 

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +24,8 @@ class LiveBytes(TorchDispatchMode):
         self.live, self.peak = 0, 0
         self.known = {t.untyped_storage()._cdata for t in there}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (),
+                           kwargs: Mapping[str, Any] | None = None) -> Any:
         """Runs an operator and counts its results."""
         for t in tree_leaves((args, kwargs)):
             if isinstance(t, Tensor):

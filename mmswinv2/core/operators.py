@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch._functorch.autograd_function import enable_single_level_autograd_function
@@ -52,11 +53,11 @@ def define_operator(name: str, schema: str, function: Callable, *, fake: Callabl
     _LIBRARY.impl(name, fake, 'Meta')
     operator = getattr(torch.ops.mmswinv2, name).default
 
-    def forward(*inputs):
+    def forward(*inputs: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return operator(*inputs)
 
-    def forward_of_a_level(*inputs):
+    def forward_of_a_level(*inputs: Any) -> Any:
         # a Function switches both modes off for its forward pass; outer levels of torch.func need them
         with torch.enable_grad(), _set_fwd_grad_enabled(True):
             return forward(*inputs)
@@ -64,7 +65,7 @@ def define_operator(name: str, schema: str, function: Callable, *, fake: Callabl
     methods = dict(setup_context=setup_context, backward=backward, jvp=jvp)
     plain, level = (_function(name, forward=f, **methods) for f in (forward, forward_of_a_level))
 
-    def differentiate(*inputs):
+    def differentiate(*inputs: Any) -> Any:
         if not torch._C._are_functorch_transforms_active():
             return plain.apply(*inputs)
         with enable_single_level_autograd_function():  # torch.func calls this kernel once per level
@@ -74,6 +75,6 @@ def define_operator(name: str, schema: str, function: Callable, *, fake: Callabl
     return operator
 
 
-def _function(name: str, **methods: Callable) -> type:
+def _function(name: str, **methods: Callable) -> Any:
     """A class of ``autograd.Function`` whose ``apply`` is of one level of torch.func."""
     return type(name, (_SingleLevelFunction,), {k: staticmethod(f) for k, f in methods.items()})

@@ -32,7 +32,7 @@ LARGEST_BIAS = 16
 INDEXED = 1024  # tokens of the largest window whose table is expanded by an index
 
 
-def relative_coordinates(window: Window, pretrained_window: Window, *, log_spaced: bool = True,
+def relative_coordinates(window: Sequence[int], pretrained_window: Sequence[int], *, log_spaced: bool = True,
                          dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
     """Coordinates of each offset within a window, normalised by the window of pre-training.
 
@@ -74,7 +74,7 @@ def expand(table: Tensor) -> Tensor:
     return expand_cells(table, [window_of(table)])[0]
 
 
-def expand_cells(table: Tensor, sizes: Sequence[Window]) -> list[Tensor]:
+def expand_cells(table: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Expands the parts of a bias table that cells use.
 
     Args:
@@ -101,12 +101,12 @@ def _expand(table: Tensor) -> Tensor:
     return x.flip(axes).reshape(-1, n, n)
 
 
-def _lookup(table: Tensor, window: Window, sizes: Sequence[Window]) -> list[Tensor]:
+def _lookup(table: Tensor, window: Window, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
     whole = table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, *window, *window)
     return [_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes]
 
 
-def _first(pairs: Tensor, size: Window) -> Tensor:
+def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
     """Those among (nH, *window, *window) of the first tokens along each axis, which fill a smaller cell."""
     for i, n in enumerate((*size, *size), 1):
         pairs = pairs.narrow(i, 0, n)
@@ -120,7 +120,7 @@ def _offsets(window: Window, device: torch.device) -> Tensor:
     return _expand(positions.view(1, *(2 * size - 1 for size in window))).flatten()
 
 
-def fold(grad: Tensor, window: Window) -> Tensor:
+def fold(grad: Tensor, window: Sequence[int]) -> Tensor:
     """The adjoint of :func:`expand`: sums over the pairs of one offset.
 
     Sums along diagonals are sums of columns once each row is moved one further; one axis after another.
@@ -139,7 +139,7 @@ def fold(grad: Tensor, window: Window) -> Tensor:
     return x
 
 
-def fold_cells(grads: Sequence[Tensor], window: Window, sizes: Sequence[Window]) -> Tensor:
+def fold_cells(grads: Sequence[Tensor], window: Sequence[int], sizes: Sequence[Window]) -> Tensor:
     """The adjoint of :func:`expand_cells`.
 
     Args:
@@ -159,7 +159,7 @@ def fold_cells(grads: Sequence[Tensor], window: Window, sizes: Sequence[Window])
     return fold(total, window)
 
 
-def crop(table: Tensor, window: Window) -> Tensor:
+def crop(table: Tensor, window: Sequence[int]) -> Tensor:
     """The part of a bias table that a smaller window uses: the middle, as a view.
 
     Args:
@@ -175,7 +175,7 @@ def crop(table: Tensor, window: Window) -> Tensor:
     return table
 
 
-def from_rows(rows: Tensor, window: Window) -> Tensor:
+def from_rows(rows: Tensor, window: Sequence[int]) -> Tensor:
     """A table in a file, (prod(2W-1), nH), the last axis of the window running fastest, as (nH, 2W-1, ...)."""
     return rows.t().unflatten(1, [2 * size - 1 for size in window])
 
@@ -210,7 +210,7 @@ def resize(table: Tensor, window: Window) -> Tensor:
     return x.to(table.dtype)
 
 
-def table_rows(window: Window) -> int:
+def table_rows(window: Sequence[int]) -> int:
     """Rows of the parameterised table of a window: one per offset. Windows may have as many as another."""
     return math.prod(2 * size - 1 for size in window)
 
@@ -271,7 +271,8 @@ class ContinuousBias(nn.Sequential):
         super().__init__(CastLinear(axes, CPB_HIDDEN), nn.ReLU(), CastLinear(CPB_HIDDEN, num_heads, bias=False))
         self.log_spaced = log_spaced
 
-    def forward(self, window: Window, pretrained_window: Window, *, budget: int | None = None) -> Tensor:
+    def forward(self, window: Sequence[int], pretrained_window: Sequence[int], *,  # type: ignore[override]
+                budget: int | None = None) -> Tensor:
         """Computes ``16 sigmoid(mlp(coordinates))``.
 
         Args:
@@ -284,6 +285,7 @@ class ContinuousBias(nn.Sequential):
             Shape (nH, 2W-1, ...), float32 (float64 for float64 weights).
         """
         weight = self[0].weight
+        assert isinstance(weight, Tensor)
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)

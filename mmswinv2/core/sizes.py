@@ -67,7 +67,8 @@ def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> lis
         image: Pixels along each axis, frames along the first of three.
         batch: B.
     """
-    stages, patch = [], net.patch_embed.proj.weight[0].numel()
+    stages: list[StageSizes] = []
+    patch = net.patch_embed.proj.weight[0].numel()
     for stage, lengths in zip(net.layers, net.map_lengths(image)):
         merge = 0 if stage.downsample is None else sum(p.numel() for p in stage.downsample.parameters())
         blocks = tuple(_block_sizes(block, lengths, batch) for block in stage.blocks)

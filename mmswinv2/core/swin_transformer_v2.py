@@ -10,8 +10,8 @@ Source:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.utils.checkpoint
@@ -21,19 +21,37 @@ from .attention import WindowAttention
 from .checks import AXES, Windows, hidden_channels
 from .config import PATCH_SIZE, BackboneConfig, BlockConfig
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+from .modules import ModuleList
+from .options import ArchLike, BackboneOptions
 from .position_bias import from_rows, resize, table_rows, table_window, to_rows, window_of_rows
 from .weights.state import EMBEDDING
 from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_windows, windows_tensor
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing, from Python 3.11
+
 MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
 
+Constructor = TypeVar('Constructor', bound=Callable[..., None])
 
-def keywords(config: type) -> inspect.Signature:
-    """The signature of a module that takes the fields of a dataclass: ``arch`` by position too, the others by name."""
-    fields = list(inspect.signature(config).parameters.values())
+
+def with_keywords(config: type, options: type) -> Callable[[Constructor], Constructor]:
+    """Gives a constructor the signature of the fields of a dataclass: ``arch`` by position too, the others by name.
+
+    Args:
+        config: The dataclass, which has the defaults.
+        options: The dict of options, which has the types of what may be given.
+    """
+    types = dict(options.__annotations__, arch=ArchLike)
+    fields = [field.replace(annotation=types[field.name]) for field in inspect.signature(config).parameters.values()]
     arch = next(field for field in fields if field.name == 'arch')
     own = inspect.Parameter('self', inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return inspect.Signature([own, arch.replace(kind=own.kind), *(field for field in fields if field is not arch)])
+    parameters = [own, arch.replace(kind=own.kind), *(field for field in fields if field is not arch)]
+
+    def sign(constructor: Constructor) -> Constructor:
+        setattr(constructor, '__signature__', inspect.Signature(parameters))  # noqa: B010
+        return constructor
+    return sign
 
 
 class Feature(NamedTuple):
@@ -96,7 +114,7 @@ class SwinStage(nn.Module):
 
     def __init__(self, blocks: Sequence[SwinBlock], *, downsample: PatchMerging | None, with_cp: bool) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = ModuleList(blocks)
         self.downsample = downsample
         self.with_cp = with_cp
 
@@ -138,7 +156,8 @@ class SwinTransformerV2(nn.Module):
 
     config_type: ClassVar[type[BackboneConfig]] = BackboneConfig
 
-    def __init__(self, arch: str | Mapping = 'tiny', **options) -> None:
+    @with_keywords(BackboneConfig, BackboneOptions)
+    def __init__(self, arch: ArchLike = 'tiny', **options: Unpack[BackboneOptions]) -> None:
         super().__init__()
         self.config = config = self.config_type(arch=arch, **options)
         self.arch = config.arch
@@ -155,7 +174,7 @@ class SwinTransformerV2(nn.Module):
 
         self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims, patch_size=config.patch_size)
         self.pos_drop = nn.Dropout(config.drop_rate)
-        self.layers = nn.ModuleList()
+        self.layers: ModuleList[SwinStage] = ModuleList()
         every = self.arch.extra_norm_every_n_blocks
         for i, (dim, rates) in enumerate(zip(self.arch.dims, config.drop_path_rates)):
             blocks = [
@@ -172,8 +191,6 @@ class SwinTransformerV2(nn.Module):
         self._init_weights()
         self._register_state_dict_hook(_save_pretrained_windows)
         self._freeze()
-
-    __init__.__signature__ = keywords(BackboneConfig)
 
     def reset_parameters(self) -> None:
         """Initialises all weights, as after ``to_empty()``."""
@@ -273,9 +290,9 @@ class SwinTransformerV2(nn.Module):
             if parts[0] in ('patch_embed', 'mask_token'):
                 depth = 0
             elif parts[0] == 'layers':
-                stage = int(parts[1])
-                blocks = len(self.layers[stage].blocks)
-                depth = starts[stage] + (int(parts[3]) if parts[2] == 'blocks' else blocks - (not merging_layers))
+                i = int(parts[1])
+                blocks = len(self.layers[i].blocks)
+                depth = starts[i] + (int(parts[3]) if parts[2] == 'blocks' else blocks - (not merging_layers))
         return depth, starts[-1] + 1
 
     def train(self, mode: bool = True) -> SwinTransformerV2:
@@ -296,8 +313,9 @@ class SwinTransformerV2(nn.Module):
         for module in frozen:
             module.eval().requires_grad_(False)
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                              error_msgs) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
+                              strict: bool, missing_keys: list[str], unexpected_keys: list[str],
+                              error_msgs: list[str]) -> None:
         self._check_axes(state_dict, prefix)
         saved = said_windows(state_dict, prefix)
         state_dict.pop(prefix + WINDOWS_KEY, None)

@@ -8,12 +8,16 @@ Source:
 """
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from .config import VideoConfig
-from .swin_transformer_v2 import SwinTransformerV2, keywords
+from .options import ArchLike, VideoOptions
+from .swin_transformer_v2 import SwinTransformerV2, with_keywords
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing, from Python 3.11
 
 
 class VideoSwinTransformerV2(SwinTransformerV2):
@@ -33,10 +37,9 @@ class VideoSwinTransformerV2(SwinTransformerV2):
 
     config_type: ClassVar[type[VideoConfig]] = VideoConfig
 
-    def __init__(self, arch='tiny', **options) -> None:
-        super().__init__(arch, **options)
-
-    __init__.__signature__ = keywords(VideoConfig)
+    @with_keywords(VideoConfig, VideoOptions)
+    def __init__(self, arch: ArchLike = 'tiny', **options: Unpack[VideoOptions]) -> None:
+        super().__init__(arch, **options)  # type: ignore[misc]  # config_type takes one more
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps of a clip.

@@ -11,7 +11,7 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import NamedTuple
 
@@ -260,7 +260,7 @@ def has_argument(name: str, argument: str) -> bool:
     return operator is not None and any(a.name == argument for a in operator.default._schema.arguments)
 
 
-FUSED = {}  # by device and dtype
+FUSED: dict[tuple[str, torch.dtype], Callable[..., tuple[Tensor, Tensor]]] = {}  # by device and dtype
 if has_argument('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
     FUSED |= {('cpu', dtype): _fused_cpu for dtype in (torch.float32, torch.float64)}
 if has_argument('_scaled_dot_product_efficient_attention', 'attn_bias'):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -100,10 +100,11 @@ def _factors(inverse: Tensor, logit_scale: Tensor) -> Tensor:
     return torch.cat([q * scale_of(logit_scale, q.dtype).view(-1, 1), k, torch.ones_like(k)], -2)
 
 
-def _rows(maps: Tensor, factors: Tensor, group: Group) -> tuple[Tensor, ...]:
+def _rows(maps: Tensor, factors: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Unit queries times the scale, unit keys and values of the cells of a group, each (nH cells, N, d)."""
     rows = copy_cells(take(maps, group), factor=take(factors, group))
-    return rows.view(3, -1, *rows.shape[2:]).unbind()
+    q, k, v = rows.view(3, -1, *rows.shape[2:]).unbind()
+    return q, k, v
 
 
 def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
@@ -116,14 +117,14 @@ class _Eager(torch.autograd.Function):
     """:func:`_formula` in fewer calls."""
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float) -> Tensor:
         out, inverse, kept = _forward(qkv, table, logit_scale, grid, dropout, needed=True)
         ctx.grid = grid
         ctx.save_for_backward(qkv, table, logit_scale, inverse, *itertools.chain(*kept))
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         qkv, table, logit_scale, inverse, *kept = ctx.saved_tensors
         kept = list(zip(kept[::2], kept[1::2]))
         if not torch.is_grad_enabled():

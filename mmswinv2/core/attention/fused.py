@@ -123,12 +123,12 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
         if order.padded:  # no probability
             lse_rows = F.pad(lse_rows, (0, 0, 0, 1), value=math.inf)
         lse_rows = lse_rows.index_select(0, order.rows)
-        grad_table = None
+        grad_table: Tensor | None = None
         if [part.size for part in order.parts] != [tuple(window)]:
             grad_table = torch.zeros(table.shape, dtype=SINGLE, device=table.device)
         grads = []
         for part, biases in _biases(table, order):
-            grad_bias = None
+            grad_bias: Tensor | None = None
             for at, bias in _calls(part, biases, order, budget, differentiated=True):
                 sums = _cells(lse_rows[at], part).mT.contiguous()  # (n, nH, N)
                 if part.tokens % ROWS:
@@ -138,10 +138,12 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
                 grads.append(grad.flatten(0, 1))
                 total = tiles.sum(0, dtype=SINGLE)
                 grad_bias = total if grad_bias is None else grad_bias.add_(total)
+            assert grad_bias is not None  # no part is without cells
             if grad_table is None:
                 grad_table = fold(grad_bias, part.size)
             else:
                 crop(grad_table, part.size).add_(fold(grad_bias, part.size))
+        assert grad_table is not None
         del grad_rows, out_rows
         grad_x = grads[0] if len(grads) == 1 else torch.cat(grads)
         del grads
@@ -257,14 +259,15 @@ def _calls(part: Part, biases: Tensor, order: Layout, budget: int, *,
            differentiated: bool) -> Iterator[tuple[slice, Tensor]]:
     """Cuts cells of one size into calls: their rows, and their bias (n, nH, N, N). Half of the budget is for tensors of
     the size of biases."""
-    masked = order.kinds is not None
+    kinds = order.kinds
+    masked = kinds is not None
     tile = biases.element_size() * biases.shape[-3:].numel()
     limit = MOST_CELLS
     if masked or differentiated:
         limit = max(1, min(limit, budget // 2 // (tile * (masked + differentiated))))
     for first in range(0, part.cells, limit):
         last = min(first + limit, part.cells)
-        bias = biases.index_select(0, order.kinds[first:last]) if masked else biases.expand(last - first, -1, -1, -1)
+        bias = biases.expand(last - first, -1, -1, -1) if kinds is None else biases.index_select(0, kinds[first:last])
         yield (slice(part.first + first * part.tokens, part.first + last * part.tokens), bias[..., :part.tokens])
 
 
@@ -301,7 +304,8 @@ def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tenso
     factor = of_logits / powers[:, :2].index_select(0, tokens).mul_(lengths)  # (R, 2, nH)
     square = scale.square()
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    total, step = None, max(1, budget // 2 // (2 * 4 * x[0, :2].numel()))
+    total: Tensor | None = None
+    step = max(1, budget // 2 // (2 * 4 * x[0, :2].numel()))
     for start in range(0, len(x), step):
         at = slice(start, start + step)
         units = x[at, :2]
@@ -313,6 +317,7 @@ def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tenso
         g.addcmul_(units, along[..., None], value=-1)
         torch.mul(g, factor[at, ..., None], out=out[at, :2])
         torch.mul(grad[at, 2], power[:, None], out=out[at, 2])
+    assert total is not None  # there are rows
     return out, total
 
 

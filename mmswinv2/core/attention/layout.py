@@ -82,19 +82,21 @@ def _by_size(batch: int, grid: Grid, device: torch.device) -> tuple[tuple[Part, 
     return tuple(parts), torch.cat(rows)
 
 
-def _whole_windows(batch: int, grid: Grid, device: torch.device):
+def _whole_windows(batch: int, grid: Grid,
+                   device: torch.device) -> tuple[tuple[Part, ...], Tensor, Tensor, Tensor, bool]:
     """Parts, rows, masks, kinds, and whether there are padding rows."""
     axes = [_axis_windows(axis, device) for axis in grid]
     n = len(grid)
     index = torch.arange(batch, device=device).view(-1, *[1] * (2 * n))
-    inside, kind = True, torch.zeros((), dtype=torch.int64, device=device)
+    inside: Tensor | None = None
+    kind = torch.zeros((), dtype=torch.int64, device=device)
     region = torch.zeros((), dtype=torch.int64, device=device)
     for i, (axis, (positions, regions, kinds)) in enumerate(zip(grid, axes)):
         windows, tokens = ([1] * n for _ in range(2))
         windows[i], tokens[i] = positions.shape
         at = positions.view(1, *windows, *tokens)
         index = index * axis.length + at  # (B, *windows, *window)
-        inside = inside & (at >= 0)
+        inside = at >= 0 if inside is None else inside & (at >= 0)
         kind = kind * len(regions) + kinds.view(windows)  # (*windows,)
         # (kinds, window) of an axis to (*kinds, *window)
         shape = [1] * n
@@ -102,6 +104,7 @@ def _whole_windows(batch: int, grid: Grid, device: torch.device):
         region = region * 4 + regions.view(*shape, *tokens)
     size = tuple(axis.window for axis in grid)
     total = batch * prod(axis.length for axis in grid)
+    assert inside is not None  # there is an axis
     rows = torch.where(inside, index, total).flatten()
     region = region.reshape(-1, prod(size))  # (kinds, N)
     masks = torch.where(region[:, None, :, None] == region[:, None, None, :], 0., MASKED).to(torch.float16)
@@ -124,12 +127,12 @@ def _axis_windows(axis: Axis, device: torch.device) -> tuple[Tensor, Tensor, Ten
     borders = [(0, axis.shift, 1), (end, axis.length, 2)]  # first token, the one after, cell
     borders = [cell for cell in borders if cell[0] < cell[1]]
     if sum(stop - start for start, stop, _ in borders) <= size:
-        borders = [borders] if borders else []
+        together = [borders] if borders else []
     else:
-        borders = [[cell] for cell in borders]
+        together = [[cell] for cell in borders]
     positions = [torch.arange(axis.shift, end, device=device)]
     regions, kinds = ([filled(size, 0)], [filled(whole, 0)]) if whole else ([], [])
-    for cells in borders:
+    for cells in together:
         missing = size - sum(stop - start for start, stop, _ in cells)
         kinds.append(filled(1, len(regions)))
         positions += [*(torch.arange(start, stop, device=device) for start, stop, _ in cells), filled(missing, -1)]

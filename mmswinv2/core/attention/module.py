@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import Window
 from ..grid import Axis, Grid, lengths_of
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
 from .config import AttentionConfig, default_budget
@@ -34,7 +33,7 @@ class WindowAttention(nn.Module):
         config: How windows attend.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, window_size: Window, pretrained_window: Window,
+    def __init__(self, dim: int, num_heads: int, *, window_size: Sequence[int], pretrained_window: Sequence[int],
                  config: AttentionConfig) -> None:
         super().__init__()
         self.window_size = tuple(window_size)
@@ -60,9 +59,10 @@ class WindowAttention(nn.Module):
             nn.init.zeros_(self.relative_position_bias_table)
         if self.q_bias is not None:
             nn.init.zeros_(self.q_bias)
+        if self.v_bias is not None:
             nn.init.zeros_(self.v_bias)
 
-    def bias_table(self, window: Window) -> Tensor:
+    def bias_table(self, window: Sequence[int]) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
         if self.config.position_bias != 'parameterized':
             budget = self.config.budget
@@ -90,7 +90,7 @@ class WindowAttention(nn.Module):
         grid = self.grid(lengths_of(x), shifted=shifted)
         window, shift = [axis.window for axis in grid], [axis.shift for axis in grid]
         bias = None
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
         padding = None
         if not self.config.mask_padding:  # what the projection makes of a token of zeros

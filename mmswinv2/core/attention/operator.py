@@ -5,8 +5,8 @@ opaque to ``torch.compile`` and to counters of operations, which know it by its 
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -60,38 +60,39 @@ def kernel_attention(name: str, problem: Problem) -> Tensor:
         [axis.shift for axis in grid], problem.dropout, problem.budget, name)[0]
 
 
-def _forward(*args) -> tuple[Tensor, Tensor]:
+def _forward(*args: Any) -> tuple[Tensor, Tensor]:
     return KERNELS[args[-1]].forward(*args[:-1])
 
 
-def _fake(qkv, table, logit_scale, *options) -> tuple[Tensor, Tensor]:
+def _fake(qkv: Tensor, table: Tensor, logit_scale: Tensor, *options: object) -> tuple[Tensor, Tensor]:
     return cells.empty_results(qkv, logit_scale)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
     qkv, table, logit_scale, seed, *ctx.options = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(qkv, table, logit_scale, seed, *output)
 
 
-def _differentiate(ctx, grad_out: Tensor, grad_lse: Tensor | None):
+def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
     return *window_attention_backward_operator(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
 
 
-def _backward(*args) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return KERNELS[args[-1]].backward(*args[:-1])
 
 
-def _fake_backward(grad_out, qkv, table, logit_scale, *options) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor,
+                   *options: object) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(qkv), torch.empty_like(table), torch.empty_like(logit_scale)
 
 
-def _refuse(ctx, *grads):
+def _refuse(ctx: Any, *grads: Tensor) -> NoReturn:
     raise RuntimeError(f'attention must be differentiated once only, got a double backward: {NO_SECOND}; '
                        "attn_backend='eager' has derivatives of any order")
 
 
-def _refuse_forward_mode(ctx, *tangents):
+def _refuse_forward_mode(ctx: Any, *tangents: Tensor) -> NoReturn:
     raise RuntimeError(f'attention must be differentiated in reverse mode: {NO_FORWARD_MODE}; '
                        "attn_backend='eager' has derivatives of any order")
 

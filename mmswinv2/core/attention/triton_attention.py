@@ -57,7 +57,7 @@ class Cells(NamedTuple):
     largest, and pairs of tokens of all."""
 
     whole: bool
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     tokens: int
     pairs: int
 

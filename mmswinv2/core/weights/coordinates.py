@@ -6,10 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..checks import MAX_WINDOW
+from ..checks import MAX_WINDOW, Windows
 from ..position_bias import POSITION_BIASES, relative_coordinates
 from .layouts import COORDS
-from .windows import Windows
 
 
 def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
@@ -29,7 +28,9 @@ def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
     """
     found: dict[int, tuple[tuple[int, ...], tuple[int, ...], str]] = {}
     for name, table in coords.items():
-        stage, sizes = int(COORDS.fullmatch(name)[1]), table.shape[1:-1]
+        match = COORDS.fullmatch(name)
+        assert match is not None
+        stage, sizes = int(match[1]), table.shape[1:-1]
         if len(sizes) != axes or table.shape[0] != 1 or table.shape[-1] != axes or min(sizes) < 3 or any(
                 n % 2 == 0 for n in sizes):
             shape = ', '.join(f'2{axis}-1' for axis in 'thw'[-axes:])
@@ -45,10 +46,10 @@ def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
     if set(found) != set(range(num_stages)):
         raise ValueError(f'relative_coords_table must be there for all {num_stages} stages or none, got stages '
                          f'{sorted(found)}')
-    windows, pretrained, kinds = zip(*(found[i] for i in range(num_stages)))
+    windows, normalisers, kinds = zip(*(found[i] for i in range(num_stages)))
     if len(set(kinds)) > 1:
         raise ValueError(f'relative_coords_table must be of one kind in all stages, got {", ".join(kinds)}')
-    return windows, pretrained, kinds[0]
+    return windows, normalisers, kinds[0]
 
 
 def solve_coordinates(name: str, table: Tensor, window: tuple[int, ...]) -> tuple[tuple[int, ...], str]:

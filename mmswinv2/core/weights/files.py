@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ _TORCH = 'file that torch.save wrote (read with weights_only=True)'
 _ZIP, _PICKLE = b'PK\x03\x04', b'\x80'  # what torch's files begin with, from 1.6 on and before
 
 
-def load_weights(path: str):
+def load_weights(path: str) -> object:
     """torch's own reading of weights and plain values."""
     with open(path, 'rb') as file:  # of a path torch looks at the name
         return torch.load(file, map_location='cpu', weights_only=True)
@@ -72,7 +73,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{_NOT_WHOLE.format("safetensors file", path)}: {_line(e)}') from e
 
 
-def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool):
+def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool) -> object:
     if zipped and (why := why_damaged(path)):
         raise ValueError(f'{_NOT_WHOLE.format(_TORCH, path)} ({why})')
     try:
@@ -93,8 +94,8 @@ def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool):
 
 def _may_exist(name: str) -> bool:
     """Whether a module may have such a name, as far as shows without importing one."""
-    module, _, attribute = name.rpartition('.')
-    module = sys.modules.get(module or 'builtins')
+    parent, _, attribute = name.rpartition('.')
+    module = sys.modules.get(parent or 'builtins')
     return module is None or module.__name__ == '__main__' or hasattr(module, attribute)
 
 
@@ -207,7 +208,7 @@ def replace_text(path: str | os.PathLike, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _safetensors():
+def _safetensors() -> ModuleType:
     try:
         import safetensors
         import safetensors.torch

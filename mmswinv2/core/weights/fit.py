@@ -2,21 +2,26 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arch import ARCHS, get_arch
 from ..checks import first
+from ..config import VideoConfig
 from ..position_bias import table_rows, table_window
 from .inflate import inflate_state
 from .state import BackboneState, group_extras
 from .windows import WINDOWS_KEY, nobody_says
 
+if TYPE_CHECKING:
+    from ..swin_transformer_v2 import SwinTransformerV2
+
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
 
 
-def config_of(found: BackboneState) -> dict:
+def config_of(found: BackboneState) -> dict[str, Any]:
     """The arguments of :class:`mmswinv2.core.SwinTransformerV2`, or ``VideoSwinTransformerV2`` for weights of three
     axes, that weights are for, as far as they show.
 
@@ -49,8 +54,8 @@ def config_of(found: BackboneState) -> dict:
     extra = [int(k.split('.')[3]) + 1 for k in state if re.fullmatch(r'layers\.\d\.blocks\.\d+\.norm3\.weight', k)]
     arch = dict(embed_dims=proj.shape[0], depths=depths, num_heads=num_heads,
                 **({'extra_norm_every_n_blocks': min(extra)} if extra else {}))
-    name = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
-    config = dict(arch=arch if name is None else name)
+    size = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
+    config: dict[str, Any] = dict(arch=arch if size is None else size)
     outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
     config['out_indices'] = tuple(outputs) or (num_stages - 1,)
     if 'layers.0.blocks.0.attn.relative_position_bias_table' in state:
@@ -79,7 +84,7 @@ def config_of(found: BackboneState) -> dict:
     return config
 
 
-def check_complete(found: BackboneState) -> dict:
+def check_complete(found: BackboneState) -> dict[str, Any]:
     """Checks that weights are all those of one backbone, and returns its arguments (:func:`config_of`).
 
     Raises:
@@ -95,12 +100,12 @@ def check_complete(found: BackboneState) -> dict:
     return config
 
 
-def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], str]:
+def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, Tensor], str]:
     """Chooses what a backbone takes of weights that were read, strictly: only norms of outputs may be missing (they
     stay as constructed) or unused. One for video takes weights on images inflated.
 
     Args:
-        net: A :class:`mmswinv2.core.SwinTransformerV2`, also one for video.
+        net: The backbone, also one for video.
         found: The weights.
 
     Returns:
@@ -112,6 +117,7 @@ def fit_state(net: nn.Module, found: BackboneState) -> tuple[dict[str, Tensor], 
     """
     own, inflated = net.state_dict(), ''
     if net.config.axes == 3 and found.axes == 2:
+        assert isinstance(net.config, VideoConfig)
         found = inflate_state(found, temporal_patch_size=net.config.temporal_patch_size,
                               temporal_window=[window[0] for window in net.pretrained_window_sizes])
         inflated = ', inflated over time'
@@ -155,7 +161,7 @@ def _resizable(name: str, value: Tensor, own: Tensor) -> bool:
     return name.endswith('.relative_position_bias_table') and value.ndim == 2 and value.shape[1] == own.shape[1]
 
 
-def load_backbone(net: nn.Module, found: BackboneState) -> str:
+def load_backbone(net: SwinTransformerV2, found: BackboneState) -> str:
     """Loads weights that were read into a backbone; see :func:`fit_state`.
 
     Returns:

@@ -66,7 +66,7 @@ def inflate_state(found: BackboneState, *, temporal_patch_size: int,
         elif name.endswith('cpb_mlp.0.weight'):
             value = torch.cat([torch.zeros_like(value[:, :1]), value], 1)  # coordinates are (t, h, w)
         elif name.endswith(TABLE):
-            table = from_rows(value, table_window(len(value), windows and windows[stage]))
+            table = from_rows(value, table_window(len(value), None if windows is None else windows[stage]))
             value = to_rows(table[:, None].expand(-1, 2 * times[stage] - 1, -1, -1))
         out[name] = value
     if windows is not None:

@@ -103,7 +103,8 @@ def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
     Raises:
         ValueError: if there are none.
     """
-    state, beside = checkpoint, []
+    state = checkpoint
+    beside: list[str] = []
     for key in CONTAINERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
             state, beside = checkpoint[key], [str(k) for k in checkpoint if k != key]
@@ -173,7 +174,7 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     if assumed:
         with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
             # of a table, its own window
-            windows = pretrained = tuple(table_window(t.shape[0], axes=axes) for t in tables)
+            windows = pretrained = tuple(table_window(t.shape[0], axes=axes) for t in tables if t is not None)
     check_same(WINDOWS_KEY, said_windows(state), pretrained,
                'what the coordinates in the checkpoint are normalised by')
     if pretrained is not None and WINDOWS_KEY not in state:

@@ -41,7 +41,8 @@ class Template:
     such as ``{stage}`` or ``{2*stage+1}``."""
 
     def __init__(self, text: str) -> None:
-        pattern, self.pieces, end = '', [], 0
+        pattern, end = '', 0
+        self.pieces: list[tuple[str, str, int, int]] = []
         for match in re.finditer(r'\{(?:(\d+)\*)?(\w+?)(?:\+(\d+))?\}', text):
             literal, (times, name, plus) = text[end:match.start()], match.groups()
             pattern += re.escape(literal) + FIELDS.get(name, NUMBER)
@@ -52,21 +53,23 @@ class Template:
 
     def parse(self, name: str) -> dict[str, str | int] | None:
         """The values of the fields in a name; None if it is another's."""
-        match, values = self.pattern.fullmatch(name), {}
+        match = self.pattern.fullmatch(name)
+        values: dict[str, str | int] = {}
         if match is None:
             return None
         for text, (_, field_name, times, plus) in zip(match.groups(), self.pieces):
             if field_name in FIELDS:
                 values[field_name] = text
             else:
-                values[field_name], left = divmod(int(text) - plus, times)
-                if left or values[field_name] < 0:
+                number, left = divmod(int(text) - plus, times)
+                if left or number < 0:
                     return None
+                values[field_name] = number
         return values
 
     def fill(self, values: Mapping[str, str | int]) -> str:
         """The name with these values in its fields."""
-        return ''.join(f'{literal}{values[name] if name in FIELDS else times * values[name] + plus}'
+        return ''.join(f'{literal}{values[name] if name in FIELDS else times * int(values[name]) + plus}'
                        for literal, name, times, plus in self.pieces) + self.tail
 
 
@@ -142,9 +145,10 @@ def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Step:
             stem = name.removesuffix(end)
             if stem + whole not in out:
                 pieces = [torch.zeros_like(value) if part is None else state.get(stem + part) for part in parts]
-                if any(piece is None or not piece.ndim or piece.shape != value.shape for piece in pieces):
+                right = [piece for piece in pieces if piece is not None and piece.ndim and piece.shape == value.shape]
+                if len(right) < len(parts):
                     raise ValueError(f'checkpoint must hold {what} of one shape at {stem}')
-                out[stem + whole] = torch.cat(pieces)
+                out[stem + whole] = torch.cat(right)
         return out
 
     return Step(split, join)
