@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
 ROOT = Path(__file__).parents[1]
 PAGE = 'own_data.md'
+FIRST_MINI = [True, pytest.param(False, marks=pytest.mark.slow)]  # large images
 
 
 @pytest.fixture(scope='module')
@@ -38,10 +39,17 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture
+def whole(photographs, monkeypatch):
+    """The photographs, below the working directory."""
+    monkeypatch.chdir(photographs.parents[1])
+
+
+@pytest.fixture
 def copy(photographs, tmp_path, monkeypatch):
-    """The photographs, as a test may spoil them, below the working directory."""
+    """Those to test with, as a test may spoil them, below the working directory."""
     monkeypatch.chdir(tmp_path)
-    return Path(shutil.copytree(photographs, tmp_path / 'data' / 'photographs'))
+    return Path(shutil.copytree(photographs, tmp_path / 'data' / 'photographs',
+                                ignore=lambda folder, names: {name for name in names if name.startswith('train')}))
 
 
 def config(name, folder, *, mini):
@@ -88,15 +96,15 @@ def test_a_head_that_says_another_number_is_an_error():
     assert [head.num_classes for head in build(cfg).roi_head.bbox_head] == [80, 2, 80]  # 80 is mmdet's default
 
 
-@pytest.mark.parametrize('mini', [True, False])
-def test_instances_are_read(mini, copy, tmp_path):
+@pytest.mark.parametrize('mini', FIRST_MINI)
+def test_instances_are_read(mini, whole, tmp_path):
     train, val = samples('mmdet', config('photographs.py', tmp_path, mini=mini))
     assert [sample['data_samples'].gt_instances.labels.tolist() for sample in val] == [[0], [0], [1]]
     assert {label for sample in train for label in sample['data_samples'].gt_instances.labels.tolist()} == {0, 1}
 
 
-@pytest.mark.parametrize('mini', [True, False])
-def test_masks_are_read(mini, copy, tmp_path):
+@pytest.mark.parametrize('mini', FIRST_MINI)
+def test_masks_are_read(mini, whole, tmp_path):
     train, val = samples('mmseg', config('photographs_seg.py', tmp_path, mini=mini))
     labels = [[set(sample['data_samples'].gt_sem_seg.data.unique().tolist()) for sample in part]
               for part in (train, val)]
