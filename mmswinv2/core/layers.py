@@ -19,23 +19,23 @@ from .checks import check_rate
 from .operators import is_transformed
 from .precision import product_dtype
 
-CHUNK_BYTES = 512 * 2**20  # of a chunk of an MLP's hidden map
-CHUNK_BYTES_CPU = 4 * 2**20  # which is in the cache
-KEPT_CHUNKS = 1.5  # of a map that is still worked on as a whole, and kept for the backward pass
+CHUNK_BYTES = 512 * 2**20  # size of one chunk of an MLP's hidden map
+CHUNK_BYTES_CPU = 4 * 2**20  # fits the cache
+KEPT_CHUNKS = 1.5  # a map of at most so many chunks is processed whole, and kept for the backward pass
 
 
 def chunk_bytes(device: torch.device) -> int:
-    """Of the part of a map that is worked on at once."""
+    """Bytes of a map that are processed at once."""
     return CHUNK_BYTES_CPU if device.type == 'cpu' else CHUNK_BYTES
 
 
 def mlp_rows(device: torch.device, hidden: int) -> int:
-    """Tokens of a chunk of an MLP, whose hidden map takes ``hidden`` bytes a token."""
+    """Tokens in a chunk of an MLP whose hidden map takes ``hidden`` bytes per token."""
     return max(1, chunk_bytes(device) // hidden)
 
 
 def is_kept(device: torch.device, size: int) -> bool:
-    """Whether a map of ``size`` bytes is kept for the backward pass that could be copied again from another."""
+    """Whether a map of ``size`` bytes is kept for the backward pass instead of recomputed."""
     return size <= KEPT_CHUNKS * chunk_bytes(device)
 
 

@@ -118,10 +118,10 @@ class Plan:
         gathered: Of others' weights and gradients, at the peak.
         activations: Kept for the backward pass when the forward pass has ended, per stage.
         heads: Kept by neck and heads.
-        workspace: What exists at the peak only: what is computed again, gradients of activations, attention,
-            temporaries of the optimizer.
-        peak: The most there is at once; less than the sum of all, for they are not all there at once.
-        moment: When that is.
+        workspace: Needed at the peak only: recomputed activations, their gradients, attention, the optimizer's
+            temporaries.
+        peak: The largest total at any moment; less than the sum of the parts, which do not peak together.
+        moment: When the peak is.
     """
 
     weights: int

@@ -1,13 +1,13 @@
-"""Window attention chunk by chunk within a budget of memory, forward and backward: no attention map is materialised.
+"""Window attention chunk by chunk within a memory budget, forward and backward: no attention map is materialised.
 
-A group of cells is a strided view of the map, and its bias the middle of the window's table. Within a group, cells,
-heads and rows of queries are taken in chunks that fit the budget. Rows of a softmax are whole, so no running maximum is
-needed. The backward pass computes probabilities again and sums the gradient of the bias as it goes.
+A group of cells is a strided view of the map; its bias is the middle of the window's table. Within a group, cells,
+heads and query rows are processed in chunks that fit the budget. Each softmax row is complete, so no running maximum is
+needed. The backward pass recomputes probabilities and accumulates the gradient of the bias.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, n cells of N tokens in a chunk.
 
 Source:
-    arXiv:2111.09883, section 3.5 (sequential self-attention computation; it does not say what is iterated over).
+    arXiv:2111.09883, section 3.5 (sequential self-attention computation; the paper does not say what it iterates over).
 """
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def solve_coordinates(name: str, table: Tensor, window: tuple[int, ...]) -> tupl
         ValueError: if there is none.
     """
     corner = table[(-1,) * len(window)].double().tolist()  # coordinates of the largest offset, (h, w)
-    if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN is not either
+    if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN fails too
         raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
     # computed in float32 also where they were cast to float64 later
     tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)
