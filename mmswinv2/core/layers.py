@@ -73,14 +73,14 @@ class DropPath(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them.
 
-    Tokens are taken in chunks where the hidden map is large, and hidden maps of chunks are computed again in the
-    backward pass instead of kept: one product more beside six, for half of what a block keeps.
+    Where the hidden map is large, tokens are processed in chunks, whose hidden maps are recomputed in the backward pass
+    instead of kept: one matrix product more beside six, for half of what a block keeps.
 
     Args:
         dim: C.
         hidden_dim: Channels between the two.
         drop_rate: Dropout after each layer, in [0, 1).
-        keep_hidden: Whether hidden maps are kept however large: where all of it is computed again anyway.
+        keep_hidden: Whether hidden maps are kept however large: for checkpointed blocks, which recompute them anyway.
     """
 
     def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0., keep_hidden: bool = False) -> None:
@@ -139,14 +139,14 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right. The
-    frames of a clip are merged each by itself.
+    """Merges 2 x 2 tokens into one token of twice the channels; each frame of a clip is merged by itself.
 
-    Of a large map, the copy in which four tokens are one is made again in the backward pass instead of kept.
+    An odd map is padded with zeros at the bottom and right. For a large map, the copy with 4C channels is recomputed in
+    the backward pass instead of kept.
 
     Args:
         dim: C of the input.
-        norm_first: Whether the norm is taken of the 4C channels before the reduction, as in Swin V1, and not of the
+        norm_first: Whether the norm applies to the 4C channels before the reduction, as in Swin V1, instead of the
             2C channels after it.
     """
 
