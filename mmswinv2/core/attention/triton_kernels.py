@@ -262,8 +262,8 @@ def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad
                WHOLE: tl.constexpr, EXACT: tl.constexpr):
     """The gradient of a query tile, its part of the gradient of ``logit_scale`` (NH, PROGRAMS), ``delta = sum(p dp)``.
 
-    ``delta`` from the rounded result is off by 2^-9. The gradient is linear in ``delta``: one sum has the rounded one, a
-    second the correction for the exact one, known at the end. Both sums are small where the gradient is.
+    ``delta`` from the rounded result is off by 2^-9. The gradient is linear in ``delta``: one sum has the rounded one,
+    a second the correction for the exact one, known at the end. Both sums are small where the gradient is.
 
     The log-sum-exp is rounded too: in float32 at a scale of 100, rows of p sum to 1 within 8e-6. There each row is
     divided by its sum. Other kernels do so by the inverse sums and by ``delta`` over the sum: delta (2, NH, TOKENS).
