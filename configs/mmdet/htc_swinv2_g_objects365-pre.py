@@ -1,5 +1,5 @@
-# HTC++ with SwinV2-G on COCO, from the stage on Objects365 (htc_swinv2_g_objects365.py), as in the paper: box heads but
-# for their classes and everything below are loaded, the mask branch starts from random weights.
+# HTC++ with SwinV2-G on COCO, from the stage on Objects365 (htc_swinv2_g_objects365.py), as in the paper. Loaded are
+# the box heads without their class layers, and everything below them. The mask branch starts from random weights.
 _base_ = './htc_swinv2_g.py'
 
 model = dict(backbone=dict(init_cfg=None))  # load_from has its weights

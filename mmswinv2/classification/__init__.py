@@ -1,6 +1,6 @@
-"""What needs mmpretrain: ImageNet-V2, and pre-training by SimMIM.
+"""Code for mmpretrain: ImageNet-V2, and pre-training by SimMIM.
 
-mmpretrain is imported when one of the names is used; without mmpretrain that is an error which says what to install.
+mmpretrain is imported when one of the names is used. Without mmpretrain this raises an error that says what to install.
 """
 from ..hosts import folder_names
 

@@ -1,4 +1,4 @@
-"""ImageNet-V2, whose folders are numbers, and lists of ImageNet-22K."""
+"""Data sets: ImageNet-V2, whose folders are numbered, and ImageNet-22K by a list."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,15 +13,14 @@ from ..registry import DATASETS
 class ImageNetV2(CustomDataset):
     """ImageNet-V2: folders ``0`` to ``999`` of images, the number being the label.
 
-    As text they would be sorted ``0, 1, 10, 100, ...``, which is what data sets of folders do, and 991 of 1,000 labels
-    would be wrong.
+    Folder data sets sort these names as text, ``0, 1, 10, 100, ...``, which would make 991 of 1,000 labels wrong.
 
     Args:
         data_root: The folder, such as ``imagenetv2-matched-frequency-format-val``.
         kwargs: As of mmpretrain's ``CustomDataset``, without ``ann_file`` and ``data_prefix``.
 
     Raises:
-        ValueError: if it has not these folders, or others.
+        ValueError: if one of these folders is missing, or there are others.
 
     Source:
         arXiv:1902.10811; modestyachts/ImageNetV2, issues 4 and 10.
@@ -51,7 +50,7 @@ class ImageNetV2(CustomDataset):
 
 @DATASETS.register_module()
 class ImageNet22K(CustomDataset):
-    """ImageNet-22K by a list of images, which names the labels: folders alone do not say which class is which row.
+    """ImageNet-22K by a list of images and labels: folders alone do not say which row of a head a class is.
 
     Args:
         data_root: Folder of the images.

@@ -30,10 +30,10 @@ MASK_EPSILON = 1e-5  # added to the number of masked pixels, which as an integer
 
 @MODELS.register_module()
 class SimMIMSwinTransformerV2(SwinTransformerV2):
-    """The backbone with a token that stands for masked ones, between the norm of the patch embedding and the blocks.
+    """The backbone with a mask token, which replaces masked tokens after the norm of the patch embedding.
 
-    Arguments are those of :class:`mmswinv2.models.SwinTransformerV2`. Its checkpoints go into that as they are, and so
-    into classifiers, detectors and segmenters.
+    Arguments are those of :class:`mmswinv2.models.SwinTransformerV2`. Its checkpoints load into that class unchanged,
+    and so into classifiers, detectors and segmenters.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -71,7 +71,7 @@ class SimMIMSwinTransformerV2(SwinTransformerV2):
 
 
 def norm_target(x: Tensor, size: int) -> Tensor:
-    """Pixels less the mean of the box around each, over its standard deviation; a box ends with the image.
+    """Normalises each pixel by the mean and standard deviation of the box around it; boxes end at the image's border.
 
     Means are differences of sums over rectangles from the corner, in float64, which costs the same for every box.
 
@@ -107,8 +107,8 @@ class SimMIMHead(BaseModule):
 
     Args:
         patch_size: Pixels of a token along an axis.
-        norm_target: k, the box that pixels are normalised in before (the release: 47 for SwinV2); None: pixels as they
-            are, as in the paper.
+        norm_target: k, the side of the box that normalises target pixels (the release: 47 for SwinV2). None: no
+            normalisation, as in the paper.
 
     Raises:
         ValueError: if ``norm_target`` is even or below 3.
@@ -122,11 +122,11 @@ class SimMIMHead(BaseModule):
         self.norm_target = norm_target
 
     def target(self, images: Tensor) -> Tensor:
-        """What is predicted of images (B, C, h, w): the same shape."""
+        """The prediction target of images (B, C, h, w): the same shape."""
         return images if self.norm_target is None else norm_target(images, self.norm_target)
 
     def pixels(self, mask: Tensor) -> Tensor:
-        """A mask of tokens (B, H, W) as one of pixels, (B, 1, h, w)."""
+        """Turns a mask of tokens (B, H, W) into a mask of pixels (B, 1, h, w)."""
         for axis in (-2, -1):
             mask = mask.repeat_interleave(self.patch_size, axis)
         return mask[:, None]
@@ -145,9 +145,9 @@ class SimMIMHead(BaseModule):
 
 @MODELS.register_module()
 class SimMIM(_SimMIM):
-    """mmpretrain's algorithm, that can also be validated: by the masked L1 of each image (:class:`MaskedL1`).
+    """mmpretrain's ``SimMIM`` with validation, by the masked L1 of each image (:class:`MaskedL1`).
 
-    Its arguments are those of mmpretrain's: ``backbone`` (:class:`SimMIMSwinTransformerV2`), ``neck``
+    Its arguments are mmpretrain's: ``backbone`` (:class:`SimMIMSwinTransformerV2`), ``neck``
     (``SimMIMLinearDecoder``), ``head`` (:class:`SimMIMHead`).
     """
 
@@ -158,8 +158,11 @@ class SimMIM(_SimMIM):
         return super().forward(inputs, data_samples, mode)
 
     def predict(self, inputs: Tensor, data_samples: list[DataSample]) -> list[DataSample]:
-        """Adds to each sample its loss ``masked_l1``, that of the mean of its visible pixels ``mean_l1``, and
-        ``reconstruction`` (C, h, w), normalised as the input or as the norm target."""
+        """Adds predictions to each sample.
+
+        ``masked_l1`` is its loss, ``mean_l1`` the loss when the mean of its visible pixels is predicted, and
+        ``reconstruction`` (C, h, w) is normalised as the input or as the norm target.
+        """
         mask = torch.stack([sample.mask for sample in data_samples])
         rec = self.neck(self.backbone(inputs, mask)[0])
         target, hidden = self.head.target(inputs), self.head.pixels(mask).to(rec.dtype)
@@ -175,7 +178,7 @@ class SimMIM(_SimMIM):
 
 @METRICS.register_module()
 class MaskedL1(BaseMetric):
-    """Mean of the images' masked L1, and of that of a predictor that knows the mean of the visible pixels of each."""
+    """The images' mean masked L1, and for comparison the one of predicting the mean of each image's visible pixels."""
 
     default_prefix = 'simmim'
 

@@ -1,4 +1,4 @@
-"""Checks of what a user passes in: each returns the value in one form or says what was wrong with it."""
+"""Checks of a user's arguments: each returns the value in one form, or raises an error that says what was wrong."""
 from __future__ import annotations
 
 import math
@@ -28,7 +28,7 @@ def check_bool(name: str, value: bool) -> bool:
     """Returns a bool as it is.
 
     Raises:
-        ValueError: if ``value`` is anything else: a text such as 'False' would be taken for True.
+        ValueError: if ``value`` is anything else: a text such as 'False' would count as True.
     """
     if not isinstance(value, bool):
         raise ValueError(f'{name} must be a bool, got {value!r}')
@@ -54,7 +54,7 @@ def check_int(name: str, value: int, *, minimum: int | None = None, maximum: int
         value: What the user gave.
         minimum: The least value.
         maximum: The largest value; only with ``minimum``.
-        unit: For the message, and what else may be given: ``' MiB or None'``.
+        unit: For the message, with other values that are allowed: ``' MiB or None'``.
 
     Raises:
         ValueError: if ``value`` is no integer or out of range.
@@ -70,7 +70,7 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
     """The hidden channels of an MLP on ``dim`` channels.
 
     Raises:
-        ValueError: if ``mlp_ratio`` is no finite number > 0, or there would be none.
+        ValueError: if ``mlp_ratio`` is no finite number > 0, or gives no hidden channel.
     """
     ok = isinstance(mlp_ratio, Real) and not isinstance(mlp_ratio, bool) and 0 < mlp_ratio <= sys.float_info.max
     if not ok:

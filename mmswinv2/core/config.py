@@ -31,12 +31,12 @@ PATCH_SIZE = 4  # pixels
 
 @dataclass(frozen=True, kw_only=True)
 class BlockConfig(AttentionConfig):
-    """What all blocks share.
+    """Options that all blocks share.
 
     Args:
         mlp_ratio: Hidden channels of the MLPs as a multiple of C, > 0.
         norm_placement: ``'res_post'``: residual post-norm; ``'pre'``: the arrangement of Swin V1, norms before
-            attention, MLP and the reduction of patch merging (for comparison; attention stays the cosine one).
+            attention, MLP and the reduction of patch merging (for comparison; attention stays scaled cosine).
 
     Raises:
         ValueError: if an argument is out of range.
@@ -65,8 +65,8 @@ class BackboneConfig(BlockConfig):
             ``extra_norm_every_n_blocks``; one to four stages.
         window_size: In tokens, 2 to 4096: an int, or one entry per stage, each an int or (h, w). Along an axis where
             the map is no larger than the window, the map is one unshifted window.
-        pretrained_window_sizes: The windows that the weights were first trained with, in the same forms; they
-            normalise the coordinates of a continuous bias and stay the same when ``window_size`` changes. None: the
+        pretrained_window_sizes: The windows that the weights were first trained with, in the same forms. They
+            normalise the coordinates of a continuous bias and do not change with ``window_size``. None: the
             same as ``window_size`` (training from scratch).
         out_indices: Stages whose output is returned, increasing.
         in_channels: Channels of the image.

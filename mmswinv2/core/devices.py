@@ -1,4 +1,4 @@
-"""Tensors and their devices: which device one stands for, and tensors of sizes alone that are made once per device."""
+"""Which device a tensor stands for, and constants that are computed once per device."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -17,15 +17,16 @@ _meta = 'meta'
 
 
 def device_type(device: torch.device) -> str:
-    """The type of a device, by which backends are chosen; that of the meta device is another's within
-    :func:`meta_stands_for`."""
+    """The type of a device, by which backends are chosen. Within :func:`meta_stands_for`, meta has another's type."""
     return _meta if device.type == 'meta' else device.type
 
 
 @contextmanager
 def meta_stands_for(kind: str) -> Iterator[None]:
-    """Within, meta tensors stand for tensors on a device of type ``kind``, as ``'cuda'``, that is not there:
-    what it would do is counted (``benchmarks/gpu_cost.py``)."""
+    """Lets meta tensors stand for tensors on an absent device of type ``kind``, such as ``'cuda'``.
+
+    So its work can be counted (``benchmarks/gpu_cost.py``).
+    """
     global _meta
     before, _meta = _meta, kind
     try:
@@ -35,10 +36,10 @@ def meta_stands_for(kind: str) -> Iterator[None]:
 
 
 def made_once(function: Callable[..., T]) -> Callable[..., T]:
-    """Keeps the last results of a function of sizes and, as its last argument, a device; they are read only.
+    """Caches the last results of a function of sizes and, as its last argument, a device. Results are read-only.
 
-    Nothing is kept, nor taken from what was, where tensors are not what they seem (compilation, torch.func, fake
-    tensors), or while a CUDA graph is recorded: it fills its memory at each replay, and not before.
+    The cache is not used where tensors may not be real (compilation, torch.func, fake tensors), nor while a CUDA graph
+    is recorded, which fills its memory only at replay.
     """
     @lru_cache(KEPT)
     def keep(*args: Any) -> T:

@@ -1,7 +1,7 @@
-"""Multiply-accumulates of attention: its operator is opaque to counters of operations, which would take it for nothing.
+"""Counts multiply-accumulates of attention. FLOP counters cannot see into its operator and would count zero FLOPs.
 
-``torch.utils.flop_counter.FlopCounterMode`` (two operations per multiply-accumulate) knows it through this module,
-MMEngine's ``get_model_complexity_info`` through :mod:`mmswinv2.engine.flops`.
+This module registers it with ``torch.utils.flop_counter.FlopCounterMode`` (two operations per multiply-accumulate),
+:mod:`mmswinv2.engine.flops` with MMEngine's ``get_model_complexity_info``.
 """
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKWARD = 5 / 2  # matrix products backward (logits again, gradients of p, v, q
 def attention_macs(qkv: Sequence[int], window: Sequence[int], shift: Sequence[int]) -> int:
     """Multiply-accumulates of logits and of the sum over values, for the cells of a map.
 
-    The published figures count whole windows; where windows are shifted, cells at the borders are smaller.
+    Published figures count whole windows. The border cells of shifted windows are smaller.
 
     Args:
         qkv: The shape of queries, keys and values: (B, *map, 3C).

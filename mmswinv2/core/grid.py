@@ -1,10 +1,10 @@
 """Which tokens attend to each other, on maps with any number of axes.
 
-Windows of ``window`` tokens, moved by ``shift``, cut each axis of a map into *runs* of equal cells: the first cell ends
-at the shift, whole windows follow, and the last one ends with the map; where it is as long as the first one, the two
-are one run. A *group* is one run per axis, so it holds cells of one size; tokens attend to each other within their
-cell. That is what shifted, padded and masked windows mean, and nothing has to be rolled, padded or masked for it. Along
-an axis of 40 tokens, window 16, shift 8::
+Windows of ``window`` tokens, moved by ``shift``, cut each axis of a map into *cells*: the first cell ends at the shift,
+whole windows follow, and the last cell ends with the map. A *run* is the cells of one size; the first and the last cell
+are one run if they are equally long. A *group* is one run per axis, so it holds cells of one size. Tokens attend to
+each other within their cell. This equals shifted, padded and masked windows, but nothing is rolled, padded or masked.
+Along an axis of 40 tokens, window 16, shift 8::
 
     windows of the padded, rolled axis    |8.............23|24............39|40......47 0......7|  padding, mask
     cells of the axis as it is       |0..7|8.............23|24............39|                      neither
@@ -63,16 +63,14 @@ class Axis:
     def fit(cls, length: int, window: int, *, shifted: bool = False, balanced: bool = False) -> Axis:
         """Lays windows over an axis.
 
-        An axis no longer than the window is one window of its own length, unshifted: the released rule.
+        An axis no longer than the window gets one unshifted window of its own length: the released rule. A symbolic
+        length, in an exported program, keeps the window even where that is longer: see ``whole_windows.py``.
 
         Args:
             length: Tokens along the axis.
             window: Tokens of a window.
             shifted: Whether windows are moved by half their size.
-            balanced: Whether the smallest window is taken that needs no more windows.
-
-        A symbol, as the length of an axis in an exported program, keeps the window, which may be the longer one: see
-        ``whole_windows.py``.
+            balanced: Whether to take the smallest window that needs no more windows.
 
         Raises:
             ValueError: if ``balanced`` is asked for on a symbol.
@@ -108,7 +106,7 @@ class Axis:
 
     @property
     def pairs(self) -> int:
-        """Pairs of tokens that attend to each other; those of a map are the product over its axes."""
+        """Pairs of tokens that attend to each other; for a map, multiply over its axes."""
         return sum(run.count * run.size**2 for run in self.runs)
 
 
@@ -116,15 +114,17 @@ Grid = tuple[Axis, ...]
 
 
 def lengths_of(x: Tensor) -> list[int]:
-    """Tokens along each axis of a map (B, *map, C). A traced or compiled graph is for maps of this size; in an exported
-    program a length may be a symbol."""
+    """Tokens along each axis of a map (B, *map, C): integers, so that a traced or compiled graph is for this size.
+
+    In an exported program a length may be a symbol.
+    """
     if torch.jit.is_tracing() or is_compiling() and not is_exporting():
         return [int(n) for n in x.shape[1:-1]]
     return list(x.shape[1:-1])
 
 
 def groups(grid: Grid) -> Iterator[Group]:
-    """The groups of a map, the last axis running fastest: at most three to the number of axes."""
+    """The groups of a map, the last axis running fastest: at most 3^axes of them."""
     return itertools.product(*(axis.runs for axis in grid))
 
 
@@ -154,8 +154,8 @@ def copy_cells(x: Tensor, dtype: torch.dtype | None = None, factor: Tensor | Non
 
     Args:
         x: Shape (nH, B, *counts, *sizes, d).
-        dtype: Of the copy; None for that of ``x``.
-        factor: What it is multiplied by, (nH, B, *counts, *sizes, 1): without a derivative, in the dtype of ``x``.
+        dtype: Of the copy; None for the dtype of ``x``.
+        factor: Multiplies the copy, (nH, B, *counts, *sizes, 1): without a derivative, in the dtype of ``x``.
 
     Returns:
         Shape (nH, cells of all images, N, d), contiguous.
@@ -249,7 +249,7 @@ def _join(parts: Sequence[Tensor], axis: Axis, dim: int) -> Tensor:
 
 
 def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]]:
-    """Cuts a group into parts of at most ``limit`` cells, those of whole images where they fit.
+    """Cuts a group into parts of at most ``limit`` cells; of whole images where those fit.
 
     Args:
         batch: B.

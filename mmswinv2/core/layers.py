@@ -19,23 +19,23 @@ from .checks import check_rate
 from .operators import is_transformed
 from .precision import product_dtype
 
-CHUNK_BYTES = 512 * 2**20  # of a chunk of an MLP's hidden map
-CHUNK_BYTES_CPU = 4 * 2**20  # which is in the cache
-KEPT_CHUNKS = 1.5  # of a map that is still worked on as a whole, and kept for the backward pass
+CHUNK_BYTES = 512 * 2**20  # size of one chunk of an MLP's hidden map
+CHUNK_BYTES_CPU = 4 * 2**20  # fits the cache
+KEPT_CHUNKS = 1.5  # a map of at most so many chunks is processed whole, and kept for the backward pass
 
 
 def chunk_bytes(device: torch.device) -> int:
-    """Of the part of a map that is worked on at once."""
+    """Bytes of a map that are processed at once."""
     return CHUNK_BYTES_CPU if device.type == 'cpu' else CHUNK_BYTES
 
 
 def mlp_rows(device: torch.device, hidden: int) -> int:
-    """Tokens of a chunk of an MLP, whose hidden map takes ``hidden`` bytes a token."""
+    """Tokens in a chunk of an MLP whose hidden map takes ``hidden`` bytes per token."""
     return max(1, chunk_bytes(device) // hidden)
 
 
 def is_kept(device: torch.device, size: int) -> bool:
-    """Whether a map of ``size`` bytes is kept for the backward pass that could be copied again from another."""
+    """Whether a map of ``size`` bytes is kept for the backward pass instead of recomputed."""
     return size <= KEPT_CHUNKS * chunk_bytes(device)
 
 
@@ -73,14 +73,14 @@ class DropPath(nn.Module):
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them.
 
-    Tokens are taken in chunks where the hidden map is large, and hidden maps of chunks are computed again in the
-    backward pass instead of kept: one product more beside six, for half of what a block keeps.
+    Where the hidden map is large, tokens are processed in chunks, whose hidden maps are recomputed in the backward pass
+    instead of kept: one matrix product more beside six, for half of what a block keeps.
 
     Args:
         dim: C.
         hidden_dim: Channels between the two.
         drop_rate: Dropout after each layer, in [0, 1).
-        keep_hidden: Whether hidden maps are kept however large: where all of it is computed again anyway.
+        keep_hidden: Whether hidden maps are kept however large: for checkpointed blocks, which recompute them anyway.
     """
 
     def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0., keep_hidden: bool = False) -> None:
@@ -140,14 +140,14 @@ class PatchEmbed(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Merges 2 x 2 tokens into one of twice the channels; an odd map is padded with zeros at the bottom and right. The
-    frames of a clip are merged each by itself.
+    """Merges 2 x 2 tokens into one token of twice the channels; each frame of a clip is merged by itself.
 
-    Of a large map, the copy in which four tokens are one is made again in the backward pass instead of kept.
+    An odd map is padded with zeros at the bottom and right. For a large map, the copy with 4C channels is recomputed in
+    the backward pass instead of kept.
 
     Args:
         dim: C of the input.
-        norm_first: Whether the norm is taken of the 4C channels before the reduction, as in Swin V1, and not of the
+        norm_first: Whether the norm applies to the 4C channels before the reduction, as in Swin V1, instead of the
             2C channels after it.
     """
 

@@ -1,4 +1,4 @@
-"""Bytes of tensors that are alive while code runs, on any device: on the meta device nothing is allocated at all."""
+"""Counts the bytes of live tensors while code runs, on any device; on the meta device nothing is allocated."""
 from __future__ import annotations
 
 import weakref
@@ -11,12 +11,12 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages that operators make while the mode is on, and that are still referred to.
+    """Counts the storages that operators allocate while the mode is on, as long as something refers to them.
 
-    ``live`` is what there is now, ``peak`` the most there was. What an operator needs inside is not seen.
+    ``live`` is the present number of bytes, ``peak`` the largest so far. Memory inside an operator is not seen.
 
     Args:
-        there: Tensors that exist before; they and views of them are not counted.
+        there: Tensors that exist already; they and views of them are not counted.
     """
 
     def __init__(self, *there: Tensor) -> None:

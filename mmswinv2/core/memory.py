@@ -1,16 +1,16 @@
 """Where the memory of a training step goes, computed from sizes alone.
 
-What torch keeps is counted: per block, with T tokens of C channels in units of T C elements and r the ratio of the MLP,
+Counted is what torch keeps for the backward pass. Per block, in units of T C elements, and with r the ratio of the MLP:
 the input of the projection to queries, keys and values (1), these (3), the result of attention (1), the result of its
-projection (1), the input of the MLP (1) and its result (1): 8 in all, and small change: log-sum-exp, statistics of
-norms, hidden map of the position bias. An MLP whose hidden map is small, or whose stage has activation checkpointing,
-keeps this map before and after the GELU too (2r). ``eager`` attention keeps normalised queries and keys and
-values (3), cell by cell, and its attention maps. With activation checkpointing a block keeps its input (1), and
-the rest exists for one block at a time. Frozen stages keep nothing. What an allocator holds on to without need is not
+projection (1), the input of the MLP (1) and its result (1). That is 8 in all, besides small tensors: log-sum-exp,
+statistics of norms, hidden map of the position bias. An MLP also keeps its hidden map before and after the GELU (2r),
+if that map is small or the stage has activation checkpointing. ``eager`` attention keeps normalised queries and keys
+and values (3), cell by cell, and its attention maps. With activation checkpointing a block keeps its input (1), and
+the rest exists for one block at a time. Frozen stages keep nothing. Memory that the allocator holds without need is not
 counted.
 
-Weights, gradients and states of the optimizer are those of :mod:`mmswinv2.core.sharding`; what neck and heads keep is
-given. A step is a sequence of moments; the plan is that of the worst one.
+Weights, gradients and optimizer states come from :mod:`mmswinv2.core.sharding`; what neck and heads keep is an input.
+A step is a sequence of moments, and the plan describes the one with the peak.
 
 Legend: B images, T tokens of a stage in all images, C channels, nH heads.
 """
@@ -35,9 +35,9 @@ class Setting:
 
     Args:
         with_cp: Activation checkpointing, per stage.
-        backend: That of attention; ``'eager'`` keeps whole attention maps, ``'cells'`` needs its budget, ``'auto'``
+        backend: Of attention; ``'eager'`` keeps whole attention maps, ``'cells'`` needs its budget, ``'auto'``
             chooses per block.
-        budget: Bytes, that of attention; None for the device's default.
+        budget: Bytes for attention; None for the device's default.
         autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
         cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
             does by default.
@@ -58,18 +58,18 @@ class Setting:
 
 @dataclass(frozen=True)
 class Model:
-    """What there is beside blocks, in numbers of parameters and in bytes.
+    """The model beside its blocks, in numbers of parameters and in bytes.
 
     Args:
         parameters: Of the backbone.
-        trainable: Those of them that are not frozen.
-        others: Of neck and heads.
-        others_trainable: Those of them that are not frozen.
-        units: Of each layer outside of the backbone that FSDP shards by itself.
+        trainable: Those of the backbone that are not frozen.
+        others: Parameters of neck and heads.
+        others_trainable: Those of neck and heads that are not frozen.
+        units: Parameters of each layer outside the backbone that FSDP shards by itself.
         heads_kept: Bytes that neck and heads keep for the backward pass.
-        heads_peak: The most that they have at once.
-        neck_peak: The most that they have when their backward pass has come to ``units``.
-        image_bytes: Of the batch.
+        heads_peak: Peak bytes of neck and heads.
+        neck_peak: Their peak bytes from when the backward pass reaches ``units``.
+        image_bytes: Bytes of the batch's images.
     """
 
     parameters: int
@@ -85,14 +85,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Moment:
-    """Bytes at a moment of a step, beside what is there all the time.
+    """Bytes at a moment of a step, beside those allocated all the time.
 
     Args:
         name: ``'forward'``, ``'heads'``, ``'backward'``, ``'averaging'`` of gradients, or ``'step'`` of the optimizer.
         activations: Of the backbone.
         gradients: Of weights, beside buckets.
-        gathered: Weights and gradients that are whole for a while.
-        workspace: What is there at this moment only.
+        gathered: Weights and gradients that are temporarily whole.
+        workspace: Needed at this moment only.
     """
 
     name: str
@@ -112,16 +112,16 @@ class Plan:
     """Bytes of a training step on one GPU.
 
     Args:
-        weights: There all the time.
+        weights: Allocated all the time.
         gradients: All of them, with buckets.
         optimizer: Its states.
-        gathered: Of others' weights and gradients, at the peak.
+        gathered: Weights and gradients gathered from other GPUs, at the peak.
         activations: Kept for the backward pass when the forward pass has ended, per stage.
         heads: Kept by neck and heads.
-        workspace: What exists at the peak only: what is computed again, gradients of activations, attention,
-            temporaries of the optimizer.
-        peak: The most there is at once; less than the sum of all, for they are not all there at once.
-        moment: When that is.
+        workspace: Needed at the peak only: recomputed activations, their gradients, attention, the optimizer's
+            temporaries.
+        peak: The largest total at any moment; less than the sum of the parts, which do not peak together.
+        moment: When the peak is.
     """
 
     weights: int
@@ -137,8 +137,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Block:
-    """Bytes of a block under a setting: what it keeps, what its forward and its backward pass need besides, 16-bit
-    copies of its weights, and those of them that the graph holds."""
+    """Bytes of a block under a setting: kept for the backward pass, needed besides by its forward and its backward
+    pass, 16-bit copies of its weights, and the copies that the autograd graph holds."""
 
     sizes: BlockSizes
     kept: int
@@ -165,9 +165,9 @@ class _Stage:
 
 
 def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block:
-    """What passes in a block, in units of T C elements in float32 while it is computed.
+    """Computes the bytes of a block; locals are in units of T C float32 elements.
 
-    Under autocast the stream, inputs of norms and what ``eager`` needs are float32, the rest 16-bit: ``half``.
+    Under autocast the stream, inputs of norms and tensors of ``eager`` are float32, the rest 16-bit: ``half``.
     """
     unit, half = 4 * s.tokens * s.dim, .5 if setting.autocast else 1.
     attended, hidden = s.attended / s.tokens, s.hidden / s.dim * half  # one hidden map
@@ -299,13 +299,13 @@ def _moments(sizes: Sequence[StageSizes], stages: Sequence[_Stage], setting: Set
 
 
 def plan_step(sizes: Sequence[StageSizes], setting: Setting, model: Model, sharding: Sharding = Sharding()) -> Plan:
-    """Follows a training step, forward, backward and the optimizer's, and finds its peak.
+    """Finds the peak of a training step: forward, backward and the optimizer's step.
 
     Args:
         sizes: Of each stage (:func:`mmswinv2.core.sizes.stage_sizes`).
         setting: How the backbone is computed.
-        model: What there is beside blocks.
-        sharding: What each GPU holds.
+        model: The rest of the model.
+        sharding: The share of each GPU.
     """
     parameters, trainable = model.parameters + model.others, model.trainable + model.others_trainable
     weights, states, buckets = sharding.weights(parameters), sharding.states(trainable), sharding.buckets(trainable)

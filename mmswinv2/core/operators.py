@@ -1,4 +1,4 @@
-"""Operators of torch: opaque to ``torch.compile``, with a derivative of their own, in torch 2.1 as in later ones."""
+"""Custom operators of torch: opaque to ``torch.compile``, with their own derivative; torch 2.1 and later."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def is_exporting() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether code is compiled, traced, under torch.func or in forward mode: then nothing may depend on values."""
+    """Whether code is compiled, traced, under torch.func or in forward mode. Then nothing may depend on values."""
     return (is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
             or forward_ad._current_level >= 0)
 
@@ -30,16 +30,16 @@ _LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')
 
 def define_operator(name: str, schema: str, function: Callable, *, fake: Callable, backward: Callable, jvp: Callable,
                     setup_context: Callable) -> Callable:
-    """Defines an operator ``mmswinv2::name``, by its schema: ``torch.library.custom_op`` imports the compiler at the
-    first call, which takes a second and 100 MiB.
+    """Defines an operator ``mmswinv2::name`` from its schema.
 
-    Its derivative is an ``autograd.Function`` in the kernel of autograd. ``torch.library.register_autograd`` makes one
-    too, but it drops forward-mode tangents without an error and does not work under ``torch.func``.
+    ``torch.library.custom_op`` is not used: it imports the compiler at the first call, which takes a second and
+    100 MiB. The derivative is an ``autograd.Function`` in the autograd kernel. ``torch.library.register_autograd``
+    makes one too, but it drops forward-mode tangents without an error and does not work under ``torch.func``.
 
     Args:
         name: Its name.
         schema: Arguments and results, ``(Tensor x, ...) -> ...``.
-        function: What it does, on any device.
+        function: The implementation, on any device.
         fake: The same arguments to empty results of the right shapes.
         backward: ``(ctx, *grads)`` to a gradient, or None, per argument.
         jvp: ``(ctx, *tangents)`` to the tangent of each result.

@@ -38,9 +38,8 @@ def relative_coordinates(window: Sequence[int], pretrained_window: Sequence[int]
 
     Args:
         window: Tokens along each axis.
-        pretrained_window: P, tokens along each axis: the window that the weights were first trained with. It stays
-            what it was when the window changes, so that a larger window extrapolates. Where it is 1, offsets are
-            divided by 1.
+        pretrained_window: P, tokens along each axis: the window that the weights were first trained with. It does not
+            change with the window, so a larger window extrapolates. Where P is 1, offsets are divided by 1.
         log_spaced: ``sign(t) log2(1 + |t|) / log2(8)`` with ``t = 8 dx / (P - 1)``; otherwise ``dx / (P - 1)``.
         dtype: A floating dtype.
         device: Where.
@@ -92,7 +91,7 @@ def expand_cells(table: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def _expand(table: Tensor) -> Tensor:
-    """Views of the reversed table, one per position of a query, need no index, and their derivative no atomics."""
+    """Expands by views of the reversed table, one per query position: no index, and a derivative without atomics."""
     axes, window = tuple(range(1, table.ndim)), window_of(table)
     x = table.flip(axes)
     for i, size in zip(axes, window):
@@ -107,7 +106,7 @@ def _lookup(table: Tensor, window: Window, sizes: Sequence[Sequence[int]]) -> li
 
 
 def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
-    """Those among (nH, *window, *window) of the first tokens along each axis, which fill a smaller cell."""
+    """Of (nH, *window, *window), the pairs of a smaller cell: the first tokens along each axis."""
     for i, n in enumerate((*size, *size), 1):
         pairs = pairs.narrow(i, 0, n)
     return pairs
@@ -115,7 +114,7 @@ def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
 
 @made_once
 def _offsets(window: Window, device: torch.device) -> Tensor:
-    """Where in a flat table the offset of each pair of tokens of a window is, (N N,), int32."""
+    """The position in a flat table of each token pair's offset, (N N,), int32."""
     positions = torch.arange(math.prod(2 * size - 1 for size in window), dtype=torch.int32, device=device)
     return _expand(positions.view(1, *(2 * size - 1 for size in window))).flatten()
 
@@ -123,7 +122,7 @@ def _offsets(window: Window, device: torch.device) -> Tensor:
 def fold(grad: Tensor, window: Sequence[int]) -> Tensor:
     """The adjoint of :func:`expand`: sums over the pairs of one offset.
 
-    Sums along diagonals are sums of columns once each row is moved one further; one axis after another.
+    Goes axis by axis. Moving each row one further turns sums along diagonals into sums over columns.
 
     Args:
         grad: Shape (nH, N, N), or with N as the axes of the window.
@@ -186,8 +185,9 @@ def to_rows(table: Tensor) -> Tensor:
 
 
 def resize(table: Tensor, window: Window) -> Tensor:
-    """Resizes a parameterised table to another window, bicubically over (h, w), as the paper's baseline does, and
-    linearly over t.
+    """Resizes a parameterised table to another window: bicubically over (h, w), linearly over t.
+
+    The paper's baseline is bicubic too.
 
     Args:
         table: Shape (nH, 2h-1, 2w-1) or (nH, 2t-1, 2h-1, 2w-1).
@@ -211,25 +211,25 @@ def resize(table: Tensor, window: Window) -> Tensor:
 
 
 def table_rows(window: Sequence[int]) -> int:
-    """Rows of the parameterised table of a window: one per offset. Windows may have as many as another."""
+    """Rows of the parameterised table of a window: one per offset. Different windows can have equally many."""
     return math.prod(2 * size - 1 for size in window)
 
 
 def window_of_rows(rows: int, *, axes: int = 2) -> Window | None:
-    """The window that a parameterised table of so many rows is taken to be of: a square one. None for one over time,
-    which is of no usual form."""
+    """The square window assumed for a parameterised table of ``rows`` rows; None for one over time, which has no usual
+    form."""
     return ((math.isqrt(rows) + 1) // 2,) * 2 if axes == 2 else None
 
 
 def table_window(rows: int, said: Window | None = None, *, otherwise: Window | None = None,
                  axes: int = 2) -> tuple[int, ...]:
-    """The window of a parameterised table, from its number of rows: ``said``, a square one, or ``otherwise``.
+    """Finds the window of a parameterised table from its rows: tries ``said``, a square window, then ``otherwise``.
 
     Args:
         rows: Rows of the table.
         said: The window to try first, in tokens along each axis.
         otherwise: The window to try last.
-        axes: Of the window; one of three axes is never guessed.
+        axes: Of the window. With three axes no square window is tried.
 
     Raises:
         ValueError: if no such window has that many rows.
@@ -244,7 +244,7 @@ def table_window(rows: int, said: Window | None = None, *, otherwise: Window | N
 
 
 class CastLinear(nn.Linear):
-    """A linear layer that computes in the dtype of its input, whatever that of its weights."""
+    """A linear layer that computes in the dtype of its input, whatever the dtype of its weights."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., C) to (..., C')."""
@@ -278,8 +278,8 @@ class ContinuousBias(nn.Sequential):
         Args:
             window: Tokens along each axis.
             pretrained_window: P, tokens along each axis.
-            budget: Bytes that hidden maps may take. Above it, which windows over time reach, offsets are taken in
-                chunks, whose hidden maps are computed again in the backward pass. None: no limit.
+            budget: Bytes that hidden maps may take. Above it, offsets are processed in chunks, whose hidden maps are
+                recomputed in the backward pass; windows over time need this. None: no limit.
 
         Returns:
             Shape (nH, 2W-1, ...), float32 (float64 for float64 weights).
@@ -305,7 +305,7 @@ class ContinuousBias(nn.Sequential):
 @made_once
 def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dtype: torch.dtype,
                  device: torch.device) -> Tensor:
-    """:func:`relative_coordinates`, whose many small operations are a third of what a small block launches on a GPU."""
+    """Caches :func:`relative_coordinates`, whose small operations are a third of a small block's launches on a GPU."""
     return relative_coordinates(window, pretrained_window, log_spaced=log_spaced, dtype=dtype, device=device)
 
 

@@ -1,4 +1,4 @@
-"""Computing in another dtype than the code around: that of the inputs whatever autocast says, or 16 bit in a part."""
+"""Computes parts of a model in another dtype than the code around them: without autocast, or with it in one part."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
@@ -7,12 +7,12 @@ import torch
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:
-    """Switches autocast off for a device; the meta device has none, and no switch."""
+    """Switches autocast off for a device; the meta device has no autocast."""
     return nullcontext() if autocast_dtype(device.type) is None else torch.autocast(device.type, enabled=False)
 
 
 def product_dtype(x: torch.Tensor) -> torch.dtype:
-    """The dtype of a matrix product of ``x``: that of autocast where it is on."""
+    """The dtype of a matrix product of ``x``: autocast's where it is on."""
     return autocast_dtype(x.device.type) or x.dtype
 
 
@@ -41,7 +41,7 @@ def check_autocast_dtype(name: str | None) -> torch.dtype | None:
 def autocast_to(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
     """Switches autocast to a dtype on for a device; None, or the meta device, leaves it as it is.
 
-    Each weight is cast once per pass: a cache would only keep all 16-bit copies until the end of it.
+    Each weight is cast once per pass, so a cache would only keep all 16-bit copies until the pass ends.
     """
     if dtype is None or device.type == 'meta':
         return nullcontext()

@@ -1,4 +1,4 @@
-"""What each GPU holds of weights, gradients and optimizer states, by the way in which GPUs share them.
+"""Bytes of weights, gradients and optimizer states on each GPU, for each sharding strategy.
 
 ================  ==============  =====================  ===============================
 bytes/parameter   weights         gradients              optimizer (Adam)
@@ -9,10 +9,10 @@ bytes/parameter   weights         gradients              optimizer (Adam)
 ``deepspeed``     4               4 (3)                  12 / GPUs, with a copy of the weights
 ================  ==============  =====================  ===============================
 
-(1) DDP's buckets are there from the first step to the last; with ``gradient_as_bucket_view`` they are the gradients,
-otherwise the gradients are there besides. (2) Some blocks are whole for a while: :meth:`Sharding.gathered`.
+(1) DDP's buckets exist from the first step to the last. With ``gradient_as_bucket_view`` they are the gradients,
+otherwise the gradients come on top. (2) Some blocks are temporarily whole: :meth:`Sharding.gathered`.
 (3) And a bucket of at most 5e8 elements while they are averaged. ``mmswinv2.DeepSpeedStrategy`` keeps float32 weights,
-so that boxes do not lose precision, and ZeRO has a copy of its share of them nevertheless.
+so boxes do not lose precision; ZeRO copies its share of them nevertheless.
 
 Source:
     torch 2.13: ``distributed/fsdp/_fully_shard/_fsdp_param_group.py`` (how long FSDP2 keeps its buffers),
@@ -35,11 +35,11 @@ class Sharding:
         strategy: One of ``STRATEGIES``: ``'none'``: every GPU has everything (DDP where there are several);
             ``'zero1'``: torch's ZeroRedundancyOptimizer under DDP; ``'fsdp'``: torch's ``fully_shard``;
             ``'deepspeed'``: its ZeRO stage 1, in float32.
-        gpus: That share.
+        gpus: Number of GPUs that share.
         bucket_view: DDP's ``gradient_as_bucket_view``.
         state_bytes: Optimizer states per parameter: 8 for Adam, 4 for SGD with momentum.
-        foreach: Whether the optimizer steps through all parameters at once, torch's default on a GPU, for which it
-            keeps another copy of them; ``fused=True`` keeps none.
+        foreach: Whether the optimizer steps all parameters at once, torch's default on a GPU. This takes one more copy
+            of the parameters; ``fused=True`` takes none.
 
     Raises:
         ValueError: if ``strategy`` is unknown or ``gpus`` is less than 1.
@@ -63,59 +63,59 @@ class Sharding:
         return self.strategy in ('none', 'zero1') and self.gpus > 1
 
     def share(self, size: int) -> int:
-        """Of what is sharded, the part of one GPU."""
+        """One GPU's part of a sharded size."""
         return -(-size // self.gpus)
 
     def weights(self, parameters: int) -> int:
-        """There all the time."""
+        """Bytes of weights, allocated all the time."""
         return self.share(4 * parameters) if self.strategy == 'fsdp' else 4 * parameters
 
     def buckets(self, trainable: int) -> int:
-        """Of gradients, there all the time."""
+        """Bytes of DDP's gradient buckets, allocated all the time."""
         return 4 * trainable if self.ddp else 0
 
     def gradients(self, trainable: int) -> int:
-        """Beside buckets, there from the backward pass to the optimizer's step."""
+        """Bytes of gradients beside buckets, from the backward pass to the optimizer's step."""
         if self.ddp:
             return 0 if self.bucket_view else 4 * trainable
         return self.share(4 * trainable) if self.strategy == 'fsdp' else 4 * trainable
 
     def states(self, trainable: int) -> int:
-        """Of the optimizer, there all the time."""
+        """Bytes of optimizer states, allocated all the time."""
         if self.strategy == 'none':
             return self.state_bytes * trainable
         return self.share((self.state_bytes + (4 if self.strategy == 'deepspeed' else 0)) * trainable)
 
     def reducing(self, trainable: int) -> int:
-        """While gradients are averaged when all are there: DeepSpeed's bucket, and its part of the averages."""
+        """Bytes while all gradients are averaged: DeepSpeed's bucket, and its share of the averages."""
         if self.strategy != 'deepspeed':
             return 0
         return 4 * min(trainable, DEEPSPEED_BUCKET) + self.share(4 * trainable)
 
     def stepping(self, trainable: int) -> int:
-        """Of the optimizer, during its step only."""
+        """Bytes that the optimizer needs during its step only."""
         size = 4 * trainable if self.foreach else 0
         if self.strategy == 'deepspeed':  # its share of the averages, and these side by side
             return self.share(size + 8 * trainable)
         return size if self.strategy == 'none' else self.share(size)
 
     def copying(self, matrix: int, *, autocast: bool) -> int:
-        """The gradient of one weight on its way to where gradients are kept; under autocast its 16-bit form too.
+        """Bytes of one weight's gradient before it is stored; under autocast its 16-bit form too.
 
-        FSDP's are counted in :meth:`gathered`.
+        FSDP's gradients are counted in :meth:`gathered`.
         """
         return (0 if self.strategy == 'fsdp' else 4 * matrix) + (2 * matrix if autocast else 0)
 
     def root(self, parameters: int, *, backward: bool) -> int:
-        """What belongs to no block: whole from the forward pass to the end of the backward, and its gradients."""
+        """Bytes of parameters outside blocks, whole from the forward to the end of the backward pass, and gradients."""
         return (8 if backward else 4) * parameters if self.strategy == 'fsdp' else 0
 
     def gathered(self, unit: int, *, before: int, after: int, backward: bool) -> int:
-        """What is whole while a block is computed.
+        """Bytes that are gathered while a block is computed.
 
-        Forward: its weights, the buffer they came in (kept until the next block's weights are there), and the buffer
-        of the next block. Backward: its weights and gradients, the buffer of the next block's weights, and the one in
-        which the last block's gradients are averaged.
+        Forward: its weights, the buffer they came in (kept until the next block's weights arrive), and the buffer
+        of the next block. Backward: its weights and gradients, the buffer of the next block's weights, and the buffer
+        in which the last block's gradients are averaged.
 
         Args:
             unit: Parameters of the block.

@@ -1,4 +1,4 @@
-"""What the blocks of a backbone are like for an image, in numbers of tokens, elements and bytes.
+"""Sizes of a backbone's blocks for an image, in tokens, elements and bytes.
 
 Legend: B images, T tokens of a stage in all images, C channels, nH heads.
 """
@@ -22,17 +22,17 @@ class BlockSizes:
 
     Args:
         tokens: T.
-        attended: Tokens that attend: T, more where tokens that pad a map take part.
+        attended: Tokens that attend: T, or more where padding tokens take part.
         dim: C.
         heads: nH.
         hidden: Channels of the MLP between its layers.
-        maps: Bytes of all attention maps by the size of cells, in the order in which ``eager`` takes them.
-        pairs: Bytes of the position bias of a whole window, one per pair of tokens and head.
-        bias: Bytes of tables of the position bias: before and after the sigmoid, scaled and cropped.
-        bias_hidden: Bytes of the hidden map that a continuous one is made of.
+        maps: Bytes of all attention maps, per cell size, in the order in which ``eager`` takes them.
+        pairs: Bytes of the position bias of a whole window, one value per token pair and head.
+        bias: Bytes of the position bias tables: before and after the sigmoid, scaled and cropped.
+        bias_hidden: Bytes of the hidden map of a continuous bias.
         parameters: Of the block.
         matrices: Elements of its large weights.
-        matrix: Elements of the largest.
+        matrix: Elements of its largest weight.
     """
 
     tokens: int
@@ -51,8 +51,8 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class StageSizes:
-    """A stage: its blocks, the parameters of the merging that leads to the next, 0 for the last, and the elements of a
-    patch of the image, 0 for all but the first."""
+    """A stage: its blocks, the parameters of its patch merging (0 in the last stage), and the elements of an image
+    patch (0 except in the first stage)."""
 
     blocks: tuple[BlockSizes, ...]
     merge_parameters: int

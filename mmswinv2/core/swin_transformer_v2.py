@@ -1,4 +1,4 @@
-"""Swin Transformer V2 as a backbone: block, stage, and the whole on images; ``video.py`` has that on clips.
+"""Swin Transformer V2 as a backbone on images: block, stage and backbone. ``video.py`` has the backbone on clips.
 
 Legend: B images, H W tokens, C channels, windows in tokens, stage strides s_i = 4, 8, 16, 32 pixels.
 
@@ -55,7 +55,7 @@ def with_keywords(config: type, options: type) -> Callable[[Constructor], Constr
 
 
 class Feature(NamedTuple):
-    """What an output is: its stage, channels, and pixels of the image per token."""
+    """An output: its stage, channels, and stride in pixels per token."""
 
     stage: int
     channels: int
@@ -69,12 +69,12 @@ class SwinBlock(nn.Module):
         dim: C.
         num_heads: nH, a divisor of C.
         window_size: Tokens along each axis.
-        pretrained_window: Tokens along each axis, the normaliser of the coordinates of a continuous bias.
+        pretrained_window: Tokens along each axis; normalises the coordinates of a continuous bias.
         shifted: Whether the windows are shifted by half their size.
         drop_path_rate: Probability to drop a branch, in [0, 1).
         extra_norm: Whether a LayerNorm on the main branch ends the block.
         keep_hidden: Whether the MLP keeps large hidden maps.
-        config: What all blocks share; with ``norm_placement='pre'`` the rule is ``x + drop_path(f(norm(x)))``.
+        config: Options of all blocks; with ``norm_placement='pre'`` the rule is ``x + drop_path(f(norm(x)))``.
     """
 
     def __init__(self, dim: int, num_heads: int, *, window_size: Sequence[int], pretrained_window: Sequence[int],
@@ -139,8 +139,8 @@ class SwinStage(nn.Module):
 class SwinTransformerV2(nn.Module):
     """Swin Transformer V2 for images of any size from 32 px.
 
-    ``forward`` is ``embed``, ``maps``, ``outputs``: mask tokens can stand after the first, another head in place of
-    the last.
+    ``forward`` is ``embed``, ``maps``, ``outputs``: mask tokens can follow ``embed``, another head can replace
+    ``outputs``.
 
     Args:
         arch: An architecture by name, or a dict of sizes.
@@ -228,7 +228,7 @@ class SwinTransformerV2(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Pixels (B, in_channels, h, w) to tokens (B, ceil(h/4), ceil(w/4), C); errors as in :meth:`forward`.
 
-        Dropout is that of :meth:`maps`, so that tokens can be replaced in between.
+        :meth:`maps` applies the dropout, so tokens can be replaced in between.
         """
         channels, axes = self.config.in_channels, self.config.axes
         if x.ndim != 2 + axes or x.shape[1] != channels:
@@ -238,7 +238,7 @@ class SwinTransformerV2(nn.Module):
         return self.patch_embed(x)
 
     def map_lengths(self, image: Sequence[int]) -> list[tuple[int, ...]]:
-        """Tokens along each axis of the map of each stage, for an image of so many pixels along each."""
+        """Tokens along each axis of each stage's map, for an image of ``image`` pixels along each axis."""
         lengths = [tuple(-(-n // size) for n, size in zip(image, self.config.patch_size))]
         for _ in self.layers[1:]:
             *before, h, w = lengths[-1]
@@ -268,15 +268,15 @@ class SwinTransformerV2(nn.Module):
 
         Args:
             param_name: Name of the parameter in the whole model.
-            prefix: What names of the backbone begin with in it.
-            merging_layers: Whether a patch merging is a layer of its own. Otherwise it is of that of the block before
-                it, as in the release's fine-tuning of SimMIM (its ``optimizer.py``, ``get_swin_layer``).
+            prefix: Of the backbone's names in it.
+            merging_layers: Whether a patch merging is a layer of its own. Otherwise it belongs to the layer of the
+                block before it, as in the release's fine-tuning of SimMIM (its ``optimizer.py``, ``get_swin_layer``).
 
         Returns:
             (its layer, number of layers).
 
         Raises:
-            ValueError: if it begins with ``prefix`` and no parameter of the backbone has that name.
+            ValueError: if ``param_name`` begins with ``prefix`` and is no parameter of the backbone.
         """
         starts = [1]  # first layer of each stage
         for stage in self.layers:
@@ -335,7 +335,7 @@ class SwinTransformerV2(nn.Module):
                              'for video')
 
     def _resize_tables(self, state_dict: dict, prefix: str, windows: Windows) -> None:
-        """Resizes parameterised tables to the window; ``windows`` are what the file says, or else the config."""
+        """Resizes parameterised tables to the window; ``windows`` come from the file, or else from the config."""
         for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
             for j in range(depth):
                 key = f'{prefix}layers.{i}.blocks.{j}.attn.relative_position_bias_table'

@@ -1,9 +1,9 @@
 """Swin Transformer V2 on video: the backbone over (t, h, w).
 
-What is not here is the same as on images: cells, position bias, blocks, stages and weights know any number of axes.
+Everything else is the same as on images: cells, position bias, blocks, stages and weights take any number of axes.
 
 Source:
-    arXiv:2111.09883, appendix A2.2 and table 5, which say the size of clips and windows and no more of the model;
+    arXiv:2111.09883, appendix A2.2 and table 5, which give the sizes of clips and windows and no more of the model;
     the patch of 2 frames and merging over space alone: Video Swin Transformer (arXiv:2106.13230, section 3.1).
 """
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 class VideoSwinTransformerV2(SwinTransformerV2):
     """Swin Transformer V2 for clips of any length, of frames of any size from 32 px.
 
-    Windows are (t, h, w) tokens. Each axis has its own: where the map is no longer than the window along one, it is one
-    unshifted window there, and coordinates of the position bias are normalised by the pre-training window of the axis.
+    Windows are (t, h, w) tokens. Along an axis where the map is no longer than the window, there is one unshifted
+    window. Coordinates of the position bias are normalised by the pre-training window of their axis.
 
     Args:
         arch: An architecture by name, or a dict of sizes, as for images.
-        options: The fields of :class:`mmswinv2.core.VideoConfig`, which says what each of them is.
+        options: The fields of :class:`mmswinv2.core.VideoConfig`, which documents each.
 
     Raises:
         TypeError: if an option is unknown.

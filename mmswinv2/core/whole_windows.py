@@ -1,7 +1,7 @@
-"""A map as whole windows, filled up with padding tokens at its borders, for maps whose lengths are symbols.
+"""A map as whole windows, with padding tokens at its borders, for maps whose lengths are symbols.
 
-``grid.py`` tells cells of a map apart by its length. An exported program has to be right for lengths that it does not
-know: there each window is whole, and padding tokens are not attended to.
+``grid.py`` finds the cells of a map from its length, which an exported program does not know. There each window is
+whole, and padding tokens are masked.
 
 Legend: B images, *map tokens along each axis, N tokens of a window, nH heads, d channels of a head.
 """
@@ -17,12 +17,12 @@ from .grid import Axis, Grid
 
 
 def is_symbolic(grid: Grid) -> bool:
-    """Whether a length is a symbol of an exported program, which has no cells: those depend on the length."""
+    """Whether a length is a symbol of an exported program. Cells depend on the length, so such a grid has none."""
     return any(isinstance(axis.length, torch.SymInt) for axis in grid)
 
 
 def cut_whole(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Cuts a map into whole windows, filled up with padding tokens at its borders: for any length, a symbol too.
+    """Cuts a map into whole windows, with padding tokens at its borders; lengths may be symbols.
 
     Args:
         x: Shape (B, *map, nH, d).

@@ -1,6 +1,6 @@
-"""What needs mmdet: the RoI head of HTC++, RoI pooling in float32, test-time augmentation of boxes and masks.
+"""Code for mmdet: the RoI head of HTC++, RoI pooling in float32, test-time augmentation of boxes and masks.
 
-mmdet is imported when one of the names is used; without mmdet that is an error which says what to install.
+mmdet is imported when one of the names is used. Without mmdet this raises an error that says what to install.
 """
 from ..hosts import folder_names
 

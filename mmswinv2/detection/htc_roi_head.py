@@ -1,4 +1,4 @@
-"""The RoI head of Hybrid Task Cascade, with masks at test as the mean over its stages."""
+"""The RoI head of Hybrid Task Cascade, which at test averages masks over its stages."""
 from __future__ import annotations
 
 from mmdet.models.roi_heads import HybridTaskCascadeRoIHead as _HybridTaskCascadeRoIHead
@@ -30,7 +30,7 @@ class HybridTaskCascadeRoIHead(OneNumberOfClasses, _HybridTaskCascadeRoIHead):
             x: Feature maps, each (B, C, H_i, W_i).
             rois: Shape (n, 5): image index, x1, y1, x2, y2 in pixels.
             semantic_feat: Features of the semantic branch, shape (B, C, H, W).
-            training: Whether losses are to be computed from the result.
+            training: Whether losses will be computed from the result.
 
         Returns:
             ``mask_preds``: in training, shape (n, classes, 2r, 2r); else a list of those, one per stage.

@@ -14,13 +14,13 @@ PASTE_BYTES = 256 * 2**20  # of pasted probabilities at a time on a GPU
 
 
 class RLEMasks(list):
-    """Run-length encoded masks: a list of COCO's dicts, which turns into an array where one is asked for.
+    """Run-length encoded masks: a list of COCO's dicts that decodes to an array on demand.
 
-    mmdet's metrics take it as it is; its visualizer calls :meth:`astype`.
+    mmdet's metrics take the list; its visualizer calls :meth:`astype`.
 
     Args:
         masks: COCO's dicts, of one size.
-        size: (H, W), which an empty list does not know otherwise.
+        size: (H, W), needed for an empty list.
     """
 
     def __init__(self, masks: Iterable[dict] = (), *, size: tuple[int, int]) -> None:
@@ -49,7 +49,7 @@ class RLEMasks(list):
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float) -> RLEMasks:
-    """Pastes masks into an image and encodes them, so many at a time as fit a fixed memory.
+    """Pastes masks into an image and encodes them, as many at a time as fit a fixed amount of memory.
 
     Args:
         probabilities: Shape (n, r, r), in [0, 1].

@@ -6,11 +6,11 @@
 3. The mask heads run on the detections in every view. Probabilities, flipped back, are averaged over views and stages,
    pasted once at the size of the original image, and encoded at once.
 
-Averages are running sums: of a view nothing but its features is kept.
+Averages are running sums: only the features of a view are kept.
 
 Source:
-    What mmdetection 2.28.2 does in ``aug_test`` of its two-stage detectors, with which the published multi-scale
-    numbers were made; mmdetection 3 has test-time augmentation for boxes alone, by NMS over the results of views.
+    mmdetection 2.28.2, ``aug_test`` of its two-stage detectors, with which the published multi-scale numbers were made.
+    mmdetection 3 has test-time augmentation for boxes alone, by NMS over the results of views.
 """
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ TTA_KEYS = ('score_thr', 'nms', 'max_per_img', 'mask_thr_binary', 'rpn')
 
 @dataclass
 class View:
-    """One view of an image: how it came from the original, and what the detector needs of it.
+    """One view of an image: its relation to the original, and the detector's inputs.
 
     Args:
-        data: The view as the data preprocessor takes it, for a batch of one.
-        sample: What came out of the data preprocessor; its ``img_shape`` is (h, w) of the view in pixels.
-        features: Feature maps, each (1, C, H_i, W_i), on the device that keeps them; None if they are computed again.
+        data: Input of the data preprocessor, for a batch of one.
+        sample: Output of the data preprocessor; its ``img_shape`` is (h, w) of the view in pixels.
+        features: Feature maps, each (1, C, H_i, W_i), on the device that keeps them; None if they are recomputed.
         flip: ``'horizontal'``, ``'vertical'``, ``'diagonal'`` or None.
     """
 
@@ -81,17 +81,17 @@ class InstanceSegTTAModel(DetTTAModel):
 
     Args:
         tta_cfg: May have ``score_thr``, ``nms``, ``max_per_img``, ``mask_thr_binary`` and ``rpn`` (a dict with
-            ``nms`` and ``max_per_img``, for merging proposals) in place of those of the detector's ``test_cfg``.
-        size_ranges: Sizes of objects, square root of the area in pixels of the original image, that a view is used
-            for: (least, less than) for each view, or for each scale where the views of a scale follow each other. None
-            in place of a number is no limit. Objects in no range are averaged over all views.
+            ``nms`` and ``max_per_img``, for merging proposals). They override the detector's ``test_cfg``.
+        size_ranges: Sizes of the objects that a view is used for, as (least, less than), for each view, or for each
+            scale where the views of a scale follow each other. A size is the square root of the area in pixels of the
+            original image; None is no limit. Objects in no range are averaged over all views.
         features: ``'keep'`` on the device, ``'cpu'``, or ``'recompute'`` when needed again (the backbone then runs up
             to three times per view, and memory is that of one view).
         module: The detector, or its config.
-        data_preprocessor: That of the detector, if it is not in its config.
+        data_preprocessor: The detector's, if it is not in its config.
 
     Raises:
-        ValueError: if an argument is out of range or unknown, or the detector's RoI head predicts in a way of its own.
+        ValueError: if an argument is out of range or unknown, or the detector's RoI head overrides a prediction method.
 
     Source:
         mmdetection 2.28.2, ``aug_test`` of ``mmdet/models/roi_heads/htc_roi_head.py`` and ``merge_augs.py``;
@@ -203,7 +203,10 @@ class InstanceSegTTAModel(DetTTAModel):
 
     def _average_boxes(self, views: list[View], proposals: Tensor,
                        ranges: list[tuple[float, float]] | None) -> tuple[Tensor, Tensor]:
-        """The box heads on the same proposals (n, 4) in every view: boxes (n, 4 or 4 classes), scores (n, classes+1).
+        """Runs the box heads on the same proposals (n, 4) in every view.
+
+        Returns:
+            Averages of (boxes (n, 4 or 4 classes), scores (n, classes+1)).
         """
         head = self.module.roi_head
         last = head.bbox_head[-1] if isinstance(head, CascadeRoIHead) else head.bbox_head
@@ -232,7 +235,7 @@ class InstanceSegTTAModel(DetTTAModel):
 
     def _average_masks(self, views: list[View], result: InstanceData,
                        ranges: list[tuple[float, float]] | None) -> Tensor:
-        """The mask heads on the detections in every view: mean probability of the detected class, (n, r, r)."""
+        """Runs the mask heads on the detections in every view: mean probability of the detected class, (n, r, r)."""
         total = result.bboxes.new_zeros(len(result), 1, 1)
         if not len(result):
             return total
@@ -301,7 +304,7 @@ class InstanceSegTTAModel(DetTTAModel):
 
 
 def _check_head(head) -> None:
-    """Refuses RoI heads with predictions of their own, which would be left out here without a word."""
+    """Refuses RoI heads that override prediction methods, which would silently not be called here."""
     known = (StandardRoIHead, CascadeRoIHead, HybridTaskCascadeRoIHead, _OwnHead)
     for name in ('predict', 'predict_bbox', 'predict_mask'):
         if getattr(type(head), name, None) not in [getattr(c, name) for c in known]:
@@ -338,7 +341,7 @@ def _flip(sample: DetDataSample) -> str | None:
 
 
 def _check_views(views: list[View]) -> None:
-    """Checks that views say how they came from the original image, and that nothing but a resize and a flip did it."""
+    """Checks that views say how they were made from the original image, and that this was only a resize and a flip."""
     for view in views:
         sample = view.sample
         for key in ('ori_shape', 'img_shape', 'scale_factor'):

@@ -1,4 +1,4 @@
-"""What needs MMEngine's runner: its checkpoints, loops, hooks, strategies, and groups of parameters."""
+"""Code for MMEngine's runner: checkpoints, loops, hooks, strategies, and parameter groups."""
 from ..hosts import is_installed, missing
 
 if not is_installed('mmengine'):

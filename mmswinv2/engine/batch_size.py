@@ -1,4 +1,4 @@
-"""The batch of all processes is the one that the recipe's learning rate is for."""
+"""Checks that the batch of all processes is the batch that the recipe's learning rate is for."""
 from __future__ import annotations
 
 from mmengine import dist
@@ -11,17 +11,17 @@ from .loops import accumulative_counts
 
 @HOOKS.register_module()
 class BatchSizeHook(Hook):
-    """Refuses to train with another batch than ``auto_scale_lr.base_batch_size``, the one of the recipe.
+    """Refuses to train with a batch other than the recipe's, ``auto_scale_lr.base_batch_size``.
 
     The batch is processes x images on each x ``optim_wrapper.accumulative_counts``. A config without
-    ``auto_scale_lr.base_batch_size`` trains with any.
+    ``auto_scale_lr.base_batch_size`` trains with any batch.
 
     Args:
-        allow_other: Trains with another batch and the rate as it is written; said in the log.
+        allow_other: Trains with another batch and the unchanged rate; the log says so.
 
     Raises:
-        ValueError: if ``allow_other`` is no bool; before training, if the batch is another and the rate is not scaled
-            to it, or if it would be scaled and batches are accumulated: mmengine scales by processes x images alone.
+        ValueError: if ``allow_other`` is no bool; before training, if the batch differs and the rate is not scaled to
+            it, or if the rate is scaled and batches are accumulated: mmengine scales by processes x images alone.
     """
 
     priority = 'VERY_HIGH'
@@ -30,7 +30,7 @@ class BatchSizeHook(Hook):
         self.allow_other = check_bool('allow_other', allow_other)
 
     def before_train(self, runner) -> None:
-        """Compares."""
+        """Compares the batch with the recipe's."""
         scaling = runner.cfg.get('auto_scale_lr') or {}
         base, scaled = scaling.get('base_batch_size'), scaling.get('enable', False)
         if base is None:

@@ -1,8 +1,8 @@
-"""Reading the checkpoints that MMEngine's runner writes, as weights and plain values: code in a file is never run.
+"""Reads the checkpoints of MMEngine's runner as weights and plain values; code in a file is never run.
 
 They hold the message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle
-writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed beside what torch takes for
-weights; ``getattr`` itself is not.
+writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed beside the objects that torch
+allows for weights; ``getattr`` itself is not.
 """
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def history_buffer_method(owner: type, name: str):
 
 
 def safe_globals() -> dict[str, object]:
-    """What an MMEngine checkpoint holds beside weights, by the names that a pickle has for it."""
+    """The objects in an MMEngine checkpoint that are not weights, by their names in a pickle."""
     array = np.zeros(1)
     reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
     types = [HistoryBuffer, np.ndarray, np.dtype]
@@ -51,7 +51,7 @@ def safe_globals() -> dict[str, object]:
 
 @contextmanager
 def _allowed() -> Iterator[None]:
-    """While it is entered, ``torch.load`` takes the objects above for safe; then its list is what it was."""
+    """Lets ``torch.load`` treat the objects above as safe within the context; afterwards restores its list."""
     listed = torch.serialization.get_safe_globals()  # torch takes off all that a context adds, who ever added it first
     ours = [(value, name) for name, value in safe_globals().items() if (value, name) not in listed]
     with torch.serialization.safe_globals(ours):
@@ -62,14 +62,14 @@ def load_run(path: str):
     """Reads a checkpoint of MMEngine's runner as weights only, with the objects above.
 
     Raises:
-        pickle.UnpicklingError: if there is anything else in the file.
+        pickle.UnpicklingError: if the file holds anything else.
     """
     with _allowed():
         return load_weights(path)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Finds what torch and MMEngine checkpoints need, and nothing else."""
+    """Finds the classes that torch and MMEngine checkpoints need, and nothing else."""
 
     def find_class(self, module: str, name: str):
         module = 'builtins' if module == '__builtin__' else module  # protocol 2 has Python 2's names
@@ -82,10 +82,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_run_before_torch_2_6(path: str):
-    """The same for torch before 2.6, which cannot be told what else is safe by the name that a file has for it.
+    """The same for torch before 2.6, where an object cannot be declared safe under the name that a file has for it.
 
     Raises:
-        pickle.UnpicklingError: if there is anything else in the file.
+        pickle.UnpicklingError: if the file holds anything else.
     """
     module = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError,
                              load=lambda f, **kwargs: _Unpickler(f, **kwargs).load())
@@ -98,7 +98,7 @@ def read_run(path: str | os.PathLike) -> Mapping:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, no checkpoint, or holds objects other than weights and what the runner writes.
+        ValueError: if it is damaged, no checkpoint, or holds objects other than weights and the runner's.
     """
     return read_file(path, load=load_run if torch.__version__ >= (2, 6) else load_run_before_torch_2_6)
 
@@ -116,9 +116,9 @@ def load_from_local(filename: str, map_location=None) -> Mapping:
 def read_local_files_safely() -> None:
     """Has MMEngine read local files by :func:`load_from_local`, for ``load_from``, ``--resume`` and ``mim test``.
 
-    MMEngine's own loader cannot read what its runner writes under torch 2.6 and later, and runs code in a file before
-    (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine 0.10.12
-    runs code in a file where reading weights only has failed (``_safe_torch_load``). Neither reads ``.safetensors``, or
-    looks at checksums. There is no release without these defects.
+    Under torch 2.6 and later, MMEngine's own loader cannot read its runner's files; under earlier versions it runs code
+    in a file (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine
+    0.10.12 runs code in a file if reading weights only has failed (``_safe_torch_load``). Neither reads
+    ``.safetensors`` or checks checksums. There is no release without these defects.
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)

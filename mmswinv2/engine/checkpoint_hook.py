@@ -1,7 +1,7 @@
-"""Checkpoints that a killed process or a full disk cannot take away.
+"""A checkpoint hook whose checkpoints survive a killed process or a full disk.
 
-mmengine's hook deletes old checkpoints before it writes the new one, and writes that in place. Here a checkpoint is
-written beside, made durable and renamed; then ``last_checkpoint`` is replaced; then old ones are deleted.
+mmengine's hook deletes old checkpoints before it writes the new one, and writes in place. Here a checkpoint is written
+to a temporary file, flushed to the disk and renamed; then ``last_checkpoint`` is replaced; then old ones are deleted.
 """
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .resume import LAST
 class CheckpointHook(_CheckpointHook):
     """mmengine's hook, whose files are whole or absent.
 
-    Arguments are those of mmengine's ``CheckpointHook``. On a storage that is not local, files are written by its own
-    means, and only the order of writing and deleting is changed.
+    Arguments are those of mmengine's ``CheckpointHook``. On storage that is not local, files are written as usual
+    there, and only the order of writing and deleting changes.
 
     Raises:
-        ValueError: before training with a loop of mmengine's, whose iterations are batches, if ``interval`` is no
+        ValueError: before training with mmengine's own loop, whose iterations are batches, if ``interval`` is no
             multiple of ``accumulative_counts``: gradients that are not applied yet are not saved.
-        OSError: on every process, if a checkpoint cannot be written; the ones before stay.
+        OSError: on every process, if a checkpoint cannot be written; earlier ones stay.
     """
 
     def before_train(self, runner) -> None:
-        """Prepares the folder, and removes what a killed process left half written."""
+        """Prepares the folder, and removes files that a killed process left half written."""
         counts = 1 if hasattr(runner.train_loop, 'counts') else accumulative_counts(runner.optim_wrapper)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError('default_hooks.checkpoint.interval must be a multiple of optim_wrapper.'
@@ -79,10 +79,10 @@ class CheckpointHook(_CheckpointHook):
             self.file_backend.rmtree(path)
 
     def write(self, runner, out_dir: str, filename: str, *args, **kwargs) -> None:
-        """Lets the runner write a checkpoint beside its place and renames it; all processes call it.
+        """Lets the runner write a checkpoint to a temporary file and renames it; all processes call it.
 
         Raises:
-            OSError: on all processes, if one of them could not write; what was there stays.
+            OSError: on all processes, if one of them could not write; an old file stays.
         """
         path = Path(out_dir, filename)
         part = path.with_name(f'.{filename}.part')
@@ -110,7 +110,7 @@ class CheckpointHook(_CheckpointHook):
 
 
 class _LateRemoval:
-    """A file backend that notes what is to be removed."""
+    """A file backend that notes removals instead of doing them."""
 
     def __init__(self, backend) -> None:
         self.backend, self.paths = backend, []
@@ -125,7 +125,7 @@ class _LateRemoval:
 
 
 class _Writer:
-    """A runner that saves by way of the hook."""
+    """A runner that saves checkpoints through the hook."""
 
     def __init__(self, runner, hook: CheckpointHook) -> None:
         self.runner, self.hook = runner, hook

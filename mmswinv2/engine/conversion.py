@@ -1,4 +1,4 @@
-"""Weights in any known layout, on their way into a model: under a backbone's prefix, or a file of a backbone alone."""
+"""Converts weights of any known layout while a model loads them: a whole model's, or a file of a backbone alone."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
@@ -17,15 +17,15 @@ HEAD = 'head.fc.'  # of mmpretrain's linear heads
 
 
 def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Puts the weights under a backbone's prefix into the backbone's own names, in place.
+    """Renames the weights under a backbone's prefix to the backbone's own names, in place.
 
     Args:
         backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
         state_dict: Of its model.
-        prefix: Where the backbone is in the model, such as ``'backbone.'``.
+        prefix: Of the backbone in the model, such as ``'backbone.'``.
 
     Raises:
-        ValueError: if they are not all there, are others, or are in no known layout; ``state_dict`` stays as it is.
+        ValueError: if weights are missing, unexpected, or in no known layout; ``state_dict`` stays unchanged.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
     taken, text = _fit(backbone, inside, prefix)
@@ -38,14 +38,14 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
 
 
 def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], str]:
-    """What a backbone takes of weights in any known layout, and a line for the log."""
+    """The weights that a backbone takes, from any known layout, and a line for the log."""
     taken, _, text = _fit_with_head(backbone, weights, prefix)
     return taken, text
 
 
 def _fit_with_head(backbone: nn.Module, weights: Mapping,
                    prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-    """The same, and the classifier's head that is beside the backbone, in the names of mmpretrain's model."""
+    """The same, with the classifier's head beside the backbone, in the names of mmpretrain's model."""
     name = _name(backbone, prefix)
     try:
         found = read_backbone_state(weights)
@@ -58,16 +58,16 @@ def _fit_with_head(backbone: nn.Module, weights: Mapping,
 
 
 def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """What mmpretrain's models do with a state dict before they load it, for a file of a classifier in any layout.
+    """Converts a classifier's file of any layout; mmpretrain's models call it before they load a state dict.
 
     Args:
-        backbone: That of the model, its child ``backbone``.
-        state_dict: Changed in place, if nothing in it is named as that child and there is a backbone. It may be all
-            that a file holds: mmengine takes weights from under ``state_dict`` alone.
-        prefix: Where the model is in the state dict.
+        backbone: The model's child ``backbone``.
+        state_dict: Changed in place, if it holds a backbone and no name of that child. It may be the whole contents of
+            a file: mmengine takes weights from under ``state_dict`` alone.
+        prefix: Of the model in the state dict.
 
     Raises:
-        ValueError: if the weights of the backbone are not all there, or are others.
+        ValueError: if weights of the backbone are missing or unexpected.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
     weights = next((inside[k] for k in CONTAINERS if isinstance(inside.get(k), Mapping)), inside)
@@ -82,16 +82,16 @@ def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -
 
 
 def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> None:
-    """Chooses the rows of a classifier's head, in place, where the model has another number of classes.
+    """Chooses rows of a classifier's head, in place, if the model has another number of classes.
 
     Args:
         model: Its own head, if it has one, is ``head.fc``.
-        state: Of the model.
-        rows: The file that says which; see :func:`mmswinv2.core.weights.read_rows`.
+        state: State dict for the model.
+        rows: A file of row numbers; see :func:`mmswinv2.core.weights.read_rows`.
 
     Raises:
-        ValueError: if the numbers differ and there is no file, or the file is for another number of classes:
-            mmengine would only log it and leave the head random.
+        ValueError: if the numbers of classes differ and there is no file, or the file is for another number of classes:
+            mmengine would only log this and leave the head random.
     """
     own = model.state_dict()
     names = {f'{HEAD}weight', f'{HEAD}bias'} & own.keys()
@@ -117,20 +117,20 @@ def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> No
 
 
 def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpected: Collection[str]) -> None:
-    """What a backbone does first in ``_load_from_state_dict``, whoever loads.
+    """Converts weights at the start of a backbone's ``_load_from_state_dict``, whoever loads.
 
-    Weights of the backbone's own names are left to torch where it is loaded by itself. A part of a model gets all of
-    its weights, or none where the state dict is one of other parts: mmengine would only log what is missing.
+    If the backbone is loaded by itself, weights with its own names are left to torch. Within a model, the backbone gets
+    all of its weights, or none if the state dict is of other parts: mmengine would only log missing ones.
 
     Args:
         backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
-        state_dict: What is loaded, at least all under ``prefix``; changed in place.
-        prefix: Where the backbone is in the model that is loaded.
+        state_dict: The loaded weights, at least all under ``prefix``; changed in place.
+        prefix: Of the backbone in the model.
         unexpected: Names in the file for which the parents have no place.
 
     Raises:
-        ValueError: if the weights do not fit, or there are none for the backbone and the file has names that nothing in
-            the model has, as that of a backbone alone.
+        ValueError: if the weights do not fit, or if there are none for the backbone and the file has names that are not
+            the model's, as a file of a backbone alone has.
     """
     if not any(k.startswith(prefix) for k in state_dict):
         if unexpected:
@@ -148,18 +148,18 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
 class ConvertCheckpointHook(Hook):
     """Lets ``load_from`` (and ``--resume``, ``mim test``) take weights in any layout, also a file of a backbone alone.
 
-    MMEngine calls it with what it has read, before any weight is loaded. A state dict of other parts of the model,
-    without any weight of a backbone, is left to the loader. A classifier of mmpretrain gets its head too.
+    MMEngine calls it with the contents of a file, before any weight is loaded. A state dict of other parts of the
+    model, without any weight of a backbone, is left to the loader. A classifier of mmpretrain gets its head too.
 
     Args:
-        head_rows: A text file with a row number per class of the model, from 0: what a classifier takes of the head of
-            a file with another number of classes. One for ImageNet-22K to 1K is ``data/map22kto1k.txt`` of
+        head_rows: A text file with a row number per class of the model, from 0: the rows that a classifier takes from
+            the head of a file with another number of classes. One for ImageNet-22K to 1K is ``data/map22kto1k.txt`` of
             microsoft/Swin-Transformer.
-        required: For a recipe that fine-tunes: whether training is an error where ``load_from`` named no file.
+        required: For a recipe that fine-tunes: whether training without a file in ``load_from`` is an error.
 
     Raises:
-        ValueError: if a backbone's weights are not all there, are others, nothing in the file is the model's, or a head
-            has another number of classes: mmengine would only log it and go on with random weights.
+        ValueError: if a backbone's weights are missing or unexpected, nothing in the file is the model's, or a head has
+            another number of classes: mmengine would only log this and go on with random weights.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook takes its copy
@@ -171,28 +171,28 @@ class ConvertCheckpointHook(Hook):
         self.missing = check_bool('required', required)
 
     def before_train(self, runner) -> None:
-        """Whether anything was loaded."""
+        """Raises if weights are required and none were loaded."""
         if self.missing:
             raise ValueError('load_from must name the weights that this recipe fine-tunes, got none. After '
                              '--cfg-options: load_from=FILE, or '
                              'default_hooks.convert_checkpoint.required=False for random ones')
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Converts, in place."""
+        """Converts the checkpoint, in place."""
         self.missing = False
         convert_checkpoint(runner.model, checkpoint, self.head_rows)
 
 
 def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None = None) -> None:
-    """Puts the weights of the backbones of a model, its direct children, into their names; see the hook.
+    """Renames the weights of a model's backbones, which are its direct children, to their names; see the hook.
 
     Args:
         model: Wrapped or not.
-        checkpoint: What a file holds; changed in place.
-        head_rows: As of the hook.
+        checkpoint: Contents of a file; changed in place.
+        head_rows: As for the hook.
 
     Raises:
-        ValueError: as the hook; ``checkpoint`` stays as it is.
+        ValueError: as the hook; ``checkpoint`` stays unchanged.
     """
     model = _unwrapped(model)
     held = checkpoint['state_dict'] if 'state_dict' in checkpoint else checkpoint
@@ -222,7 +222,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model of the config: in no wrapper for distributed training or test-time augmentation."""
+    """The model of the config, without wrappers for distributed training or test-time augmentation."""
     while isinstance(inner := getattr(model, 'module', None), nn.Module):
         model = inner
     return model

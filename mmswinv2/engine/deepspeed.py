@@ -1,10 +1,10 @@
 """ZeRO with DeepSpeed: ``strategy=dict(type='mmswinv2.DeepSpeedStrategy')`` with ``runner_type='FlexibleRunner'``.
 
 mmengine's own strategy needs an ``optim_wrapper`` written for it, writes a folder of shards that ``mim test`` does not
-read, reads no plain file, and tests under DeepSpeed. This one takes any of our configs as it is. Weights and optimizer
-stay float32; mixed precision is the backbone's ``autocast_dtype``, so boxes and RoIs keep theirs. Its checkpoints are
-those of a run without DeepSpeed, the optimizer's state included: they can be tested, resumed on another number of GPUs,
-or resumed without DeepSpeed.
+read, reads no plain file, and tests under DeepSpeed. This one takes any of our configs unchanged. Weights and optimizer
+stay float32; mixed precision is the backbone's ``autocast_dtype``, so boxes and RoIs keep their precision. Checkpoints
+are the same as without DeepSpeed, the optimizer's state included: they can be tested, resumed on another number of
+GPUs, or resumed without DeepSpeed.
 """
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def require_deepspeed():
 
 
 class ZeroOptimWrapper(DeepSpeedOptimWrapper):
-    """mmengine's wrapper of a DeepSpeed engine, with the state of the optimizer whole.
+    """mmengine's wrapper of a DeepSpeed engine, with the whole state of the optimizer.
 
-    ``state_dict`` and ``load_state_dict`` speak the layout of the wrapped ``torch.optim`` optimizer.
+    ``state_dict`` and ``load_state_dict`` use the layout of the wrapped ``torch.optim`` optimizer.
 
     Args:
-        optimizer: Adam or AdamW, before DeepSpeed takes its parameters apart.
-        accumulative_counts: Batches to a step, as DeepSpeed is told.
+        optimizer: Adam or AdamW, before DeepSpeed partitions its parameters.
+        accumulative_counts: Batches to a step, as in DeepSpeed's configuration.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, accumulative_counts: int = 1) -> None:
@@ -62,25 +62,25 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
         self.params = [[p for p in group['params'] if p.requires_grad] for group in optimizer.param_groups]
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Tells DeepSpeed how many batches there were, and so where in an accumulation it is."""
+        """Tells DeepSpeed the number of past batches, and so its position in an accumulation."""
         self.model.model.micro_steps = init_counts
 
     def should_update(self) -> bool:
-        """Whether this batch ends in a step."""
+        """Whether the optimizer steps after this batch."""
         return self.model.model.is_gradient_accumulation_boundary()
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """Has ``hook(optimizer, args, kwargs)`` called before a step, as torch's optimizers do.
+        """Registers ``hook(optimizer, args, kwargs)`` to be called before a step, as in torch's optimizers.
 
-        The optimizer that it gets has ``param_groups`` alone; their ``params`` have ``grad`` alone: this process's part
-        of the gradients, averaged and not clipped.
+        Its ``optimizer`` has only ``param_groups``, whose ``params`` have only ``grad``: this process's part of the
+        gradients, averaged and not clipped.
         """
         handle = RemovableHandle(self.hooks)
         self.hooks[handle.id] = hook
         return handle
 
     def step(self, **kwargs) -> None:
-        """Steps at the end of an accumulation; tells the log the norm of the gradient, where it is clipped."""
+        """Steps at the end of an accumulation; logs the gradient's norm if gradients are clipped."""
         engine, last = self.model.model, self.should_update()
         if last and self.hooks:
             groups = [dict(params=[SimpleNamespace(grad=g) for g in gradients])
@@ -92,7 +92,7 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
             MessageHub.get_current_instance().update_scalar('train/grad_norm', float(engine.get_global_grad_norm()))
 
     def state_dict(self) -> dict:
-        """Gathers the state; every process has to call it, the main process alone gets tensors."""
+        """Gathers the state; all processes must call it, only the main process gets tensors."""
         from deepspeed.utils import safe_get_full_optimizer_state
         sharded = self.optimizer.optimizer
         state, groups, start = {}, [], 0
@@ -113,10 +113,10 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
         return result
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Takes this process's part of a whole state, of a run with DeepSpeed or without.
+        """Loads this process's part of a whole state, of a run with DeepSpeed or without.
 
         Raises:
-            ValueError: if the groups are others.
+            ValueError: if the parameter groups differ.
         """
         from deepspeed.utils import safe_set_full_optimizer_state
         sharded = self.optimizer.optimizer
@@ -147,8 +147,8 @@ class ZeroOptimWrapper(DeepSpeedOptimWrapper):
 class DeepSpeedStrategy(SingleDeviceStrategy):
     """Trains with ZeRO stage 1 or 2, from the ``optim_wrapper`` of a run without DeepSpeed; tests without DeepSpeed.
 
-    Of ``optim_wrapper``: ``clip_grad`` becomes ``gradient_clipping``, ``accumulative_counts``
-    ``gradient_accumulation_steps``; its constructor builds the groups.
+    Of ``optim_wrapper``, ``clip_grad`` becomes ``gradient_clipping`` and ``accumulative_counts`` becomes
+    ``gradient_accumulation_steps``; its constructor builds the parameter groups.
 
     Args:
         zero_optimization: DeepSpeed's section of that name; ``stage`` 1 or 2. None: ``dict(stage=1)``.
@@ -156,7 +156,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         work_dir, experiment_name, env_kwargs, log_kwargs, auto_scale_lr: From the runner, as for mmengine's strategies.
 
     Raises:
-        ValueError: if ``stage`` is another, the optimizer would be offloaded, or ``config`` has what other options say.
+        ValueError: if ``stage`` is not 1 or 2, the optimizer would be offloaded, or ``config`` repeats other options.
     """
 
     def __init__(self, *, zero_optimization: Mapping | None = None, config: Mapping | None = None,
@@ -178,7 +178,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         self.config = dict(steps_per_print=10**13, **copy.deepcopy(dict(config or {})), zero_optimization=zero)
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **kwargs) -> None:
-        """Sets up the process group; DeepSpeed takes the one that is there."""
+        """Sets up the process group, which DeepSpeed then uses."""
         init_dist(launcher, backend, **kwargs)
 
     def prepare(self, model: nn.Module | dict, *, optim_wrapper: dict | None = None, param_scheduler=None,
@@ -187,7 +187,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
 
         Raises:
             ImportError: if training is asked for and deepspeed is not installed.
-            ValueError: if ``optim_wrapper`` says something that DeepSpeed cannot do, or there is no launcher.
+            ValueError: if ``optim_wrapper`` has an option that DeepSpeed does not support, or there is no launcher.
         """
         if self._prepared:
             return self._prepared_components()
@@ -217,7 +217,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         return self._prepared_components()
 
     def _translate(self, optim_wrapper: Mapping) -> dict:
-        """Puts what DeepSpeed does into its configuration; gives what is left for the constructor."""
+        """Moves DeepSpeed's options into its configuration; returns the others, for the constructor."""
         if not isinstance(optim_wrapper, Mapping):
             raise ValueError(f'optim_wrapper must be a config, got {type(optim_wrapper).__name__}')
         left = copy.deepcopy(dict(optim_wrapper))
@@ -238,7 +238,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         return dict(left, type=ZeroOptimWrapper, accumulative_counts=counts)
 
     def model_state_dict(self) -> dict[str, Tensor]:
-        """The whole weights, which every process has in these stages; copies on the CPU."""
+        """The whole weights, copied to the CPU; in these stages every process has them."""
         module = getattr(self.model, 'module', self.model)
         return {k: v.detach().to('cpu', copy=True) for k, v in module.state_dict().items()}
 
@@ -249,7 +249,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
             self.optim_wrapper.optimizer.refresh_fp32_params()
 
     def load_checkpoint(self, filename: str, *, callback: Callable | None = None, **kwargs) -> dict:
-        """Loads the weights of a plain file; one on this machine is not read whole into memory by each process."""
+        """Loads the weights of a plain file; processes do not each read a local file whole into memory."""
         if not Path(filename).is_file():
             return super().load_checkpoint(filename, callback=callback, **kwargs)
         self.logger.info(f'Load checkpoint from {filename}')
@@ -262,11 +262,11 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
         return checkpoint
 
     def optim_state_dict(self) -> dict:
-        """The optimizer's state, whole, that ``save_checkpoint`` has gathered."""
+        """The optimizer's whole state, gathered by ``save_checkpoint``."""
         return self.__dict__.pop('_gathered')
 
     def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, **kwargs) -> None:
-        """Writes a plain file; every process has to call it, the main process writes."""
+        """Writes a plain file; all processes must call it, the main process writes."""
         if save_optimizer and hasattr(self, 'optim_wrapper'):
             self._gathered = self.optim_wrapper.state_dict()
         if is_main_process():
@@ -274,10 +274,10 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
 
 
 def _link(params: list[nn.Parameter], flat: Tensor, state: dict) -> None:
-    """Lets DeepSpeed find the state of each parameter in that of its flat group.
+    """Lets DeepSpeed find the state of each parameter in the state of its flat group.
 
-    Its own first step does so too early, after the first group's part of the step, and never again: the state of other
-    groups is not found then (deepspeed 0.19.8, runtime/zero/stage_1_and_2.py, ``_optimizer_step``).
+    DeepSpeed links them itself only once and too early, after the first group's part of the first step, and so never
+    finds the state of other groups (deepspeed 0.19.8, runtime/zero/stage_1_and_2.py, ``_optimizer_step``).
     """
     from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
     lazy_init_hp_params_optimizer_state(params, flat, state)

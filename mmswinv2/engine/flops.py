@@ -1,4 +1,4 @@
-"""Attention for MMEngine's count of operations (``mim run mmdet get_flops CONFIG``), which has no handle for it."""
+"""Has MMEngine count the FLOPs of attention (``mim run mmdet get_flops CONFIG``), for which it has no handle."""
 from __future__ import annotations
 
 import warnings
@@ -31,11 +31,11 @@ def _scaled_dot_product_attention(inputs: list, outputs: list) -> int:
 
 
 def count_attention() -> None:
-    """Has MMEngine count operations and activations (outputs) of window attention and of torch's fused attention.
+    """Has MMEngine count FLOPs and activations (outputs) of window attention and of torch's fused attention.
 
-    Without a handle they count as nothing (mmengine 0.10.7, ``analysis/complexity_analysis.py``, from PR
-    open-mmlab/mmengine#779; no issue is known). A handle that MMEngine has stays. Where MMEngine keeps its handles
-    elsewhere there is a warning.
+    Without a handle they count as zero (mmengine 0.10.7, ``analysis/complexity_analysis.py``, from PR
+    open-mmlab/mmengine#779; no issue is known). Handles that MMEngine already has stay. If MMEngine keeps its handles
+    elsewhere, there is a warning.
     """
     flops, activations = (getattr(complexity_analysis, name, None) for name in TABLES)
     if flops is None or activations is None:

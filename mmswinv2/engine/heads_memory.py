@@ -1,10 +1,10 @@
-"""What neck and heads of a model keep for the backward pass, by running them on the meta device.
+"""Counts what neck and heads of a model keep for the backward pass, by running them on the meta device.
 
-The maps of the backbone go through the modules of the model, as its ``loss`` would send them, and every storage that is
-made is counted as long as something refers to it; nothing is computed. RoIs are as many as the samplers of
-``train_cfg`` take. Counted too are the IoU of every anchor with every object, and mmdet's mask targets: a float32 mask
-of the image's size for each positive RoI (``BitmapMasks.crop_and_resize``). Left out: targets and losses of boxes,
-which are under 0.2 GiB at 1536 px, and proposals.
+Maps of the backbone's shapes pass through the modules as in the model's ``loss``. Each new storage is counted as long
+as something refers to it; nothing is computed. The number of RoIs is the number that the samplers of ``train_cfg``
+take. The count includes the IoU of every anchor with every object, and mmdet's mask targets: a float32 mask of the
+image's size for each positive RoI (``BitmapMasks.crop_and_resize``). It leaves out targets and losses of boxes, which
+are under 0.2 GiB at 1536 px, and proposals.
 """
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class HeadsMemory:
     """Bytes.
 
     Args:
-        kept: When the forward pass has ended.
-        peak: The most there is at once, before the backward pass comes to the neck's first module.
-        neck_peak: The most there is from then on.
+        kept: At the end of the forward pass.
+        peak: The largest, before the backward pass reaches the neck's first module.
+        neck_peak: The largest from then on.
         left_out: Modules that are not counted, because it is not known how the model calls them.
     """
 
@@ -38,7 +38,7 @@ class HeadsMemory:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """What a fused kernel keeps: queries, keys, values, the result and a number per row."""
+    """Keeps the same as a fused kernel: queries, keys, values, the result and a number per row."""
 
     @staticmethod
     def forward(ctx, q, k, v):
@@ -55,8 +55,11 @@ class _FusedAttention(torch.autograd.Function):
 
 
 class _AsOnGPUs(TorchFunctionMode):
-    """Attention as a GPU's kernels compute it: the meta device has the formula only, which keeps whole maps. Batch norm
-    of one value per channel, which several GPUs share, with the running statistics: it keeps the same."""
+    """Replaces operations by those that keep the same as on GPUs.
+
+    Attention: the meta device has only the formula, which keeps whole maps. Batch norm of one value per channel, which
+    is valid when several GPUs share it: the running statistics are used.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.scaled_dot_product_attention:
@@ -75,7 +78,7 @@ def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[i
             mode.
         maps: Shapes (B, C_i, *map) of the backbone's outputs.
         image: (H, W) of the images in pixels, or (T, H, W).
-        objects: In an image.
+        objects: Number of objects in an image.
     """
     left_out = sorted({name for name, m in model.named_children() if _parameters(m)} - set(_known(model)))
     peaks = []
@@ -118,7 +121,7 @@ def _list(modules) -> list[nn.Module]:
 
 @contextmanager
 def _gradients_dropped(model: nn.Module) -> Iterator[None]:
-    """Gradients of weights are counted elsewhere: here they go as soon as they are there."""
+    """Drops gradients of weights as soon as they are computed: they are counted elsewhere."""
     def drop(p: Tensor) -> None:
         p.grad = None
 
@@ -132,7 +135,7 @@ def _gradients_dropped(model: nn.Module) -> Iterator[None]:
 
 def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], objects: int,
              at_neck: Callable[[Tensor], None]) -> list:
-    """What neck and heads put out; ``at_neck`` is called when the backward pass comes to the neck's first module."""
+    """Outputs of neck and heads; ``at_neck`` is called when the backward pass reaches the neck's first module."""
     if getattr(model, 'neck', None) is not None:
         first, *rest = _list(model.neck)
         x = first(x)
@@ -153,7 +156,7 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
 
 
 def _run_roi_head(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int]) -> list:
-    """What the heads of RoIs put out, as HTC and Cascade R-CNN run them."""
+    """Outputs of the RoI heads, run as in HTC and Cascade R-CNN."""
     outs = []
     if getattr(head, 'semantic_head', None) is not None:
         outs.append(head.semantic_head(x))
@@ -169,7 +172,7 @@ def _run_roi_head(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int]
 
 
 def _mask(head: nn.Module, masks: list[nn.Module], stage: int, feats: Tensor):
-    """A stage's mask head; HTC's takes what all earlier ones make of the same features."""
+    """Output of a stage's mask head; HTC's also takes the outputs of all earlier ones on the same features."""
     if not hasattr(masks[stage], 'with_conv_res'):
         return masks[stage](feats)
     last = None
@@ -179,7 +182,7 @@ def _mask(head: nn.Module, masks: list[nn.Module], stage: int, feats: Tensor):
 
 
 def _pooled(x: tuple[Tensor, ...], rois: int, extractors: nn.Module) -> Tensor:
-    """Features of so many RoIs per image, of which gradients flow to the maps."""
+    """Features of ``rois`` RoIs per image, whose gradients flow to the maps."""
     extractor = _list(extractors)[0]
     feats = torch.empty(rois * x[0].shape[0], x[0].shape[1], *extractor.roi_layers[0].output_size)
     return feats + sum(t.sum() for t in x[:extractor.num_inputs])
@@ -193,7 +196,7 @@ def _segmentation_loss(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int,
 
 
 def _backward(outs: list) -> None:
-    """From gradients of all outputs."""
+    """Runs the backward pass from gradients of all outputs."""
     tensors = [t for t in _flatten(outs) if t.requires_grad]
     torch.autograd.backward(tensors, [torch.empty_like(t) for t in tensors])
 

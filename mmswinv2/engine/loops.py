@@ -1,11 +1,10 @@
-"""Training loops whose randomness is a function of the seed and the position, so that an interrupted run can be resumed
-exactly.
+"""Training loops that resume exactly: their randomness is a function of the seed and the position.
 
-What a sample's augmentations draw depends on the seed, the epoch and the sample's place in it; what the model draws in
-an iteration depends on the seed, the iteration and the process. No state of a generator has to be saved, no data loaded
-again: a loop that starts at iteration n gives what one gives that comes to it, with any number of workers. Samples
-and their augmentations do not depend on the number of processes either, where the sampler deals them out in turn, as
-mmengine's do.
+The random numbers of a sample's augmentations depend on the seed, the epoch and the sample's place in the epoch. Those
+of the model in an iteration depend on the seed, the iteration and the process. No generator state is saved and no data
+are loaded again: a loop that starts at iteration n computes the same as one that reaches it, with any number of
+workers. Samples and their augmentations do not depend on the number of processes either, if the sampler deals them out
+in turn, as mmengine's samplers do.
 """
 from __future__ import annotations
 
@@ -33,10 +32,10 @@ DATA, MODEL = 0, 1  # what draws: the first number of a key
 
 
 class Randomness:
-    """Seeds the generators of Python, numpy and torch by a key of whole numbers; as a context, puts them back after.
+    """Seeds the generators of Python, numpy and torch by a key of whole numbers; as a context, restores them after.
 
     Args:
-        key: The same key gives the same draws.
+        key: The same key gives the same random numbers.
     """
 
     def __init__(self, *key: int) -> None:
@@ -63,7 +62,7 @@ class Randomness:
 
 
 class PlacedDataset(Dataset):
-    """A data set asked for (index, key): each sample is drawn under its own randomness."""
+    """A data set indexed by (index, key): each sample is made under the randomness of its key."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -83,10 +82,10 @@ class PlacedDataset(Dataset):
 
 
 class PlacedBatches:
-    """Batches of (index, key) from a batch sampler, for ``counts`` of them an iteration.
+    """Batches of (index, key) from a batch sampler, ``counts`` of them per iteration.
 
-    ``start`` iterations are passed over first, without loading samples. What is left of an epoch and no whole iteration
-    is left out.
+    The first ``start`` iterations are skipped, without loading samples. Batches at the end of an epoch that make no
+    whole iteration are left out.
 
     Args:
         batches: A batch sampler with ``batch_size`` and ``sampler``.
@@ -123,9 +122,9 @@ class PlacedBatches:
 
 
 class PlacedLoader(DataLoader):
-    """A data loader over :class:`PlacedBatches` that gives what an iteration takes: a batch, or a list of ``counts``.
+    """A data loader over :class:`PlacedBatches` that yields one iteration's input: a batch, or a list of ``counts``.
 
-    Its workers start when the first is asked for.
+    Its workers start with the first request.
     """
 
     def __len__(self) -> int:
@@ -141,7 +140,7 @@ class PlacedLoader(DataLoader):
 
 
 def placed(loader: DataLoader, counts: int = 1) -> DataLoader:
-    """The same loader with samples that depend on the seed and their place alone, ``counts`` batches at a time."""
+    """Wraps a loader: samples depend on the seed and their place only, ``counts`` batches come at a time."""
     if isinstance(loader.dataset, IterableDataset):
         raise ValueError('train_dataloader.dataset must have a length and indices, so that training can be resumed at '
                          f'an iteration, got the iterable data set {type(loader.dataset).__name__}')
@@ -154,9 +153,9 @@ def placed(loader: DataLoader, counts: int = 1) -> DataLoader:
 
 
 def _start_worker(then: Callable[[int], None] | None, number: int) -> None:
-    """Starts a loader's worker, which ends with the process that started it, also where that is killed (on Linux).
+    """Starts a loader's worker, which ends with its parent process, even if that is killed (on Linux).
 
-    Otherwise a worker with samples that nobody takes any more waits for ever to get rid of them.
+    Otherwise a worker would wait for ever to hand over samples that nobody takes.
     """
     torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)
     if then is not None:
@@ -164,9 +163,9 @@ def _start_worker(then: Callable[[int], None] | None, number: int) -> None:
 
 
 class _Stream:
-    """What iterations take, without end, for a loop at iteration ``start``, epoch after epoch.
+    """The endless input of a loop from iteration ``start`` on, epoch after epoch.
 
-    mmengine's loop asks for that of ``start`` iterations to throw away before it begins; it is empty here.
+    mmengine's loop first requests and discards ``start`` inputs; these are None here.
     """
 
     def __init__(self, loader: DataLoader, start: int) -> None:
@@ -190,12 +189,12 @@ class _Stream:
         return next(self.batches)
 
     def skip_iter(self, count: int) -> None:
-        """onedl-mmengine's way to ask for batches to throw away."""
+        """Skips batches; the way in which onedl-mmengine discards them."""
         self.unused -= count
 
 
 class _Resumable:
-    """What both loops share; see the head of this module."""
+    """Base of both loops; see the head of this module."""
 
     def __init__(self, runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         if isinstance(runner, FlexibleRunner) and any(isinstance(hook, EMAHook) for hook in runner.hooks):
@@ -211,7 +210,7 @@ class _Resumable:
         super().__init__(runner, placed(dataloader, self.counts), *args, **kwargs)
 
     def take_seed(self) -> None:
-        """Gives the seed of the run, which a checkpoint may have brought, to the data."""
+        """Passes the run's seed, which may come from a checkpoint, to the data."""
         seed = [self.runner.seed]
         dist.broadcast_object_list(seed)  # they differ with diff_rank_seed
         self.seed, = seed
@@ -221,7 +220,7 @@ class _Resumable:
             batches.sampler.seed = self.seed
 
     def run(self):
-        """Trains, from where a checkpoint left off."""
+        """Trains, from the position of the checkpoint."""
         self.take_seed()
         if self.counts > 1:  # mmengine's runner counts iterations here, its wrapper batches
             self.runner.optim_wrapper.initialize_count_status(
@@ -231,7 +230,7 @@ class _Resumable:
     def run_iter(self, *args) -> None:
         """Runs one iteration, up to a step of the optimizer, under its own randomness.
 
-        Hooks get the list of its batches where there are several, and the means of what the model logs.
+        Hooks get its batch, or the list of its batches if there are several, and the means of the logged values.
         """
         *place, batches = args  # mmengine's loop over epochs gives the place in the epoch too
         index, runner = place[0] if place else self._iter, self.runner
@@ -244,7 +243,7 @@ class _Resumable:
 
 
 def accumulative_counts(optim_wrapper) -> int:
-    """Batches to a step of the optimizer, of a wrapper or its config.
+    """Batches to a step of the optimizer, from an optimizer wrapper or its config.
 
     Raises:
         ValueError: if it is no integer >= 1.
@@ -264,7 +263,7 @@ def _mean(logged: Sequence[Mapping]) -> Mapping:
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
-    """mmengine's loop, resumed exactly and without loading again what was seen.
+    """mmengine's loop, resumed exactly and without reloading the data seen so far.
 
     Arguments are those of mmengine's ``IterBasedTrainLoop``; iterations are steps of the optimizer.
 

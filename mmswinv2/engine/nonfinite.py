@@ -1,5 +1,7 @@
-"""A loss or a gradient that is not finite stops training before a step of the optimizer spoils the weights; weights
-that are not finite are neither trained nor tested."""
+"""Stops training at a loss or gradient that is not finite, before the optimizer's step spoils the weights.
+
+Weights that are not finite are neither trained nor tested.
+"""
 from __future__ import annotations
 
 import itertools
@@ -17,15 +19,14 @@ from ..registry import HOOKS
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Raises where a loss, or a gradient at the optimizer's step, is infinite or NaN on any process, and before
-    training, validation and tests where a weight of the model is, wherever it was loaded from.
+    """Raises if a loss, a gradient at the optimizer's step, or a weight is infinite or NaN on any process.
 
-    Buffers are not looked at: some models keep infinities in them, as masks. All processes raise together, so that
-    none waits for another. Under a loss scale steps with such gradients are skipped, as it means them to be, and a
-    long row of them raises.
+    Weights are checked before training, validation and tests, whoever loaded them. Buffers are not checked: some models
+    keep infinities in them, as masks. All processes raise together, so none waits for another. Under a loss scale,
+    steps with such gradients are skipped, as intended there; too many in a row raise.
 
     Args:
-        max_skipped: Steps in a row that a loss scale may skip, >= 0. A dynamic one halves itself at each.
+        max_skipped: Steps in a row that a loss scale may skip, >= 0. A dynamic scale halves itself at each.
 
     Raises:
         ValueError: if ``max_skipped`` is no integer >= 0.
@@ -41,7 +42,7 @@ class NonFiniteHook(Hook):
         self.handles: list = []
 
     def before_train(self, runner) -> None:
-        """Checks the weights, and watches the model's losses and the optimizers' steps."""
+        """Checks the weights, and registers hooks on the model's losses and the optimizers' steps."""
         self._check_weights(runner, 'training')
         self.runner = runner
         wrappers = runner.optim_wrapper
@@ -59,12 +60,12 @@ class NonFiniteHook(Hook):
         self._check_weights(runner, 'a test')
 
     def after_train(self, runner) -> None:
-        """Leaves the model and the optimizers as they were."""
+        """Removes the hooks."""
         for handle in self.handles:
             handle.remove()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Begins to note images."""
+        """Resets the images and the step of the iteration."""
         self.images, self.stepped = [], False
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -119,7 +120,7 @@ class NonFiniteHook(Hook):
         return bool(flag)
 
     def _stop(self, what: str) -> None:
-        """Raises on all processes with what each has found and the images of those that found something."""
+        """Raises on all processes, with the findings of each and the images of those that found something."""
         found = dist.all_gather_object(what and f'{what} (images: {", ".join(self.images) or "unknown"})')
         last = self.runner.message_hub.runtime_info.get('last_ckpt')
         raise FloatingPointError(f'training stops before the step of iteration {self.runner.iter + 1}: '

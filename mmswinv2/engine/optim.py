@@ -1,4 +1,4 @@
-"""Parameter groups for a model with a SwinV2 backbone: layer-wise decay, and what has no weight decay."""
+"""Parameter groups for a model with a SwinV2 backbone: layer-wise learning rates, and exemptions from weight decay."""
 from __future__ import annotations
 
 from mmengine.logging import print_log
@@ -14,18 +14,18 @@ NO_DECAY = ('logit_scale', 'cpb_mlp', 'relative_position_bias_table')
 @ROOT_OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Builds an optimizer with few groups: one for each learning rate with and without weight decay.
+    """Builds an optimizer with one parameter group per pair of learning rate and weight decay.
 
-    Biases, norms (all parameters of one axis), ``logit_scale``, ``cpb_mlp`` and the table of a parameterised
-    position bias have no weight decay.
+    Biases and norms (all 1-D parameters), ``logit_scale``, ``cpb_mlp`` and the table of a parameterised position bias
+    have no weight decay.
 
     Args:
         optim_wrapper_cfg: As for mmengine's constructor.
         paramwise_cfg: May have ``backbone_lr_mult``, a factor on the backbone's learning rate (default 1), and
             ``layer_decay_rate`` (default 1), by which the learning rate shrinks from each layer of the backbone to
             the one before it. ``model.backbone`` must have ``get_layer_depth``. ``merging_layers=False`` (default True)
-            gives a patch merging the layer of the block before it, as in the release's fine-tuning of SimMIM.
-            ``no_decay`` replaces the parts of names that have no weight decay (default: the last three above).
+            gives a patch merging the layer of the block before it, as the release does when it fine-tunes SimMIM.
+            ``no_decay`` replaces the parts of names that exempt a parameter (default: the last three above).
 
     Raises:
         ValueError: if ``paramwise_cfg`` has another key, or a rate is not in (0, 1].

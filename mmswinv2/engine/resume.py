@@ -1,4 +1,4 @@
-"""Which checkpoint ``--resume`` takes: the one that ``last_checkpoint`` names, or the newest that is whole."""
+"""Chooses the checkpoint for ``--resume``: the one that ``last_checkpoint`` names, or the newest whole one."""
 from __future__ import annotations
 
 import logging
@@ -14,7 +14,7 @@ LAST = 'last_checkpoint'
 
 
 def why_not_whole(path: Path) -> str | None:
-    """Why a checkpoint cannot be resumed from, in words; None if it can. Reads all of it.
+    """Why a run cannot resume from a checkpoint, in words; None if it can. Reads the whole checkpoint.
 
     Args:
         path: A file that ``torch.save`` wrote, or a folder of them (one per process).
@@ -39,7 +39,7 @@ def checkpoints_by_age(folder: Path) -> list[Path]:
 
 
 def newest_whole(work_dir: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint to resume from, and what was wrong with those that come before it.
+    """The checkpoint to resume from, and the faults of those that would have come before it.
 
     Raises:
         ValueError: if there are checkpoints and none is whole.
@@ -60,9 +60,9 @@ def newest_whole(work_dir: Path) -> tuple[Path | None, list[str]]:
 
 
 def prepare_resume(runner) -> None:
-    """Makes ``last_checkpoint`` name a whole checkpoint before the runner resumes from it, and says so if it did not.
+    """Makes ``last_checkpoint`` name a whole checkpoint before the runner resumes; logs a warning if it did not.
 
-    Does nothing where the user names a file, or does not resume. All processes call it.
+    Does nothing if the user names a file, or does not resume. All processes call it.
 
     Raises:
         ValueError: if there are checkpoints in the work directory and none is whole.

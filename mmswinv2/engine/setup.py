@@ -1,7 +1,7 @@
-"""What a run needs repaired in MMEngine and in hosts, done for the process where this module is imported.
+"""Repairs MMEngine and hosts in the process that imports this module.
 
 ``import mmswinv2`` does not import it; ``custom_imports`` of our configs does, also from a dumped config and in each
-process of a launcher. A repair is a function that says which defect it is for; calling it again changes nothing.
+process of a launcher. A repair is a function that documents its defect; calling it again changes nothing.
 """
 from ..repairs import leave_out_multimodal_models, leave_out_vindlu, stand_in_for_drn
 from .checkpoint import read_local_files_safely

@@ -1,7 +1,7 @@
-"""Strategies of mmengine's FlexibleRunner that divide what a training step keeps among processes.
+"""Strategies of mmengine's FlexibleRunner that divide optimizer states, or weights and gradients too, among processes.
 
-Both write and read the checkpoints that a plain runner writes and reads, whole and in one file, so that a run can be
-resumed with another number of processes, or without the strategy. With one process they do nothing.
+Both write and read the checkpoints of a plain runner, whole and in one file. So a run can be resumed with another
+number of processes, or without the strategy. With one process they do nothing.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except ImportError:  # before torch 2.5
 
 
 class _WholeCheckpoints(DDPStrategy):
-    """What the strategies share: all processes gather a checkpoint, the main one writes it."""
+    """Base of the strategies: all processes gather a checkpoint, the main process writes it."""
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if dist.is_distributed():
@@ -42,9 +42,9 @@ class _WholeCheckpoints(DDPStrategy):
 
 
 class ZeroRedundancyOptimizer(_ZeroRedundancyOptimizer):
-    """torch's, built from the name of an optimizer.
+    """torch's ``ZeroRedundancyOptimizer``, built from the name of an optimizer.
 
-    mmengine's own waits in ``state_dict`` for all processes, and its runner calls that on the main one alone.
+    mmengine's own waits for all processes in ``state_dict``, which its runner calls on the main process only.
     """
 
     def __init__(self, params, optimizer_type: str, **kwargs) -> None:
@@ -55,8 +55,8 @@ class ZeroRedundancyOptimizer(_ZeroRedundancyOptimizer):
 class ZeroStrategy(_WholeCheckpoints):
     """ZeRO stage 1: each process keeps the optimizer's states of its share of the parameters.
 
-    The optimizer of ``optim_wrapper`` stays as it is written there, groups, learning rates and clipping too. Weights
-    and gradients are whole on each process; gradients are views of the buckets that are reduced.
+    The optimizer of ``optim_wrapper``, its groups, learning rates and clipping stay as configured. Weights and
+    gradients are whole on each process; gradients are views of the reduced buckets.
 
     Args:
         kwargs: As for mmengine's ``DDPStrategy``.
@@ -98,12 +98,12 @@ class ZeroStrategy(_WholeCheckpoints):
 class FSDPStrategy(_WholeCheckpoints):
     """Fully sharded data parallelism: weights, gradients and the optimizer's states are divided among processes.
 
-    torch's ``fully_shard`` on each unit, and on the rest of the model, which stays whole from the forward pass to the
-    end of the backward pass. Parameters keep their names and groups: layer-wise learning rates and clipping work as
-    without. mmengine's own strategy flattens them, keeps checkpoints per process, and cannot run on a CPU.
+    Applies torch's ``fully_shard`` to each unit, and to the rest of the model, which stays whole from the forward pass
+    to the end of the backward pass. Parameters keep their names and groups: layer-wise learning rates and clipping work
+    as without it. mmengine's own strategy flattens them, keeps checkpoints per process, and cannot run on a CPU.
 
     Args:
-        units: Names of classes of modules that are gathered one by one.
+        units: Class names of the modules that are gathered one by one.
         kwargs: As for mmengine's ``DDPStrategy``.
 
     Raises:
@@ -119,7 +119,7 @@ class FSDPStrategy(_WholeCheckpoints):
         self.units = tuple(units)
 
     def divide(self, model: nn.Module) -> nn.Module:
-        """Shards the model in place; it keeps its class, and ``train_step`` with it."""
+        """Shards the model in place; it keeps its class and so its ``train_step``."""
         try:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -157,7 +157,7 @@ class FSDPStrategy(_WholeCheckpoints):
         return self.whole.pop('optimizer') if dist.is_distributed() else super().optim_state_dict()
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Takes a process' share of the states that a checkpoint holds whole."""
+        """Loads a process' share of the whole states of a checkpoint."""
         if dist.is_distributed():
             params = [p for group in self.optim_wrapper.optimizer.param_groups for p in group['params']]
             states = {i: {k: _divide(v, params[i]) for k, v in state.items()}
@@ -177,14 +177,14 @@ def _gather(x: DTensor) -> Tensor | None:
 
 
 def _divide(x: Tensor, like: Tensor) -> Tensor:
-    """A process' share of a whole tensor that it has, where ``like`` is divided and of that shape."""
+    """A process' share of a whole tensor ``x``, if ``like`` is divided and has the shape of ``x``; else ``x``."""
     if not isinstance(like, DTensor) or isinstance(x, DTensor) or not isinstance(x, Tensor) or x.shape != like.shape:
         return x
     return distribute_tensor(x.to(like.device, like.dtype), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def _divide_weights(module: nn.Module, state_dict: dict, prefix: str, *args) -> None:
-    """A pre-hook of ``load_state_dict``: a file's whole weights become a process' share of them."""
+    """Replaces a file's whole weights by a process' share of them; a pre-hook of ``load_state_dict``."""
     for name, param in module.named_parameters(recurse=False):
         if prefix + name in state_dict:
             state_dict[prefix + name] = _divide(state_dict[prefix + name], param)

@@ -1,4 +1,4 @@
-"""A check of what models for test-time augmentation are given."""
+"""Checks the input of models for test-time augmentation."""
 from __future__ import annotations
 
 
@@ -13,7 +13,7 @@ def check_views(data: dict) -> tuple[list, list]:
         (``inputs``, ``data_samples``).
 
     Raises:
-        ValueError: if there are no views, or numbers of views, images and samples differ.
+        ValueError: if there are no views, or the numbers of views, images and samples do not agree.
     """
     if not isinstance(data, dict) or not {'inputs', 'data_samples'} <= set(data):
         raise ValueError(f'data must be a dict with inputs and data_samples, got {type(data).__name__}')

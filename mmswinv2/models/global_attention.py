@@ -17,10 +17,10 @@ from ..registry import MODELS
 class GlobalAttention(BaseModule):
     """A transformer layer over all tokens of the last feature map; other maps pass as they are.
 
-    The layer that HTC++ appends to the backbone: ``neck=[dict(type='mmswinv2.GlobalAttention', dim=...),
+    HTC++ appends this layer to the backbone: ``neck=[dict(type='mmswinv2.GlobalAttention', dim=...),
     dict(type='FPN', ...)]``. Norms come first, and one follows: ``x += drop_path(attn(norm1(x)))``,
-    ``x += drop_path(mlp(norm2(x)))``, ``norm3(x)``. There is no position bias. Attention maps are never whole, where
-    torch has a fused kernel.
+    ``x += drop_path(mlp(norm2(x)))``, ``norm3(x)``. There is no position bias. Where torch has a fused kernel,
+    attention maps are never materialised.
 
     Args:
         dim: Channels of the last map.
@@ -28,8 +28,8 @@ class GlobalAttention(BaseModule):
         mlp_ratio: Hidden channels of the MLP over ``dim``.
         drop_path_rate: Stochastic depth, in [0, 1).
         with_cp: Activation checkpointing.
-        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in this layer alone, as the backbone's; weights
-            and output keep theirs.
+        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in this layer alone, as in the backbone.
+            Weights and output keep their dtype.
         init_cfg: As for mmengine's ``BaseModule``.
 
     Raises:
@@ -62,7 +62,7 @@ class GlobalAttention(BaseModule):
                 nn.init.zeros_(module.bias)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Maps feature maps, the last of them (B, C, H, W), to as many of the same shapes."""
+        """Maps feature maps, the last of them (B, C, H, W), to feature maps of the same shapes."""
         x = inputs[-1]
         with autocast_to(x.device, self.autocast_dtype):
             if self.with_cp and torch.is_grad_enabled() and x.requires_grad:

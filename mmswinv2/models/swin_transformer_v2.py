@@ -50,12 +50,12 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
     Args:
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'])``, or None for the
-            initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). Every
-            weight of the backbone must be in it and every weight of a backbone in it must be used, but for norms of
-            outputs, a classifier's head and derived buffers. With ``checkpoint=None`` a recipe asks for weights that
-            are still to be named: it can be tested, and is an error in training.
-        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone; weights, outputs and the
-            rest of the model keep theirs, so that boxes do not lose precision. float16 needs a loss scale, as
+            initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). It must hold
+            every weight of the backbone, and each of its backbone weights must be used. Output norms, a classifier's
+            head and derived buffers are exempt. ``checkpoint=None`` means that the weights are still to be named: such
+            a recipe can be tested, and is an error in training.
+        autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone. Weights, outputs and the
+            rest of the model keep their dtype, so boxes do not lose precision. float16 needs a loss scale, as
             mmengine's ``AmpOptimWrapper`` has.
 
     Raises:
@@ -109,7 +109,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         self._is_init = True
 
     def _check_residual_norms(self) -> None:
-        """Those of residual post-norm start at 0; the ``init_cfg`` of a model comes first and reaches into children."""
+        """Checks that residual post-norms are still 0: a model's ``init_cfg`` runs first and reaches into children."""
         for name, module in self.named_modules():
             if isinstance(module, core.SwinBlock) and not self.config.norm_first:
                 for norm in (module.norm1, module.norm2):
@@ -121,12 +121,12 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
     def _checkpoint_filter(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                            error_msgs) -> None:
-        """A hook that mmpretrain's models register for themselves: takes files of a backbone alone, with their head."""
+        """Converts files of a backbone alone, with their head; a hook that mmpretrain's models register themselves."""
         convert_for_classifier(self, state_dict, prefix)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                               error_msgs) -> None:
-        """Takes weights in any known layout; torch and mmengine give children what stands in ``state_dict`` then."""
+        """Converts weights of any known layout in ``state_dict``, before torch and mmengine hand it to children."""
         convert_on_load(self, state_dict, prefix, unexpected_keys)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
                                       error_msgs)
@@ -142,7 +142,7 @@ class VideoSwinTransformerV2(SwinTransformerV2, core.VideoSwinTransformerV2):
     """
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Maps clips (B, C, t, h, w) to a map (B, C_i, T, H_i, W_i), or a tuple of them where outputs are several.
+        """Maps clips (B, C, t, h, w) to a map (B, C_i, T, H_i, W_i), or to a tuple of maps for several outputs.
 
         mmaction2's heads take a map and no tuple.
         """

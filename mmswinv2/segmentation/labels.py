@@ -1,5 +1,6 @@
-"""A check of segmentation labels, so that a wrong value is an error that names the file: in training it would crash in
-the loss, and mmseg's ``IoUMetric`` leaves it out without a word.
+"""Checks segmentation labels: a wrong value is an error that names the file.
+
+Without it, training would crash in the loss, and mmseg's ``IoUMetric`` silently leaves such values out.
 """
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class CheckLabels(BaseTransform):
         self.ignore_index = check_int('ignore_index', ignore_index)
 
     def transform(self, results: dict) -> dict:
-        """Checks ``gt_seg_map``, whole numbers of shape (H, W) in any dtype, and passes on what it got."""
+        """Checks ``gt_seg_map``, whole numbers of shape (H, W) in any dtype, and returns ``results`` unchanged."""
         if 'gt_seg_map' not in results:
             if results.get('seg_map_path') is not None:
                 raise ValueError('CheckLabels must come after LoadAnnotations in a pipeline, got labels that are not '

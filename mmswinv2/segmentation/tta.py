@@ -1,7 +1,7 @@
 """Test-time augmentation of segmenters that holds one view at a time.
 
-Probabilities of the views are added up at the size of the original image as views come; beside its own logits a view
-needs a strip of rows. mmseg's ``SegTTAModel`` keeps the logits of all views at the size of the original image.
+The probabilities of each view are added to a sum at the size of the original image. Beside its own logits a view needs
+one strip of rows. mmseg's ``SegTTAModel`` keeps the logits of all views at the size of the original image.
 
 Legend: C classes, (H, W) the original image, (h, w) a view, in pixels.
 """
@@ -25,16 +25,16 @@ FLIPS = {'horizontal': -1, 'vertical': -2}
 
 @MODELS.register_module()
 class StreamingSegTTAModel(SegTTAModel):
-    """Averages the probabilities of views of an image, with the memory of one view whatever their number.
+    """Averages the probabilities of an image's views, with the memory of one view whatever their number.
 
-    The result is that of mmseg's ``SegTTAModel``, but for models of one output channel, to which mmseg applies the
-    sigmoid twice. Works with whole and sliding inference. ``mim test mmseg CONFIG --checkpoint FILE --tta`` uses it
-    where the config has ``tta_model = dict(type='mmswinv2.StreamingSegTTAModel')`` and a ``tta_pipeline``.
+    Equals mmseg's ``SegTTAModel``, except for models with one output channel, where mmseg applies the sigmoid twice.
+    Works with whole and sliding inference. ``mim test mmseg CONFIG --checkpoint FILE --tta`` uses it where the config
+    has ``tta_model = dict(type='mmswinv2.StreamingSegTTAModel')`` and a ``tta_pipeline``.
 
     Args:
         keep_probabilities: Whether samples get the mean probabilities as ``seg_logits``, (C, H, W), float32.
         module: The segmenter, or its config.
-        data_preprocessor: That of the segmenter, if it is not in its config.
+        data_preprocessor: The segmenter's, if it is not in its config.
 
     Source:
         mmsegmentation 1.2.2, ``SegTTAModel`` and ``BaseSegmentor.postprocess_result``.
@@ -95,7 +95,7 @@ class StreamingSegTTAModel(SegTTAModel):
             total[:, rows] += strip.sigmoid() if len(strip) == 1 else strip.softmax(0)
 
     def _decide(self, probabilities: Tensor) -> Tensor:
-        """The class of each pixel, (1, H, W), int64; strip by strip, for its indices are twice as large as a map."""
+        """The class of each pixel, (1, H, W), int64. Strip by strip: int64 indices are twice as large as a map."""
         if len(probabilities) == 1:
             return (probabilities > self.module.decode_head.threshold).long()
         _, h, w = probabilities.shape
@@ -112,7 +112,7 @@ def _strips(shape: tuple[int, int, int]) -> Iterator[slice]:
 
 
 def resized_strips(logits: Tensor, size: tuple[int, int], *, align_corners: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Resizes a map as ``F.interpolate(mode='bilinear')`` does, some rows at a time.
+    """Resizes a map like ``F.interpolate(mode='bilinear')``, some rows at a time.
 
     Args:
         logits: Shape (C, h, w).
@@ -120,7 +120,7 @@ def resized_strips(logits: Tensor, size: tuple[int, int], *, align_corners: bool
         align_corners: As for ``F.interpolate``.
 
     Yields:
-        Rows of the result, and what they hold, (C, rows, W), float32.
+        (which rows of the result, their values (C, rows, W), float32).
     """
     c, h, w = logits.shape
     for rows in _strips((c, *size)):

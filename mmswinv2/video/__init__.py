@@ -1,6 +1,6 @@
-"""What needs mmaction2: five crops of a frame, and clips whose frames are shuffled.
+"""Code for mmaction2: five crops of a frame, and clips with shuffled frames.
 
-mmaction2 is imported when one of the names is used; without mmaction2 that is an error which says what to install.
+mmaction2 is imported when one of the names is used. Without mmaction2 this raises an error that says what to install.
 """
 from ..hosts import folder_names
 

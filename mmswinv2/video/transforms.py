@@ -1,4 +1,4 @@
-"""Steps of a pipeline that mmaction2 has not."""
+"""Pipeline steps that mmaction2 lacks."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class FiveCrop(BaseTransform):
-    """Crops the four corners and the centre of every frame: five views of each clip, as mmaction2's ``TenCrop`` without
-    mirror images.
+    """Crops the four corners and the centre of every frame: five views of each clip.
 
-    Frames of all clips come once per crop, in the order in which ``FormatShape`` takes views. Where a frame is as high
-    or as wide as the crop, two corners are the same: resize frames to be larger.
+    The crops of mmaction2's ``TenCrop`` without mirror images. Frames of all clips come once per crop, in the order in
+    which ``FormatShape`` takes views. If a frame is as high or as wide as the crop, some corners coincide: resize
+    frames to be larger.
 
     Required keys: ``imgs``. Modified: ``imgs``, ``img_shape``. Added: ``crop_bbox`` (frames, 4), x1, y1, x2, y2.
 
@@ -27,7 +27,7 @@ class FiveCrop(BaseTransform):
         ValueError: if ``crop_size`` is neither, a frame is smaller, or there are boxes, which crops would move.
 
     Source:
-        arXiv:2111.09883, table 5: "4 x 5" views; which crops these are is not said.
+        arXiv:2111.09883, table 5: "4 x 5" views; the paper does not say which crops.
     """
 
     def __init__(self, crop_size: int | Sequence[int]) -> None:
@@ -61,8 +61,10 @@ class FiveCrop(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ShuffleFrames(BaseTransform):
-    """Takes the frames of each clip in a random order, by numpy's generator: the control that shows how much of what a
-    model knows is in their order. It comes after ``SampleFrames`` and before frames are decoded.
+    """Takes the frames of each clip in a random order, by numpy's generator.
+
+    It is the control that shows how much a model relies on their order. It comes after ``SampleFrames`` and before
+    frames are decoded.
 
     Required keys: ``clip_len``. Modified: ``frame_inds``.
     """

@@ -1,7 +1,7 @@
 """Scaled cosine attention within windows, on maps with one to three axes: a function, its backends, and a module.
 
-:func:`window_attention` is given the whole map, queries, keys and values as projected, the bias table, the scale,
-windows and shift; a backend that takes the problem is chosen at the call (:mod:`~mmswinv2.core.attention.backends`).
+:func:`window_attention` takes a whole map of projected queries, keys and values, the bias table, the scale, windows and
+shift. Each call chooses a backend that takes the problem (:mod:`~mmswinv2.core.attention.backends`).
 
 Source:
     arXiv:2111.09883, sections 3.2 and 3.3; microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``,

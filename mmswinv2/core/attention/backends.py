@@ -1,12 +1,12 @@
-"""Backends of window attention: what each is given, which problems it takes, and which is chosen.
+"""Backends of window attention: their input, which problems each takes, and which is chosen.
 
 A backend is a function of a :class:`Problem` and a predicate that says why it refuses one. Backends differ in speed and
 memory, never in meaning: each is tested equal to ``tests/reference.py`` in output and in every gradient.
 
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
-chunk within a budget of memory, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
-``torch``: on a CUDA device in 16 bit, few calls of torch's fused kernel; derivatives as those of ``cells``.
-``triton``: the same derivatives, by kernels for CUDA devices that read and write the map in place.
+chunk within a memory budget, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
+``torch``: few calls of torch's fused kernel, on CUDA in 16 bit; the derivatives of ``cells``. ``triton``: kernels for
+CUDA devices that read and write the map in place; the derivatives of ``cells``.
 """
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Problem:
         logit_scale: Log of the scale, nH elements, clamped by the backend to log 100.
         grid: One axis of windows per axis of the map.
         dropout: Rate on the attention probabilities.
-        budget: Bytes that intermediate results may take, about.
+        budget: Approximate bytes that intermediate results may take.
     """
 
     qkv: Tensor
@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def map_bytes(self) -> int:
-        """Of all attention maps, in the dtype that they are computed in: what a whole one takes."""
+        """Bytes of all attention maps, materialised in the dtype that they are computed in."""
         pairs = prod([axis.pairs for axis in self.grid])
         return self.qkv.shape[0] * self.logit_scale.numel() * pairs * max(4, self.qkv.element_size())
 
@@ -63,7 +63,7 @@ class Backend:
     Args:
         name: Its name in ``attn_backend``.
         run: A problem to its result, shape (B, *map, C).
-        refuses: A problem to the reason for which it is not taken, or None.
+        refuses: A problem to the reason why it is refused, or None.
     """
 
     name: str
@@ -88,10 +88,10 @@ BACKENDS = {backend.name: backend for backend in (
 
 
 def is_small(device: str, maps: int, budget: int) -> bool:
-    """Whether ``eager`` is the fastest: on a CPU, where attention maps stay near the cache; it has fewer calls.
+    """Whether ``eager`` is the fastest, because it has fewer calls: on a CPU, where attention maps stay near the cache.
 
     Args:
-        device: Its type, as ``'cpu'``.
+        device: Type of the device, such as ``'cpu'``.
         maps: Bytes of all attention maps.
         budget: Bytes.
     """
@@ -110,11 +110,11 @@ def preferred(problem: Problem) -> tuple[str, ...]:
 
 
 def choose(problem: Problem, name: str = 'auto') -> Backend:
-    """The backend for a problem.
+    """Chooses the backend for a problem.
 
     Args:
-        problem: What is to be computed.
-        name: ``'auto'`` for the fastest that takes it, or the one that must.
+        problem: The problem.
+        name: ``'auto'`` for the fastest that takes it, or the name of the backend that must.
 
     Raises:
         ValueError: if there is no backend of that name.

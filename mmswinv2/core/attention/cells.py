@@ -1,13 +1,13 @@
-"""Window attention chunk by chunk within a budget of memory, forward and backward: no attention map is materialised.
+"""Window attention chunk by chunk within a memory budget, forward and backward: no attention map is materialised.
 
-A group of cells is a strided view of the map, and its bias the middle of the window's table. Within a group, cells,
-heads and rows of queries are taken in chunks that fit the budget. Rows of a softmax are whole, so no running maximum is
-needed. The backward pass computes probabilities again and sums the gradient of the bias as it goes.
+A group of cells is a strided view of the map; its bias is the middle of the window's table. Within a group, cells,
+heads and query rows are processed in chunks that fit the budget. Each softmax row is complete, so no running maximum is
+needed. The backward pass recomputes probabilities and accumulates the gradient of the bias.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, n cells of N tokens in a chunk.
 
 Source:
-    arXiv:2111.09883, section 3.5 (sequential self-attention computation; it does not say what is iterated over).
+    arXiv:2111.09883, section 3.5 (sequential self-attention computation; the paper does not say what it iterates over).
 """
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Chunk(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Work on cells of one size (tokens along each axis) and some heads: its chunks, and the blocks of logits that each
-    is taken in, as (heads of the step, rows of queries)."""
+    """Cells of one size (tokens along each axis) and some heads: the step's chunks, and the blocks of logits within
+    each chunk, as (heads of the step, query rows)."""
 
     size: tuple[int, ...]
     heads: slice
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 
 def plan(qkv: Tensor, num_heads: int, grid: Grid, budget: int, *, cached: bool) -> Iterator[Step]:
-    """Cuts attention of a map into steps, none of which needs more than about ``budget`` bytes.
+    """Cuts attention of a map into steps, each of which needs at most about ``budget`` bytes.
 
     A quarter is for the bias of a step's heads and its gradient (2 N N each), a quarter for a chunk's queries, keys,
     values, result and their gradients (about 8 n N d per head), the rest for three or four blocks of logits (n x rows
@@ -65,7 +65,7 @@ def plan(qkv: Tensor, num_heads: int, grid: Grid, budget: int, *, cached: bool) 
         num_heads: nH.
         grid: One axis of windows per axis of the map.
         budget: Bytes.
-        cached: Whether a block is to be no larger than is good for a CPU.
+        cached: Whether to limit blocks to the size that suits a CPU's cache.
     """
     batch, width = qkv.shape[0], max(4, qkv.element_size())
     dim = qkv.shape[-1] // 3 // num_heads
@@ -144,9 +144,9 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
              budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``.
 
-    ``out`` and ``lse`` are what every kernel is given; this one needs neither. Probabilities are those of a softmax of
-    the logits, which torch computes faster than ``exp(logits - lse)``, and their part along themselves is taken from
-    them and not from the rounded result.
+    Every kernel is given ``out`` and ``lse``; this one needs neither. Probabilities are recomputed by a softmax of the
+    logits, which is faster in torch than ``exp(logits - lse)``. The part of their gradient along the probabilities is
+    computed from these, not from the rounded result.
     """
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     grad_qkv = torch.empty(qkv.shape, dtype=qkv.dtype, device=qkv.device)
@@ -193,7 +193,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
 
 
 def empty_results(qkv: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """What attention of a map gives, not yet filled in: (B, *map, C), and (B, *map, nH) in float32 or float64."""
+    """Empty results of attention: (B, *map, C), and log-sum-exp (B, *map, nH) in float32 or float64."""
     *shape, c3 = qkv.shape
     dtype = torch.promote_types(qkv.dtype, torch.float32)
     return (torch.empty(*shape, c3 // 3, dtype=qkv.dtype, device=qkv.device),
@@ -219,7 +219,7 @@ def _bias(table: Tensor, step: Step, dtype: torch.dtype) -> Tensor:
 
 
 def _logits(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """Of a block: (heads, n, rows, d), (heads, n, N, d), (heads, rows, N) to (heads n, rows, N)."""
+    """Logits of a block: (heads, n, rows, d), (heads, n, N, d), (heads, rows, N) to (heads n, rows, N)."""
     heads, n = q.shape[:2]
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     if heads == 1:
@@ -234,7 +234,7 @@ def _generator(seed: Tensor | None, device: torch.device) -> torch.Generator | N
 
 
 def _keep(p: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
-    """What dropout multiplies probabilities by: 0, or 1 / (1 - rate)."""
+    """Dropout factors on probabilities: 0, or 1 / (1 - rate)."""
     return torch.empty_like(p).bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
 
 
@@ -246,7 +246,7 @@ def _fused_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, T
 
 
 def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The same; rows of the bias begin at multiples of 16 elements, as that kernel wants."""
+    """The same on CUDA, whose kernel requires rows of the bias to begin at multiples of 16 elements."""
     n = q.shape[2]
     bias = torch.nn.functional.pad(bias, (0, -n % 16))[None, :, :, :n].expand(q.shape[1], -1, -1, -1)
     out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(

@@ -15,7 +15,7 @@ MAX_BUDGET_MIB = 2**40  # whose bytes are an int64
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes for intermediate results where the user says nothing."""
+    """Default bytes for intermediate results."""
     return (64 if device.type == 'cpu' else 512) * MIB
 
 
@@ -25,17 +25,17 @@ class AttentionConfig:
 
     Args:
         position_bias: ``'log_cpb'``, ``'linear_cpb'`` or ``'parameterized'``: a table, resized on load when the window
-            is another one (``docs/checkpoints.md`` says how that is told).
+            has changed (``docs/checkpoints.md`` says how that is detected).
         qkv_bias: Whether queries and values have a bias (keys have none).
         drop_rate: Dropout after the projection, in [0, 1).
         attn_drop_rate: Dropout of attention probabilities, in [0, 1).
         attn_backend: ``'auto'`` for the fastest at each call, or a name in :data:`mmswinv2.core.attention.BACKENDS`.
-        attn_budget_mib: MiB that intermediate results of attention may take, about, beside its input and output (and
-            copies of queries, keys and values, with ``'torch'``). None: 64 on a CPU, 512 elsewhere.
-        window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows, so
-            that cells are more even; the bias of a continuous kind is that of the smaller window.
-        mask_padding: Whether tokens that pad a map to whole windows are masked. Otherwise they take part as tokens of
-            zeros, as in the authors' dense code.
+        attn_budget_mib: Approximate MiB that intermediate results of attention may take, beside its input and output
+            (and copies of queries, keys and values, with ``'torch'``). None: 64 on a CPU, 512 elsewhere.
+        window_fit: ``'exact'``, or ``'balanced'``: per axis, the smallest window with the same number of windows. This
+            makes cells more even; a continuous bias is then computed for the smaller window.
+        mask_padding: Whether padding tokens, which fill a map up to whole windows, are masked. Otherwise they take part
+            as tokens of zeros, as in the authors' dense code.
 
     Raises:
         ValueError: if a name is unknown or a number out of range.

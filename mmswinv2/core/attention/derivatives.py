@@ -14,7 +14,7 @@ NO_SECOND = 'it has no second derivative'
 
 
 def refuses_derivative(problem: Problem) -> str | None:
-    """Why an operator with first derivatives in reverse mode does not take a problem, or None."""
+    """Why an operator that has only first derivatives in reverse mode refuses a problem, or None."""
     if forward_ad._current_level >= 0:
         return NO_FORWARD_MODE
     functorch = torch._C._functorch

@@ -1,8 +1,8 @@
 """The formula of window attention, group by group, with whole attention maps; derivatives of any order and mode.
 
 It is written twice: as operations that autograd and its transforms follow, and as one function with its derivative
-written out, which has fewer calls and is taken where nothing but a first derivative in reverse mode is asked for. The
-derivative of that derivative is one of the operations.
+written out. The function has fewer calls, and is used where only a first derivative in reverse mode is needed. Its
+second derivative goes back to the operations.
 """
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def eager_attention(problem: Problem) -> Tensor:
-    """Attends with whole attention maps; the budget is not kept.
+    """Attends with whole attention maps; ignores the budget.
 
     Logits, softmax and the sum over values are computed in float32 (float64 for float64) whatever the dtype of the
     input, also under autocast.
@@ -44,7 +44,7 @@ def eager_attention(problem: Problem) -> Tensor:
 
 def _formula(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float,
              keep: Sequence[Tensor] = ()) -> Tensor:
-    """In operations that have derivatives; ``keep`` is what dropout multiplies the probabilities of groups by."""
+    """The formula in operations that have derivatives; ``keep``: each group's dropout factors, if already drawn."""
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
@@ -61,7 +61,7 @@ def _formula(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropou
 
 def _attend(rows: Tensor, scale: Tensor, bias: Tensor, drop: Callable[[Tensor], Tensor],
             padding: Tensor | None = None) -> Tensor:
-    """Attends within cells, (3 nH, cells, N, d) to (nH, cells, N, d), but not to ``padding`` (cells, N)."""
+    """Attends within cells, (3 nH, cells, N, d) to (nH, cells, N, d); ``padding`` (cells, N) is masked."""
     q, k, v = rows.chunk(3)
     q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(bias.dtype)
     shape, n = q.shape, q.shape[2]
@@ -73,8 +73,12 @@ def _attend(rows: Tensor, scale: Tensor, bias: Tensor, drop: Callable[[Tensor], 
 
 def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float, *,
              needed: bool) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor | None]]]:
-    """The result, the inverse length of each row of queries and keys, (B, *map, 2 nH, 1), and of each group its
-    probabilities, (nH cells, N, N), and what dropout multiplied these by, if it did: if they are ``needed``."""
+    """Computes attention.
+
+    Returns:
+        (result, inverse length of each query and key row (B, *map, 2 nH, 1), per group its probabilities
+        (nH cells, N, N) and their dropout factors or None). The last list is empty unless ``needed``.
+    """
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     maps = qkv.unflatten(-1, (3 * num_heads, -1))
     out = qkv.new_empty(*maps.shape[:-2], num_heads, maps.shape[-1])
@@ -95,7 +99,7 @@ def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropou
 
 
 def _factors(inverse: Tensor, logit_scale: Tensor) -> Tensor:
-    """What rows of queries, keys and values are multiplied by: shape (B, *map, 3 nH, 1)."""
+    """Factors on the rows of queries, keys and values: shape (B, *map, 3 nH, 1)."""
     q, k = inverse.chunk(2, -2)
     return torch.cat([q * scale_of(logit_scale, q.dtype).view(-1, 1), k, torch.ones_like(k)], -2)
 

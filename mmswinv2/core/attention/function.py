@@ -27,17 +27,17 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
         logit_scale: Log of the scale, nH elements; it is clamped to log 100.
         window: Tokens along each axis, fitted to the map: at most as long.
         shift: Tokens along each axis by which windows are moved, less than the window.
-        padding: What a token holds that pads the map to whole windows, shape (3C,); None: nothing attends to padding.
+        padding: Value of the tokens that pad the map to whole windows, shape (3C,); None: nothing attends to padding.
         dropout: Rate on the attention probabilities, in [0, 1).
         backend: ``'auto'`` for the fastest, or a name in ``BACKENDS``.
-        budget: Bytes that intermediate results may take, about; None: 64 MiB on a CPU, 512 MiB elsewhere.
+        budget: Approximate bytes that intermediate results may take; None: 64 MiB on a CPU, 512 MiB elsewhere.
 
     Returns:
         Shape (B, *map, C), dtype of ``qkv``.
 
     Raises:
         ValueError: if shapes do not fit each other, or a number or name is out of range.
-        RuntimeError: if the backend that is named does not take the problem; the message says why.
+        RuntimeError: if the named backend refuses the problem; the message says why.
     """
     grid = _grid(qkv, window, shift)
     num_heads = logit_scale.numel()

@@ -1,18 +1,18 @@
 """Window attention by torch's fused kernel, in float16: few large calls on a GPU, no attention map in float32.
 
-The whole map is normalised at once, and taken cell by cell (:mod:`.layout`). Cells of one size are one call of torch's
-memory-efficient attention, which is given the bias; a call of the backward pass writes the gradient of the bias per
-cell, so that it has as many cells as the budget allows. Nothing waits for the device, and nothing depends on values, so
-that a CUDA graph can hold it once a map of its size was seen.
+The whole map is normalised at once, then processed cell by cell (:mod:`.layout`). Cells of one size are one call of
+torch's memory-efficient attention with the bias. A call of the backward pass writes the gradient of the bias per cell,
+so it takes only as many cells as the budget allows. Nothing waits for the device and nothing depends on values, so a
+CUDA graph can hold it once a map of its size was seen.
 
-Precision. Queries and keys are unit vectors in float16, also for bfloat16, whose 8 bits would be 0.3 off in a logit at
-a scale of 100. Keys have the scale. Before that a row is divided by a power of two near its largest entry, exactly, so
-that no square under- or overflows. Values, and the gradient of the result, are divided by a power of two per head, so
-that they fit. The bias is float16; statistics of the softmax, sums over cells, and the gradients of table and scale are
-float32. The part of a gradient along probabilities is taken from the rounded result, as fused kernels do; of the
-gradient of the scale, in which nearly all of that cancels, most of its error is taken out (:func:`_less_of_a_shift`).
+Precision. Queries and keys are unit vectors in float16, for bfloat16 input too: its 8 bits would be 0.3 off in a logit
+at a scale of 100. The scale is on the keys. Each row is first divided, exactly, by a power of two near its largest
+entry: no square under- or overflows. Values and the gradient of the result are divided by a power of two per head, to
+fit float16. The bias is float16; statistics of the softmax, sums over cells, and the gradients of table and scale are
+float32. The part of a gradient along probabilities is computed from the rounded result, as in other fused kernels. It
+nearly cancels in the gradient of the scale, so most of its error is removed there (:func:`_less_of_a_shift`).
 
-Deterministic: the backward kernel is told not to split keys, which would add up in any order.
+Deterministic: the backward kernel does not split keys, whose parts would be summed in any order.
 
 Legend: B images, *map tokens along each axis, T tokens of all images, C channels, nH heads, d = C/nH, R rows (cell by
 cell), n cells of N tokens in a call.
@@ -82,7 +82,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, window:
             dropout: float, budget: int) -> tuple[Tensor, Tensor]:
     """Scaled cosine attention within the cells of a map, as :func:`.cells.forward`; without dropout.
 
-    Beside the budget, which is for biases of masked windows, it holds two copies of ``qkv`` in float16 at most.
+    Takes at most two copies of ``qkv`` in float16, beside the budget, which is for biases of masked windows.
     """
     out, lse = empty_results(qkv, logit_scale)
     if not len(qkv):
@@ -106,8 +106,8 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
              window: list[int], shift: list[int], dropout: float, budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``.
 
-    Beside the budget, which is for gradients of biases and sums in float32, it holds four copies of ``qkv`` in float16
-    at most.
+    Takes at most four copies of ``qkv`` in float16, beside the budget, which is for gradients of biases and sums in
+    float32.
     """
     if not len(qkv):
         return torch.empty_like(qkv), torch.zeros_like(table), torch.zeros_like(logit_scale)
@@ -182,13 +182,13 @@ HAS_OPERATORS = _has_operators()
 
 
 class Prepared(NamedTuple):
-    """Queries, keys and values as the kernel is given them.
+    """Queries, keys and values in the form that the kernel takes.
 
     Args:
-        x: float16, (R, 3, nH, d): unit queries, keys as long as the scale, values over their power.
-        lengths: What queries and keys were divided by after their powers, (R, 2, nH); infinite for a row of zeros.
-        scale: On cosines, (nH,).
-        powers: Of two, by which tokens were divided first, (T, 3, nH); of values, one per head.
+        x: float16, (R, 3, nH, d): unit queries, keys of the length of the scale, values divided by their power.
+        lengths: Divisors of queries and keys after their powers, (R, 2, nH); infinite for a row of zeros.
+        scale: Factor on cosines, (nH,).
+        powers: Powers of two by which tokens were divided first, (T, 3, nH); for values, one per head.
     """
 
     x: Tensor
@@ -243,8 +243,8 @@ def _gather(tensors: list[Tensor], powers: list[Tensor], order: Layout) -> Tenso
 
 
 def _biases(table: Tensor, order: Layout) -> Iterator[tuple[Part, Tensor]]:
-    """The bias of cells of each size: float16, (nH, N, N), or (kinds, nH, N, N) with masks; rows aligned, with more
-    columns than N where that takes it."""
+    """The bias of cells of each size: float16, (nH, N, N), or (kinds, nH, N, N) with masks. Rows are aligned, with more
+    than N columns where needed."""
     table = table.to(HALF)
     for part in order.parts:
         bias = expand(crop(table, part.size))
@@ -257,8 +257,8 @@ def _biases(table: Tensor, order: Layout) -> Iterator[tuple[Part, Tensor]]:
 
 def _calls(part: Part, biases: Tensor, order: Layout, budget: int, *,
            differentiated: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Cuts cells of one size into calls: their rows, and their bias (n, nH, N, N). Half of the budget is for tensors of
-    the size of biases."""
+    """Cuts cells of one size into calls: their rows, and their bias (n, nH, N, N). Half of the budget is for tensors as
+    large as biases."""
     kinds = order.kinds
     masked = kinds is not None
     tile = biases.element_size() * biases.shape[-3:].numel()
@@ -272,7 +272,7 @@ def _calls(part: Part, biases: Tensor, order: Layout, budget: int, *,
 
 
 def _gradient_power(grad: Tensor, tokens: int) -> Tensor:
-    """What the gradient of the result, (T, nH, d), is divided by, (nH,): powers of two for which nothing overflows.
+    """Powers of two, (nH,), that divide the gradient of the result, (T, nH, d), so that nothing overflows.
 
     With values below 2 and gradients below 2 / m, gradients of logits are at most 2 d / m, those of queries at most
     4 d / m times the scale, and those of keys at most 2 d N / m.
@@ -285,14 +285,14 @@ def _gradient_power(grad: Tensor, tokens: int) -> Tensor:
 
 def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tensor, of_logits: Tensor,
                    dtype: torch.dtype, budget: int) -> tuple[Tensor, Tensor]:
-    """Gradients of queries, keys and values from those of what the kernel was given.
+    """Gradients of queries, keys and values from the gradients of the kernel's input.
 
     Args:
         grad: Of ``prepared.x``, float16.
-        prepared: What the kernel was given.
+        prepared: The kernel's input.
         order: Of rows.
-        power: What the gradient of the result was divided by, (nH,).
-        of_logits: What gradients of logits were divided by, (nH,).
+        power: Divisor of the gradient of the result, (nH,).
+        of_logits: Divisor of the gradients of logits, (nH,).
         dtype: Of the result.
         budget: Bytes, half of which is for float32.
 
@@ -324,13 +324,13 @@ def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tenso
 def _less_of_a_shift(along: Tensor, grad_table: Tensor, table: Tensor, lse: Tensor) -> Tensor:
     """Gradients of the log of scales, (nH,), with less of the error that gradients of logits share within a row.
 
-    Those of a row of logits add up to zero, exactly; here to the error of the row's part along its probabilities, whose
-    share in ``along`` is that sum times the mean of scaled cosines under the probabilities. A log-sum-exp less the
-    largest bias is near that mean, and below it where one key is looked at.
+    The exact gradients of a row of logits sum to zero. Here they sum to the error of the row's part along its
+    probabilities. Its share in ``along`` is that sum times the mean of scaled cosines under the probabilities. The
+    log-sum-exp less the largest bias is near that mean, and below it where a row attends to one key.
 
     Args:
         along: Sum of gradients of logits times scaled cosines.
-        grad_table: That of gradients of logits over pairs of one offset, (nH, 2W-1, ...), float32.
+        grad_table: Sum of gradients of logits over pairs of one offset, (nH, 2W-1, ...), float32.
         table: (nH, 2W-1, ...).
         lse: Of each row, (B, *map, nH).
     """

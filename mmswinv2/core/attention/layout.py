@@ -1,9 +1,8 @@
-"""A map's tokens cell by cell, as one index: where each row of a kernel comes from, and where each token went.
+"""A map's tokens in the order of cells, as one index: the token of each row of a kernel, and the row of each token.
 
-Cells of one size follow each other. Where windows are small all are taken as whole ones, so that one call has them all:
-the cells that a border cuts share a window, or are filled up with *padding rows*, and a mask says which tokens of it
-attend to each other. Tokens of a cell stay neighbours, so that the bias of a window fits them. Padding rows attend to
-each other.
+Cells of one size follow each other. Small windows are all processed as whole ones, in one call: cells that a border
+cuts share a window, or are filled up with *padding rows*, and a mask says which tokens of the window attend to each
+other. Tokens of a cell stay neighbours, so the bias of a window fits them. Padding rows attend to each other.
 
 Legend: B images, T tokens of all images, R rows, *map tokens along each axis, N tokens of a window.
 """
@@ -40,9 +39,10 @@ class Layout(NamedTuple):
 
     Args:
         parts: Cells by size.
-        rows: The token of each row, among those of all images one after another, (R,); T for a padding row.
+        rows: The token of each row, counted through all images, (R,); T for a padding row.
         places: The row of each token, (T,).
-        masks: Of each kind of window, float16, (kinds, 1, N, N), to be added to logits; None if there is one kind.
+        masks: Per kind of window (which borders cut it), added to logits: float16, (kinds, 1, N, N). None if there is
+            one kind.
         kinds: The kind of each window, (cells,), or None.
         padded: Whether there are padding rows.
     """
@@ -57,7 +57,7 @@ class Layout(NamedTuple):
 
 @made_once
 def layout(batch: int, grid: Grid, device: torch.device) -> Layout:
-    """The layout of maps of ``batch`` images with the windows of ``grid``; made of operations on the device alone."""
+    """The layout of maps of ``batch`` images with the windows of ``grid``; computed on the device alone."""
     whole = [axis.shift == 0 and axis.length == axis.padded for axis in grid]
     if prod(axis.window for axis in grid) > SMALL or all(whole):
         parts, rows = _by_size(batch, grid, device)
@@ -116,8 +116,8 @@ def _axis_windows(axis: Axis, device: torch.device) -> tuple[Tensor, Tensor, Ten
     """The windows of an axis: whole cells, then those that a border cuts.
 
     Returns:
-        (position of each token or -1, (windows, W); of each kind of window, the cell that a token is in, 0 to 2, or 3
-        for a padding row, (kinds, W); the kind of each window (windows,)).
+        (position of each token or -1, (windows, W); per kind of window, the cell of each token, 0 to 2, or 3 for a
+        padding row, (kinds, W); the kind of each window (windows,)).
     """
     def filled(n: int, value: int) -> Tensor:
         return torch.full((n,), value, dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""The module of window attention: its weights, and what of them a call needs."""
+"""The module of window attention: its weights, and the arguments of a call made from them."""
 from __future__ import annotations
 
 import math
@@ -15,7 +15,7 @@ from .function import window_attention
 
 
 class BiasedLinear(nn.Linear):
-    """A linear layer whose bias is given at the call: that of queries and values alone, or none."""
+    """A linear layer whose bias is given at the call: here of queries and values alone, or none."""
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Maps (..., C) to (..., C'), with ``bias`` (C',)."""
@@ -29,7 +29,7 @@ class WindowAttention(nn.Module):
         dim: C.
         num_heads: nH, a divisor of C.
         window_size: Tokens along each axis.
-        pretrained_window: P, tokens along each axis: the normaliser of the coordinates of a continuous bias.
+        pretrained_window: P, tokens along each axis; normalises the coordinates of a continuous bias.
         config: How windows attend.
     """
 
@@ -53,7 +53,7 @@ class WindowAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises what no layer inside does: a scale of 10, no bias."""
+        """Initialises the parameters that belong to no layer inside: a scale of 10, biases of zero."""
         nn.init.constant_(self.logit_scale, math.log(10))
         if self.config.position_bias == 'parameterized':
             nn.init.zeros_(self.relative_position_bias_table)
@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
     def grid(self, lengths: Sequence[int], *, shifted: bool) -> Grid:
-        """The windows over a map of as many tokens along each axis."""
+        """The windows over a map of ``lengths`` tokens along each axis."""
         balanced = self.config.window_fit == 'balanced'
         return tuple(Axis.fit(length, window, shifted=shifted, balanced=balanced)
                      for length, window in zip(lengths, self.window_size))

@@ -20,12 +20,12 @@ def scale_of(logit_scale: Tensor, dtype: torch.dtype) -> Tensor:
 def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     """Divides each row by its length, in float32 or better; a row of zeros gives zeros with a zero gradient.
 
-    ``F.normalize`` divides by ``max(|x|, eps)``, another function for short rows, with a gradient of 1/eps at zero:
-    padded keys are exactly zero, and in half precision that becomes NaN.
+    ``F.normalize`` divides by ``max(|x|, eps)``: another function for short rows, with a gradient of 1/eps at zero.
+    Keys of padding tokens are exactly zero, and in half precision that gradient becomes NaN.
 
     Args:
         x: Shape (..., d), any floating dtype.
-        scale: The length that rows get instead of 1, a shape that broadcasts to (..., 1).
+        scale: Length of the resulting rows instead of 1, a shape that broadcasts to (..., 1).
 
     Returns:
         Shape (..., d), float32 (float64 for float64).
@@ -51,7 +51,7 @@ def inverse_lengths(x: Tensor) -> Tensor:
 
 
 def _squares_are_safe(length: Tensor) -> bool:
-    """Whether lengths are known to be in range: Python looks at values on a CPU only, where it waits for nothing."""
+    """Whether lengths are known to be in range; only CPU values are read, since reading others waits for the device."""
     if type(length) is not Tensor or length.device.type != 'cpu' or not length.numel() or is_transformed():
         return False
     low, high = length.aminmax()
@@ -66,7 +66,7 @@ def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scale: As in :func:`cosine_normalize`.
 
     Returns:
-        (``x``, the inverse of the length that each row had, 0 for a row of zeros, shape (..., 1)).
+        (``x``, the inverse of each row's former length, 0 for a row of zeros, shape (..., 1)).
     """
     inverse = inverse_lengths(x)
     return x.mul_(inverse if scale is None else inverse * scale), inverse

@@ -1,7 +1,7 @@
-"""The operator ``mmswinv2::window_attention``: one schema, fake, derivative and count for every kernel.
+"""The operator ``mmswinv2::window_attention``: one schema, fake, derivative and FLOP count for every kernel.
 
 A kernel is a pair of functions, forward and backward, of plain tensors; :data:`KERNELS` names them. The operator is
-opaque to ``torch.compile`` and to counters of operations, which know it by its fake and :mod:`mmswinv2.core.flops`.
+opaque to ``torch.compile``, which uses its fake, and to FLOP counters, which use :mod:`mmswinv2.core.flops`.
 """
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ KERNELS = {
 
 
 def kernel_attention(name: str, problem: Problem) -> Tensor:
-    """Attention by a kernel; under ``vmap`` maps are taken one after another.
+    """Attention by a kernel; under ``vmap`` maps are processed one after another.
 
     Args:
         name: A key of ``KERNELS``.
-        problem: What is to be computed.
+        problem: The problem.
 
     Returns:
         Shape (B, *map, C).

@@ -1,8 +1,8 @@
-"""Window attention by Triton kernels: which problems they take, and what is started for one, forward and backward.
+"""Window attention by Triton kernels: which problems they take, and their launches, forward and backward.
 
-Every kernel is started once for the cells that are whole windows and once for those at the border of the map. Beside
-its results, a pass needs the inverse lengths of queries and keys, the backward pass also a number per query and head,
-and the gradient of the bias of as many heads at a time as fit a quarter of the budget.
+Every kernel is launched once for the cells that are whole windows and once for those at the border of the map. Beside
+its results, a pass needs the inverse lengths of queries and keys. The backward pass also needs a number per query and
+head, and the gradient of the bias of as many heads at a time as fit a quarter of the budget.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, N tokens of a window.
 """
@@ -35,7 +35,7 @@ SMALLEST_TILE = 16  # that tensor cores take
 
 
 class Tile(NamedTuple):
-    """What a program of a kernel works on, and how: queries, keys, warps, stages of its pipeline."""
+    """The tile of a kernel's program, and how it is processed: queries, keys, warps, stages of its pipeline."""
 
     queries: int
     keys: int
@@ -53,8 +53,8 @@ TILES = {
 
 
 class Cells(NamedTuple):
-    """The cells of a batch that a kernel is started for: whether they are whole windows, how many, tokens of the
-    largest, and pairs of tokens of all."""
+    """The cells of a batch in one launch: whether they are whole windows, their number, tokens of the largest, and
+    token pairs of all."""
 
     whole: bool
     count: int  # type: ignore[assignment]  # a tuple has a method of that name
@@ -63,7 +63,7 @@ class Cells(NamedTuple):
 
 
 def refuses(problem: Problem) -> str | None:
-    """Why the kernels do not take a problem, or None; of its derivatives the operator says that.
+    """Why the kernels refuse a problem, or None. Derivatives are left to the operator's own check.
 
     The meta device, where costs are counted, needs no Triton.
     """
@@ -123,7 +123,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
 
 
 class _Call:
-    """What all kernels are given for a map."""
+    """The arguments that all kernels share for a map."""
 
     def __init__(self, qkv: Tensor, table: Tensor, logit_scale: Tensor, window: list[int], shift: list[int]) -> None:
         batch, *lengths, channels = qkv.shape

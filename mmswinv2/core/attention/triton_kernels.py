@@ -1,14 +1,14 @@
 """Triton kernels of window attention, over the map as it is: nothing is padded, rolled or masked.
 
 A program attends for one tile of tokens of one cell and one head, and no two programs write the same element: there are
-no atomics, and the same inputs give the same bits. Each kernel has two variants. ``WHOLE``: cells that are whole
-windows, whose sizes are constants; where tiles divide them, nothing is masked. Otherwise the cells at the border of the
-map, of any size; tiles hold tokens of the cell alone, and those beyond its last token repeat it.
+no atomics, and the same inputs give the same bits. Each kernel has two variants. ``WHOLE`` is for cells that are whole
+windows, whose sizes are constants; where tiles divide them, nothing is masked. The other is for the cells at the border
+of the map, of any size: tiles hold tokens of the cell alone, and positions beyond its last token repeat it.
 
-Maps have three axes here; leading ones of one token stand for axes that a map does not have. The bias is read from its
-table, at offsets of a query from a key. Logits are products of queries and keys as they are, divided by lengths in
-float32; whichever of them a program keeps is first divided by a power of two near its length, which is exact, so that
-products neither under- nor overflow.
+Maps have three axes here; missing leading axes have one token. The bias is read from its table, at offsets of a query
+from a key. Logits are products of unnormalised queries and keys, divided by their lengths in float32. The rows that a
+program keeps, of queries or of keys, are first divided by a power of two near their length. This is exact, and products
+neither under- nor overflow.
 
 Legend: N tokens of a window, D channels of a head, BM x BN a tile of queries x keys, NH heads, TOKENS of all maps;
 maps are qkv (TOKENS, 3, NH, D), out (TOKENS, NH, D), lse (TOKENS, NH), inverse (2, NH, TOKENS), delta (NH, TOKENS).
@@ -34,8 +34,8 @@ def _power_of_two(x):
 
 @triton.jit
 def _kept(x, inverse, EXACT: tl.constexpr):
-    """Rows (rows, D) that a program keeps, and the inverse lengths that they have then: unit rows, or in 16 bit rows
-    divided by a power of two near their length."""
+    """Rows (rows, D) that a program keeps, and their remaining inverse lengths: unit rows, or in 16 bit rows divided by
+    a power of two near their length."""
     if EXACT:
         return x * inverse[:, None], tl.full(inverse.shape, 1., tl.float32)
     power = _power_of_two(inverse)
@@ -44,8 +44,8 @@ def _kept(x, inverse, EXACT: tl.constexpr):
 
 @triton.jit
 def _passing(x, inverse, EXACT: tl.constexpr):
-    """Rows that a program loads tile by tile, and their inverse lengths: as :func:`_kept`, but rows in bfloat16 as they
-    are. In float16 a gradient of logits times the inverse of a small length would overflow."""
+    """Rows that a program loads tile by tile, and their inverse lengths: as :func:`_kept`, but bfloat16 rows are
+    unchanged. In float16 a gradient of logits times the inverse of a small length would overflow."""
     if EXACT or x.dtype == tl.float16:
         return _kept(x, inverse, EXACT)
     return x, inverse
@@ -123,7 +123,7 @@ def _divide(t, n):
 
 @triton.jit
 def _place(t, n1, n2, L1, L2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
-    """Of tokens t of a cell: the row of the map, from its first token, and the place in the table."""
+    """The map row of each token t of a cell, counted from the cell's first token, and its place in the table."""
     if WHOLE:
         row = t // W2
         i2 = t % W2
@@ -171,8 +171,8 @@ def _add_dot(a, b, total, EXACT: tl.constexpr):
 
 @triton.jit
 def _in_base(x, EXACT: tl.constexpr):
-    """A natural logit in the base of the kernels: 2, that of the exponential in hardware; e where float32 is exact to
-    the last bits, for logits above 128 / log2(e) have one bit less to the base 2."""
+    """Converts a natural logit to the base of the kernels: 2, as the hardware's exponential has. Where float32 is exact
+    to the last bits the base is e: to the base 2, logits above 128 / log2(e) have one bit less."""
     return x if EXACT else x * LOG2E
 
 
@@ -260,10 +260,10 @@ def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad
                L0, L1, L2, S0, S1, S2, TILES, FIRST_PROGRAM, PROGRAMS, W0: tl.constexpr, W1: tl.constexpr,
                W2: tl.constexpr, NH: tl.constexpr, D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
                WHOLE: tl.constexpr, EXACT: tl.constexpr):
-    """The gradient of a tile of queries, its part of that of ``logit_scale`` (NH, PROGRAMS), ``delta = sum(p dp)``.
+    """The gradient of a query tile, its part of the gradient of ``logit_scale`` (NH, PROGRAMS), ``delta = sum(p dp)``.
 
-    ``delta`` from the rounded result is off by 2^-9. The gradient is linear in it: it is summed with the rounded one,
-    together with what the exact one, known at the end, adds. Both sums are small where the gradient is.
+    ``delta`` from the rounded result is off by 2^-9. The gradient is linear in ``delta``: one sum has the rounded one,
+    a second the correction for the exact one, known at the end. Both sums are small where the gradient is.
 
     The log-sum-exp is rounded too: in float32 at a scale of 100, rows of p sum to 1 within 8e-6. There each row is
     divided by its sum. Other kernels do so by the inverse sums and by ``delta`` over the sum: delta (2, NH, TOKENS).

@@ -1,4 +1,4 @@
-"""Starting Triton kernels, and telling whoever counts what they do."""
+"""Launches Triton kernels, and reports each launch to observers that count costs."""
 from __future__ import annotations
 
 import os
@@ -33,15 +33,15 @@ MISSING = _missing()  # why kernels cannot be started here, or None; found witho
 
 def launch(kernel: str, grid: tuple[int, ...], tensors: dict[str, Tensor], constants: dict, *, flops: int, pairs: int,
            dtype: torch.dtype, writes: tuple[str, ...]) -> None:
-    """Starts a kernel; on the meta device, where costs are counted, it starts nothing and needs no Triton.
+    """Launches a kernel; on the meta device, where costs are counted, it launches nothing and needs no Triton.
 
     Args:
         kernel: Its name in :mod:`mmswinv2.core.attention.triton_kernels`.
         grid: Programs.
         tensors: Contiguous ones by the names of the kernel's arguments.
         constants: The other arguments, and ``num_warps`` and ``num_stages``.
-        flops: Operations of its matrix products.
-        pairs: Pairs of a query and a key that it attends, in all heads.
+        flops: FLOPs of its matrix products.
+        pairs: Pairs of a query and a key that it processes, in all heads.
         dtype: Of the products.
         writes: Names of tensors that it writes; the others it reads.
     """

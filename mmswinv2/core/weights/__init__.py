@@ -1,4 +1,4 @@
-"""Checkpoints: files, the weights of a backbone in any known layout, into a backbone and to other layouts."""
+"""Checkpoints: reads files, fits weights of any known layout to a backbone, and writes other layouts."""
 from .files import read_file, write_file
 from .finite import check_finite, not_finite
 from .fit import check_complete, config_of, fit_state, load_backbone

@@ -1,4 +1,4 @@
-"""What tables of coordinates that are kept in a file say: its windows, and the kind of its position bias."""
+"""Finds the windows and the kind of position bias of a file from the tables of coordinates that it holds."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from .layouts import COORDS
 
 def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
                      axes: int) -> tuple[Windows | None, Windows | None, str | None]:
-    """What the coordinates kept in a file say.
+    """Finds the windows and the kind of position bias of a file from its coordinates.
 
     Args:
         coords: Our names of them, and tensors.
@@ -21,10 +21,10 @@ def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
         axes: Of its maps.
 
     Returns:
-        (windows per stage, pre-training windows per stage, kind of position bias), each None where unsaid.
+        (windows per stage, pre-training windows per stage, kind of position bias), each None if the file has none.
 
     Raises:
-        ValueError: if a stage has none while others have, or they are no coordinates or of several windows or kinds.
+        ValueError: if only some stages have coordinates, or they are no coordinates or of several windows or kinds.
     """
     found: dict[int, tuple[tuple[int, ...], tuple[int, ...], str]] = {}
     for name, table in coords.items():
@@ -53,13 +53,13 @@ def read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
 
 
 def solve_coordinates(name: str, table: Tensor, window: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
-    """The pre-training window that coordinates of shape (2h-1, 2w-1, 2) were normalised by, and their kind.
+    """The pre-training window that normalised coordinates of shape (2h-1, 2w-1, 2), and their kind.
 
     Raises:
         ValueError: if there is none.
     """
     corner = table[(-1,) * len(window)].double().tolist()  # coordinates of the largest offset, (h, w)
-    if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN is not either
+    if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN fails too
         raise ValueError(f'{name} must hold log-spaced or linear coordinates, got others (up to {corner})')
     # computed in float32 also where they were cast to float64 later
     tolerance = 16 * max(torch.finfo(t).eps for t in (table.dtype, torch.float32) if t.is_floating_point)

@@ -22,7 +22,7 @@ _ZIP, _PICKLE = b'PK\x03\x04', b'\x80'  # what torch's files begin with, from 1.
 
 
 def load_weights(path: str) -> object:
-    """torch's own reading of weights and plain values."""
+    """Reads weights and plain values by torch's own loader."""
     with open(path, 'rb') as file:  # of a path torch looks at the name
         return torch.load(file, map_location='cpu', weights_only=True)
 
@@ -30,11 +30,11 @@ def load_weights(path: str) -> object:
 def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_weights) -> Mapping:
     """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
-    The first bytes tell safetensors from torch's files; where they are neither's, the name does.
+    The first bytes tell safetensors from torch's files; if they fit neither, the name decides.
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, packed by a zip tool or not.
-        load: Reads the latter; raises ``pickle.UnpicklingError`` where it refuses what is in it.
+        load: Reads torch's files; raises ``pickle.UnpicklingError`` if it refuses their contents.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -60,7 +60,7 @@ def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_w
 
 
 def _begins_safetensors(begin: bytes, size: int) -> bool:
-    """Whether a file begins with the length of a JSON object that it has room for."""
+    """Whether a file begins with the length of a JSON object that fits the file."""
     return begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= size - 8
 
 
@@ -93,16 +93,16 @@ def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool) -> o
 
 
 def _may_exist(name: str) -> bool:
-    """Whether a module may have such a name, as far as shows without importing one."""
+    """Whether a module may have such a name, as far as can be told without importing one."""
     parent, _, attribute = name.rpartition('.')
     module = sys.modules.get(parent or 'builtins')
     return module is None or module.__name__ == '__main__' or hasattr(module, attribute)
 
 
 def why_damaged(path: Path) -> str | None:
-    """What is wrong with a zip file that ``torch.save`` wrote, by its checksums, in words; None if nothing is.
+    """Checks a zip file that ``torch.save`` wrote by its checksums: what is wrong, in words; None if nothing is.
 
-    Reads all of it. torch does not look at them.
+    Reads the whole file. torch does not check checksums.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -114,15 +114,15 @@ def why_damaged(path: Path) -> str | None:
 
 def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, container: str | None = None,
                meta: Mapping[str, str] | None = None) -> None:
-    """Writes a checkpoint under another name first, so that ``path`` is the whole file or what it was.
+    """Writes a checkpoint whole or not at all: under another name first, which then replaces ``path``.
 
     Args:
-        path: Where to; ``.safetensors``, in any case, for that format, else for ``torch.load``. It gets the mode of a
-            new file, also where there was one.
+        path: The file; ``.safetensors``, in any case, for that format, else for ``torch.load``. It gets the mode of a
+            new file, even if it replaces one.
         weights: Names and tensors.
-        container: Key under which the weights are put, such as ``'state_dict'``; None: as they are. A safetensors
-            file always holds them as they are.
-        meta: What is said beside them: ``meta`` in a container, metadata of a safetensors file.
+        container: Key under which the weights are put, such as ``'state_dict'``; None: without a container. A
+            safetensors file never has one.
+        meta: Information beside the weights: ``meta`` in a container, metadata of a safetensors file.
 
     Raises:
         ValueError: if the folder of ``path`` does not exist, or something other than a file is there.
@@ -156,10 +156,10 @@ def write_file(path: str | os.PathLike, weights: Mapping[str, Tensor], *, contai
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A tensor as it reads, with memory of its own.
+    """A tensor with memory of its own, and no lazy conjugation or negation.
 
-    A view would be saved with all that it is a view of; safetensors refuses what shares memory, and writes numbers
-    without a sign that is taken when they are read.
+    torch would save a view together with its whole storage. safetensors refuses tensors that share memory, and writes
+    numbers without a lazy sign.
     """
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.untyped_storage().nbytes() == tensor.nbytes and tensor.is_contiguous():
@@ -170,7 +170,7 @@ def _own(tensor: Tensor) -> Tensor:
 def put_in_place(part: Path, path: Path) -> None:
     """Moves a finished file or folder to its name, durably: whatever happens, ``path`` is the old one or the new one.
 
-    A folder cannot replace one that is there; that is removed just before.
+    A folder cannot replace another, so an old folder is removed just before.
     """
     for one in [*part.rglob('*'), part]:
         _sync(one)
@@ -198,7 +198,7 @@ def remove(path: str | os.PathLike) -> None:
 
 
 def replace_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a small file whole: it has the old text or the new one at any moment."""
+    """Writes a small file whole: at any moment, it has the old text or the new one."""
     path = Path(path)
     part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:

@@ -1,4 +1,4 @@
-"""From weights that were read to the backbone that they are for, and into a backbone, strictly."""
+"""Finds the backbone that given weights are for, and loads them into one, strictly."""
 from __future__ import annotations
 
 import re
@@ -22,15 +22,16 @@ OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
 
 
 def config_of(found: BackboneState) -> dict[str, Any]:
-    """The arguments of :class:`mmswinv2.core.SwinTransformerV2`, or ``VideoSwinTransformerV2`` for weights of three
-    axes, that weights are for, as far as they show.
+    """Finds the arguments of the backbone that weights are for, as far as the weights show them.
+
+    The backbone is a :class:`mmswinv2.core.SwinTransformerV2`, or ``VideoSwinTransformerV2`` for weights of three axes.
 
     Returns:
-        ``arch`` (a name where it is a known one), ``out_indices``, and what is not the default; windows are included
-        where the weights say them.
+        ``arch`` (a name if it is a known one), ``out_indices``, and arguments that differ from their defaults; windows
+        if the weights say them.
 
     Raises:
-        ValueError: if the weights are not those of one backbone.
+        ValueError: if the weights do not belong to one backbone.
     """
     state = found.state
     blocks: dict[int, set[int]] = {}
@@ -85,10 +86,10 @@ def config_of(found: BackboneState) -> dict[str, Any]:
 
 
 def check_complete(found: BackboneState) -> dict[str, Any]:
-    """Checks that weights are all those of one backbone, and returns its arguments (:func:`config_of`).
+    """Checks that weights are exactly those of one backbone, and returns its arguments (:func:`config_of`).
 
     Raises:
-        ValueError: if a weight is missing, or one is too many or of another shape.
+        ValueError: if a weight is missing, unexpected or of another shape.
     """
     from ..swin_transformer_v2 import SwinTransformerV2
     from ..video import VideoSwinTransformerV2
@@ -101,15 +102,17 @@ def check_complete(found: BackboneState) -> dict[str, Any]:
 
 
 def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, Tensor], str]:
-    """Chooses what a backbone takes of weights that were read, strictly: only norms of outputs may be missing (they
-    stay as constructed) or unused. One for video takes weights on images inflated.
+    """Chooses the weights that a backbone takes, strictly.
+
+    Only norms of outputs may be missing (they stay as constructed) or unused. A backbone for video takes image weights
+    inflated.
 
     Args:
         net: The backbone, also one for video.
         found: The weights.
 
     Returns:
-        (names and tensors to load, what they are in words).
+        (names and tensors to load, a description of them in words).
 
     Raises:
         ValueError: if a weight is missing, is not the backbone's or has another shape, or if the kind of position
@@ -162,7 +165,7 @@ def _resizable(name: str, value: Tensor, own: Tensor) -> bool:
 
 
 def load_backbone(net: SwinTransformerV2, found: BackboneState) -> str:
-    """Loads weights that were read into a backbone; see :func:`fit_state`.
+    """Loads weights into a backbone; see :func:`fit_state`.
 
     Returns:
         What was loaded, in words.

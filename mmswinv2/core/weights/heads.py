@@ -1,4 +1,4 @@
-"""A classifier's head from a file: which of its rows a model of fewer classes takes."""
+"""Chooses the rows of a classifier's head in a file that a model with fewer classes takes."""
 from __future__ import annotations
 
 import os
@@ -28,11 +28,11 @@ def read_rows(path: str | os.PathLike) -> list[int]:
 
 
 def take_rows(head: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
-    """The rows of a head, in the order of the classes that they are for.
+    """Takes rows of a head, in the order of the classes that they are for.
 
     Args:
         head: Names and tensors of K rows each.
-        rows: Of these, one per class.
+        rows: Row numbers, one per class.
 
     Raises:
         ValueError: if a row is not in the head.

@@ -1,8 +1,8 @@
-"""From weights on images to weights on video, exactly: on a clip of one repeated frame the model is the same.
+"""Inflates image weights to video weights, exactly: on a clip of one repeated frame the model computes the same.
 
-The embedding sees each frame with its share of the weights. The position bias does not tell frames apart at first: the
-third column of a continuous one's first layer is zero, and learns; a table is repeated over time. Attention over
-copies of the same tokens is then attention over one of them, at every layer.
+The weights of the embedding are divided among its frames. The position bias does not tell frames apart at first: the
+third column of a continuous bias's first layer is zero, and learns; a table is repeated over time. Attention over
+copies of the same tokens then equals attention over one of them, at every layer.
 """
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def inflate(state: Mapping[str, Tensor], *, temporal_patch_size: int = 2,
             temporal_window: int | Sequence[int] = 8) -> dict[str, Tensor]:
     """Inflates the weights of a backbone on images to those of :class:`mmswinv2.core.VideoSwinTransformerV2`.
 
-    On a clip of one repeated frame, of a multiple of ``temporal_patch_size``, each token of the video model is that of
-    the image model on the frame, where windows over (h, w) are the same and padding is masked.
+    On a clip of one repeated frame, each token of the video model equals the image model's token on that frame. This
+    holds if the number of frames is a multiple of ``temporal_patch_size``, windows over (h, w) are the same, and
+    padding tokens are masked.
 
     Args:
         state: Of a backbone on images, in any known layout; it is not changed. A head beside it is left out.
         temporal_patch_size: P, frames of a patch.
-        temporal_window: Pre-training window along t in tokens, by which offsets in time are normalised: an int or one
-            per stage.
+        temporal_window: Pre-training window along t in tokens, which normalises offsets in time: an int or one per
+            stage.
 
     Returns:
-        In our names; ``patch_embed.proj.weight`` (C, 3, P, 4, 4), ``cpb_mlp.0.weight`` (512, 3) or tables with
-        rows for (t, h, w), and where ``state`` says its pre-training windows, these with t.
+        Weights in our names; ``patch_embed.proj.weight`` (C, 3, P, 4, 4), ``cpb_mlp.0.weight`` (512, 3) or tables with
+        rows for (t, h, w), and, if ``state`` says its pre-training windows, these with t.
 
     Raises:
         ValueError: if ``state`` is not of a backbone on images, or another argument is out of range.
@@ -46,7 +47,7 @@ def inflate(state: Mapping[str, Tensor], *, temporal_patch_size: int = 2,
 
 def inflate_state(found: BackboneState, *, temporal_patch_size: int,
                   temporal_window: int | Sequence[int]) -> BackboneState:
-    """The same of weights that were read, with what the file says besides; see :func:`inflate`."""
+    """Inflates weights that were read, and their file's other entries; see :func:`inflate`."""
     state, stages = found.state, found.num_stages
     if found.axes != 2:
         raise ValueError(f'state must be of a backbone on images, got {EMBEDDING} of shape '

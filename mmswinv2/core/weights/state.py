@@ -1,7 +1,7 @@
-"""From what a file holds to the weights of a backbone in its own names.
+"""Turns the contents of a file into the weights of a backbone in its own names.
 
-Nothing that is passed in is changed. Every name in a file is used, kept beside the weights as an extra (a head, a mask
-token), dropped by a named rule, or an error. See ``layouts/`` for the names and ``docs/checkpoints.md`` for their use.
+Arguments are not changed. Every name in a file is used, kept beside the weights as an extra (a head, a mask token),
+dropped by a named rule, or an error. See ``layouts/`` for the names and ``docs/checkpoints.md`` for their use.
 """
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ RANKS = {'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight':
 
 @dataclass(frozen=True)
 class BackboneState:
-    """The weights of a backbone, in its own names, and what the file says besides.
+    """The weights of a backbone, in its own names, and the file's other information.
 
     Args:
-        state: Names and tensors; with ``pretrained_window_sizes`` where the file says them.
-        source: The layout that they came in, a key of ``LAYOUTS``.
-        prefix: Where they were in the file.
+        state: Names and tensors; with ``pretrained_window_sizes`` if the file says them.
+        source: The layout of the file, a key of ``LAYOUTS``.
+        prefix: Of the backbone's names in the file.
         dropped: Names in the file that were not used, by rule.
-        window_sizes: (h, w) or (t, h, w) in tokens per stage, where coordinates or tables in the file show it.
-        position_bias: ``'log_cpb'`` or ``'linear_cpb'``, where coordinates in the file show it.
-        windows_assumed: Whether the file does not say its windows, and they are those of square tables of as many rows.
-        extras: What belongs to the file's model and not to a backbone, as it is: ``head.weight`` (K, C) and
+        window_sizes: (h, w) or (t, h, w) in tokens per stage, if coordinates or tables in the file show them.
+        position_bias: ``'log_cpb'`` or ``'linear_cpb'``, if coordinates in the file show it.
+        windows_assumed: Whether the file does not say its windows, so that square windows are assumed from the number
+            of table rows.
+        extras: Entries of the file's model that are not the backbone's, unchanged: ``head.weight`` (K, C) and
             ``head.bias`` (K,) of a classifier of K classes, ``mask_token`` (1, 1, C) of SimMIM.
     """
 
@@ -69,12 +70,12 @@ class BackboneState:
 
 
 def count_stages(names: Iterable[str]) -> int:
-    """Stages that our names of weights show, at least one."""
+    """Number of stages, by our names of weights; at least one."""
     return 1 + max((int(k.split('.')[1]) for k in names if re.match(r'layers\.\d\.', k)), default=0)
 
 
 def count_axes(state: Mapping[str, Tensor]) -> int:
-    """Axes of a map that the patch embedding shows.
+    """Number of axes of a map, by the patch embedding.
 
     Raises:
         ValueError: if it is neither of images nor of clips.
@@ -86,7 +87,7 @@ def count_axes(state: Mapping[str, Tensor]) -> int:
 
 
 def group_extras(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of extras by what they are, in words."""
+    """Groups names of extras by a description in words."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(EXTRAS[name], []).append(name)
@@ -94,11 +95,11 @@ def group_extras(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights in what a file holds: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), ``module``
-    (DeepSpeed), or as they are.
+    """Finds the weights in the contents of a file: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), ``module``
+    (DeepSpeed), or without a container.
 
     Returns:
-        (names and tensors, names of what the file holds beside them).
+        (names and tensors, names of the file's other entries).
 
     Raises:
         ValueError: if there are none.
@@ -128,12 +129,12 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     """Reads the weights of a backbone in any known layout.
 
     Args:
-        checkpoint: What a file holds; it is not changed.
-        source: A key of ``LAYOUTS``, or ``'auto'`` to tell it from the names.
-        prefix: Where the backbone is in the file, such as ``'backbone.'``. None: where its patch embedding is.
+        checkpoint: Contents of a file; not changed.
+        source: A key of ``LAYOUTS``, or ``'auto'`` to detect it from the names.
+        prefix: Of the backbone's names in the file, such as ``'backbone.'``. None: found by its patch embedding.
 
     Returns:
-        The weights; tensors are those of ``checkpoint`` or, where they had to be rearranged, new ones.
+        The weights; tensors are shared with ``checkpoint`` unless they had to be rearranged.
 
     Raises:
         ValueError: if the file holds no weights, none under ``prefix``, names that no rule knows, or weights of the
@@ -202,7 +203,7 @@ def _name_last_norm(state: dict[str, Tensor], num_stages: int) -> None:
 
 
 def _check_tensors(state: Mapping[str, Tensor], num_stages: int, axes: int) -> None:
-    """Checks that each is of the kind of its name: windows integers in range, weights numbers along so many axes."""
+    """Checks each tensor by its name: windows are integers in range, weights are numbers with the right axes."""
     for name, value in state.items():
         if name == WINDOWS_KEY:
             right = value.ndim == 2 and value.shape[1] == axes and not value.is_floating_point()

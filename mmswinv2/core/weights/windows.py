@@ -15,7 +15,7 @@ WINDOWS_KEY = 'pretrained_window_sizes'  # argument of a backbone, and entry of 
 
 
 def windows_tensor(windows: Sequence[Sequence[int]]) -> Tensor:
-    """Windows as a state dict says them: int64, shape (stages, axes), on the CPU."""
+    """Windows in the form of a state dict: int64, shape (stages, axes), on the CPU."""
     return torch.tensor(windows, dtype=torch.int64, device='cpu')
 
 
@@ -31,13 +31,13 @@ def say_windows(state: dict[str, Tensor], windows: Windows) -> None:
 
 
 def check_same(name: str, got: Windows | None, right: Windows | None, rule: str) -> None:
-    """Checks that two that say windows agree, where both do.
+    """Checks that two statements of windows agree, if both are given.
 
     Args:
-        name: Who says ``got``.
+        name: The source of ``got``, for the message.
         got: Windows, or None.
         right: Windows, or None.
-        rule: What ``right`` are.
+        rule: A description of ``right``, for the message.
 
     Raises:
         ValueError: if they differ.
@@ -50,10 +50,10 @@ def check_configured(saved: Windows, configured: Windows, saved_as: Windows) -> 
     """Checks the windows of a config against those that a state dict says.
 
     Args:
-        saved: What the state dict says.
-        configured: What the config says.
-        saved_as: What a state dict of the configured backbone would say: of a table its own window, where its rows do
-            not tell that.
+        saved: Windows of the state dict.
+        configured: Windows of the config.
+        saved_as: Windows that a state dict of the configured backbone would have. For a table this is its own window,
+            where its rows do not tell that.
 
     Raises:
         ValueError: if the state dict says neither of the two in a stage.
@@ -69,7 +69,7 @@ def nobody_says(saved: Windows | None, given: bool) -> bool:
     """Whether neither a state dict nor the config says the windows: such weights cannot be used.
 
     Args:
-        saved: What the state dict says, or None.
+        saved: Windows of the state dict, or None.
         given: Whether the config says them.
     """
     return saved is None and not given

@@ -1,7 +1,7 @@
-"""From the backbone's own names to the layouts of other projects.
+"""Converts the backbone's own names to the layouts of other projects.
 
-Pure functions. What another project cannot compute is refused: the extra norm of H and G, other kinds of position
-bias, other places of norms, video.
+Pure functions. They refuse weights that the other project cannot compute with: the extra norm of H and G, other kinds
+of position bias, other places of norms, video.
 """
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ def to_layout(found: BackboneState, target: str, *, window_size: int | Sequence 
     Args:
         found: All weights of one backbone.
         target: A key of ``LAYOUTS``.
-        window_size: In tokens, an int or one per stage: for ``'microsoft'``, whose strict loading wants its buffers.
+        window_size: In tokens, an int or one per stage: for ``'microsoft'``, whose strict loading needs its buffers.
             None: the pre-training windows.
         image_size: In pixels, for the same. None: 32 times the window of the last stage.
 
     Returns:
-        (names and tensors, our names of what the target has no place for, by rule).
+        (names and tensors, our names of entries that the target has no place for, by rule).
 
     Raises:
-        ValueError: if a weight is missing, an extra is not finite, or the target cannot compute what the weights are
-            for.
+        ValueError: if a weight is missing, an extra is not finite, or the target cannot compute the weights' model.
     """
     if target not in LAYOUTS:
         raise ValueError(f'target must be one of {", ".join(LAYOUTS)}, got {target!r}')
@@ -70,7 +69,7 @@ def _check_computed(config: Mapping, state: Mapping[str, Tensor], layout: Layout
 
 def _last_norm(state: dict[str, Tensor], last: int, config: Mapping,
                target: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The norm of the last output as a classifier's one norm, without the others, and the names of these."""
+    """Keeps the norm of the last output as a classifier's one norm; returns the names of the other norms too."""
     if f'norm{last}.weight' not in state:
         raise ValueError(f'checkpoint must hold norm{last}, which {target} puts after the last stage; it is of a '
                          f'backbone with out_indices={config["out_indices"]}')

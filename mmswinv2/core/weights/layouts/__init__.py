@@ -1,6 +1,6 @@
-"""State-dict layouts of other projects and this one's names for them, one module each; which one a file has.
+"""State-dict layouts of this and other projects, one module each, and how the layout of a file is detected.
 
-The backbone's names are those of the Microsoft release. See ``base.py`` for what a layout says, and
+The backbone's names are those of the Microsoft release. See ``base.py`` for the contents of a layout, and
 ``docs/checkpoints.md``.
 """
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ['COORDS', 'EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'fin
 
 
 def find_prefix(names: Iterable[str]) -> str:
-    """Finds under which prefix a backbone is in a file, by its patch embedding.
+    """Finds the prefix of a backbone in a file, by its patch embedding.
 
     Raises:
         ValueError: if there is no patch embedding, or more than one.
@@ -37,7 +37,7 @@ def find_prefix(names: Iterable[str]) -> str:
 
 
 def detect_layout(names: Iterable[str], prefix: str = '') -> str:
-    """Tells a layout from the names below the prefix; never from that of a file.
+    """Detects a layout from the names below the prefix; never from the name of a file.
 
     Raises:
         ValueError: if the names are those of no known layout.

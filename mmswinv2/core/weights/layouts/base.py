@@ -1,8 +1,8 @@
-"""What a layout is: one table of names and rearrangements, used for reading and, inverted, for writing.
+"""A layout: one table of names and rearrangements, used for reading and, inverted, for writing.
 
-Names in a file are *theirs*, those of the backbone *ours*; both below the root, the prefix under which the backbone is
-in the file. A layout says each thing once, and the other direction is computed from it. What is neither renamed,
-dropped by a named rule nor kept as an extra, and is no name of a backbone, is an error.
+Names in a file are *theirs*, names of the backbone *ours*. Both are below the *root*, the prefix of the backbone in the
+file. A layout states each thing once; the other direction is computed from it. A name that is not the backbone's, and
+is neither renamed, dropped by a named rule nor kept as an extra, is an error.
 
 Legend: C channels, K classes.
 """
@@ -37,7 +37,7 @@ FIELDS = dict(part='(weight|bias)', rest='(.+)')  # others are numbers
 
 
 class Template:
-    """Names with fields in braces: ``{part}`` is weight or bias, ``{rest}`` any text, and others are numbers >= 0,
+    """Names with fields in braces: ``{part}`` is weight or bias, ``{rest}`` any text, other fields are numbers >= 0,
     such as ``{stage}`` or ``{2*stage+1}``."""
 
     def __init__(self, text: str) -> None:
@@ -97,7 +97,7 @@ class Pairs:
 
 
 def in_blocks(theirs: str, *pairs: tuple[str, str]) -> list[tuple[str, str]]:
-    """Pairs of names within a block, for every block; ``theirs`` is what its names begin with."""
+    """Pairs of names within a block, for every block; their names begin with ``theirs``."""
     return [(theirs + a, 'layers.{stage}.blocks.{block}.' + b) for a, b in pairs]
 
 
@@ -119,8 +119,8 @@ def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Step:
 
     Args:
         what: The parts in words.
-        whole: How the names of what is split end.
-        parts: How the names of its parts end; None for one that the project does not use: zeros.
+        whole: End of the names of the tensors to split.
+        parts: Ends of the names of the parts; None for a part that the project does not use: zeros.
     """
     def split(state: State) -> State:
         out: State = {}
@@ -156,10 +156,10 @@ def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Step:
 
 @dataclass
 class Read:
-    """What a layout makes of the names in a file.
+    """The names in a file, sorted by a layout.
 
     Args:
-        state: What is left for the backbone, in our names where the layout knows them.
+        state: Names and tensors for the backbone, in our names if the layout knows them.
         extras: Heads and mask tokens, in the names of ``EXTRAS``.
         coords: Tables of coordinates, in our names for them.
         dropped: Names below the root that were not used, by rule.
@@ -177,27 +177,27 @@ class Read:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a project names and keeps the weights of its SwinV2.
+    """How a project names and stores the weights of its SwinV2.
 
     Args:
-        name: What it is called here.
-        embedding: Their name of the weight of the patch embedding: where the root is.
+        name: Its name here.
+        embedding: Their name of the patch embedding's weight, by which the root is found.
         told: Whether names below a root, and the root, are the layout's.
-        names: (theirs, ours); a name that no pair fits is the same in both.
+        names: (theirs, ours); a name that fits no pair is the same in both.
         also: (another name that is read, theirs); it is never written.
-        extras: (theirs, ours) of what is below the root and not the backbone's.
+        extras: (theirs, ours) of entries below the root that are not the backbone's.
         beside: The same, beside the root.
         dropped: (pattern of their whole names, name of the rule).
         steps: Rearrangements after renaming on reading, in turn; undone before renaming on writing.
-        root: Under which the backbone is written.
-        root_with_beside: The same in a file with something beside it; None: ``root``.
-        container: Key of a file under which the weights are; None: as they are.
-        each_norm: Whether there is a norm per output; else there is one, after the last stage.
+        root: Prefix under which the backbone is written.
+        root_with_beside: The same in a file with something beside the root; None: ``root``.
+        container: Key of a file that holds the weights; None: no container.
+        each_norm: Whether there is a norm per output; else there is one norm, after the last stage.
         says_windows: Whether the pre-training windows have an entry of their own.
         computes: What the project can compute beside the paper's arrangement: ``'norm3'``, ``'linear_cpb'``,
             ``'parameterized'``, ``'pre'``, ``'video'``.
         buffers: Derived tensors that the project saves, in our names; None: it saves none.
-        windows_matter: Whether these depend on ``window_size`` and ``image_size``.
+        windows_matter: Whether the buffers depend on ``window_size`` and ``image_size``.
     """
 
     name: str
@@ -219,7 +219,7 @@ class Layout:
     windows_matter: bool = False
 
     def our_name(self, name: str) -> str | None:
-        """Our name for theirs; None where that would be written under another, so that it is not theirs."""
+        """Our name for theirs; None if our name would be written as another of theirs, so this one is not theirs."""
         ours = self.names.ours(name) or name
         return ours if self.their_name(ours) == name else None
 
@@ -228,10 +228,10 @@ class Layout:
         return self.names.theirs(name) or name
 
     def read(self, inside: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Read:
-        """Renames and rearranges what a file holds below the root, and finds the extras below and beside it.
+        """Renames and rearranges a file's entries below the root, and finds the extras below and beside it.
 
         Raises:
-            ValueError: if a name is there twice, or the shape of a tensor does not allow to rearrange it.
+            ValueError: if a name occurs twice, or a tensor cannot be rearranged because of its shape.
         """
         read = Read()
         for name, value in inside.items():

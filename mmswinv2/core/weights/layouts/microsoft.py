@@ -14,7 +14,7 @@ from .buffers import Geometry, coordinates, pair_index, window_bytes
 
 
 def buffers(shape: Geometry) -> dict[str, Tensor]:
-    """What the release's strict loading wants, for windows and an image of a size.
+    """The buffers that the release's strict loading needs, for given windows and image size.
 
     Raises:
         ValueError: if windows are not square, the image is not one of the release's, or buffers are too large.

@@ -1,4 +1,4 @@
-"""mmpretrain and mmcls: stages, and patch merging for what ``nn.Unfold`` gives, at the beginning of a stage.
+"""mmpretrain and mmcls: their names of stages; patch merging begins a stage, in the channel order of ``nn.Unfold``.
 
 Legend: C channels; merging takes four tokens at (row, column) of a 2 x 2 patch.
 
@@ -15,7 +15,7 @@ from .buffers import window_buffers
 
 
 def unfold_order(inputs: int) -> Tensor:
-    """Which input of merging in the order of ``nn.Unfold`` each input of the release is: (4C,), int64.
+    """For each input of the release's merging, its index in the order of ``nn.Unfold``: (4C,), int64.
 
     ``nn.Unfold`` gives (channel, row, column); the release concatenates (0,0), (1,0), (0,1), (1,1) of all channels.
     """

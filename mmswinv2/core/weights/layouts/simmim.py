@@ -17,9 +17,9 @@ SHARED = re.compile(r'layers\.(\d)\.rel_pos_bias\.(cpb_mlp\..*)')
 
 
 def share_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Gives each block of a stage its own copy of the MLP of position bias that they share in the file.
+    """Gives each block of a stage its own copy of the position bias MLP that the blocks share in the file.
 
-    The inverse leaves them apart: files with one per block are of this layout too.
+    The inverse keeps the copies: files with one MLP per block are of this layout too.
     """
     out = {}
     for name, value in state.items():
@@ -33,7 +33,7 @@ def share_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def buffers(shape: Geometry) -> dict[str, Tensor]:
-    """Coordinates alone: they say the pre-training windows and the kind of position bias."""
+    """Coordinates only: they show the pre-training windows and the kind of position bias."""
     return {f'layers.{i}.blocks.{j}.attn.relative_coords_table': coordinates(
         shape.windows[i], shape.pretrained[i], log_spaced=shape.log_spaced) for i, j in shape.blocks}
 

@@ -13,10 +13,10 @@ from .buffers import Geometry, window_buffers
 
 
 def buffers(shape: Geometry) -> dict[str, Tensor]:
-    """Coordinates, normalised by the window itself, and an index that is flat there.
+    """Coordinates, normalised by the window itself, and torchvision's flat index.
 
     Raises:
-        ValueError: if the pre-training windows differ: it has one window, for which coordinates are made.
+        ValueError: if the pre-training windows differ: torchvision has one window, for which coordinates are made.
     """
     if len(set(shape.pretrained)) > 1:
         raise ValueError('pretrained_window_sizes must be the same in all stages for torchvision, got '

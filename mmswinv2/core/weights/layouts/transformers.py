@@ -1,4 +1,4 @@
-"""transformers' ``swinv2``: query, key and value apart, norms named by the place that they have in Swin V1.
+"""transformers' ``swinv2``: query, key and value are separate; norms are named after their place in Swin V1.
 
 Source (names):
     huggingface/transformers 5.23, ``models/swinv2``.
