@@ -117,7 +117,7 @@ class BackboneConfig(BlockConfig):
 
     @property
     def patch_size(self) -> tuple[int, ...]:
-        """Of the embedding, along each axis."""
+        """Patch size of the embedding, along each axis."""
         return (PATCH_SIZE, PATCH_SIZE)
 
     @property
@@ -127,7 +127,7 @@ class BackboneConfig(BlockConfig):
 
     @property
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
-        """Of each block, by stage: from 0 to ``drop_path_rate``, linearly."""
+        """Drop path rate of each block, by stage: from 0 to ``drop_path_rate``, linearly."""
         depths = self.arch.depths
         last = max(sum(depths) - 1, 1)
         return tuple(tuple(self.drop_path_rate * (sum(depths[:i]) + j) / last for j in range(depth))
@@ -158,7 +158,7 @@ class VideoConfig(BackboneConfig):
 
     @property
     def patch_size(self) -> tuple[int, ...]:
-        """Of the embedding, along each axis."""
+        """Patch size of the embedding, along each axis."""
         return (self.temporal_patch_size, *super().patch_size)
 
 

@@ -144,7 +144,7 @@ class _Call:
                          for name, value in (('L', axis.length), ('S', axis.shift), ('W', axis.window))}
 
     def inverse_lengths(self) -> Tensor:
-        """Of queries and keys, (2, nH, tokens) in float32."""
+        """Inverse lengths of queries and keys, (2, nH, tokens) in float32."""
         inverse = _float32(self.qkv, 2, self.num_heads, self.tokens)
         if self.tokens:
             programs = -(-self.tokens // LENGTH_ROWS) * 2 * self.num_heads
@@ -154,7 +154,7 @@ class _Call:
         return inverse
 
     def tile(self, kernel: str) -> Tile:
-        """Of a kernel, no larger than a window needs."""
+        """The tile of a kernel, no larger than a window needs."""
         tile = TILES[kernel, self.qkv.element_size()]
         largest = max(SMALLEST_TILE, 1 << (self.positions - 1).bit_length())
         return tile._replace(queries=min(tile.queries, largest), keys=min(tile.keys, largest))

@@ -142,7 +142,7 @@ def _place(t, n1, n2, L1, L2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constex
 
 @triton.jit
 def _place_in_window(t, n0, n1, n2, L1, L2, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
-    """Of positions t of a window that a cell fills from its first token: rows of the map, and which are there."""
+    """Rows of the map at positions t of a window, and which the cell has; it fills the window from its first token."""
     i0 = t // (W1 * W2)
     i1 = t // W2 % W1
     i2 = t % W2

@@ -60,7 +60,7 @@ class BackboneState:
 
     @property
     def axes(self) -> int:
-        """Of a map: two of images, three of clips."""
+        """Axes of a map: two for images, three for clips."""
         return count_axes(self.state)
 
     @property
@@ -190,7 +190,7 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
 
 
 def _name_last_norm(state: dict[str, Tensor], num_stages: int) -> None:
-    """Names a classifier's one norm as that of the last output, in place."""
+    """Renames a classifier's one norm to the norm of the last output, in place."""
     for part in ('weight', 'bias'):
         if f'norm.{part}' in state:
             last = f'norm{num_stages - 1}.{part}'

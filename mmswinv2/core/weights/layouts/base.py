@@ -110,7 +110,7 @@ class Step:
 
     @property
     def inverse(self) -> Step:
-        """The same, for a project that has it the other way round."""
+        """The inverse step, for a project whose layout is the other way round."""
         return Step(self.write, self.read)
 
 

@@ -18,7 +18,7 @@ MAX_BUFFERS = 8 * 2**30  # bytes
 
 @dataclass(frozen=True)
 class Geometry:
-    """What derived tensors depend on.
+    """The sizes that derived tensors depend on.
 
     Args:
         target: Name of the layout, for messages.
