@@ -113,5 +113,6 @@ def test_mim_finds_models_and_tools_of_a_wheel(tmp_path):
                         'config', 'training_data')
     assert found.returncode == 0, found.stderr
     assert 'configs/mmdet/htc_swinv2_l_amp-bf16.py' in found.stdout and 'coco' in found.stdout  # mim writes it small
-    result = site.python('-m', 'mim', 'run', 'mmswinv2-plugin', 'plan_memory', '--help')
-    assert result.returncode == 0 and 'usage: plan_memory.py' in result.stdout, result.stdout + result.stderr
+    config = site.mim / 'configs' / 'mmdet' / 'htc_swinv2_l_amp-bf16.py'
+    result = site.python('-m', 'mim', 'run', 'mmswinv2-plugin', 'plan_memory', config)
+    assert result.returncode == 0 and 'PEAK' in result.stdout, result.stdout + result.stderr

@@ -317,7 +317,8 @@ def test_the_page_as_typed(tmp_path):
     """Each file and command of the page, in order, in a folder that looks like a checkout."""
     for name in 'configs', 'docs', 'tools':
         (tmp_path / name).symlink_to(ROOT / name)
-    env = dict(os.environ, PYTHONPATH=str(ROOT), PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    first = dict(PYTHONPATH=ROOT, PATH=Path(sys.executable).parent)
+    env = dict(os.environ, **{key: f'{value}{os.pathsep}{os.environ.get(key, "")}' for key, value in first.items()})
     onnx = all(map(is_installed, ('onnx', 'onnxscript', 'onnxruntime')))
     printed = ''
     for name, text in page.steps(PAGE):
