@@ -30,6 +30,7 @@ from window_transfer import split_pair
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')  # Okabe and Ito
 MARKERS = 'os^DvPX'
+LEAST_SPAN = 10  # of an axis, highest over lowest
 PLACEMENTS = dict(res_post='res-post-norm', pre='pre-norm')
 NAMES = dict(variance='average channel variance', rms='root mean square')
 
@@ -186,8 +187,9 @@ def draw(curves: list[Curve], picture: Path) -> None:
                 lines.append(line)
         cell.set_yscale('log')
         low, high = cell.get_ylim()
-        cell.yaxis.set_major_locator(MaxNLocator(6) if high / low < 10 else LogLocator(
-            subs=(1, 2, 5) if high / low < 1000 else (1,)))
+        wider = max(1., (LEAST_SPAN * low / high)**.5)  # what is flat looks flat
+        cell.set_ylim(low / wider, high * wider)
+        cell.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1000 else (1,)))
         cell.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
         cell.yaxis.set_minor_formatter(NullFormatter())
         cell.xaxis.set_major_locator(MaxNLocator(12, integer=True))
