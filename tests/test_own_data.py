@@ -17,8 +17,8 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 import make_photographs
-from helpers import page
 from helpers.configs import build, load, register
+from helpers.docs import files, steps
 from helpers.runs import run
 from mmswinv2.engine import CheckClassesHook
 from mmswinv2.engine.own_data import size_as_read
@@ -27,7 +27,7 @@ from mmswinv2.hosts import is_installed
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
 ROOT = Path(__file__).parents[1]
-PAGE = 'own_data.md'
+PAGE = Path('docs/own_data.md')
 FIRST_MINI = [True, pytest.param(False, marks=pytest.mark.slow)]  # large images
 
 
@@ -54,7 +54,7 @@ def copy(photographs, tmp_path, monkeypatch):
 
 def config(name, folder, *, mini):
     """A config of the page, with the base of its trial if ``mini``."""
-    text = page.files(PAGE)[name].replace("'./configs", f"'{ROOT}/configs")
+    text = files(PAGE)[name].replace("'./configs", f"'{ROOT}/configs")
     if mini:
         text = text.replace('swinv2_t_own-data', 'swinv2_own-data_mini')
     path = Path(folder) / name
@@ -307,8 +307,8 @@ def test_photographs_are_not_written_over_anything(photographs, capsys):
 
 
 def test_the_page_shows_two_configs():
-    assert set(page.files(PAGE)) == {'photographs.py', 'photographs_seg.py'}
-    assert all(len(text.splitlines()) <= 20 for text in page.files(PAGE).values())
+    assert set(files(PAGE)) == {'photographs.py', 'photographs_seg.py'}
+    assert all(len(text.splitlines()) <= 20 for text in files(PAGE).values())
 
 
 @pytest.mark.slow
@@ -321,7 +321,7 @@ def test_the_page_as_typed(tmp_path):
     env = dict(os.environ, **{key: f'{value}{os.pathsep}{os.environ.get(key, "")}' for key, value in first.items()})
     onnx = all(map(is_installed, ('onnx', 'onnxscript', 'onnxruntime')))
     printed = ''
-    for name, text in page.steps(PAGE):
+    for name, text in steps(PAGE):
         if name:
             (tmp_path / name).write_text(text)
             continue

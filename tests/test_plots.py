@@ -1,9 +1,14 @@
-"""``tools/plot_position_bias.py``."""
+"""``tools/plot_position_bias.py``, and what the tools for attention and signal propagation compute without a host."""
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+import plot_attention
 import plot_position_bias
+import plot_signal_propagation
 from helpers.backbones import PLAIN, backbone
 from helpers.files import FILES
 from mmswinv2.core import VideoSwinTransformerV2
@@ -63,3 +68,60 @@ def test_files_that_do_not_say_their_windows_or_are_of_video(file, tmp_path, cap
     torch.save(net.state_dict(), tmp_path / 'v.pth')
     assert plot_position_bias.main([str(tmp_path / 'v.pth')]) == 2
     assert 'must be of a backbone on images' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('shifted', [0, 1])
+@pytest.mark.parametrize('options', [
+    {}, dict(norm_placement='pre', position_bias='linear_cpb'), dict(position_bias='parameterized', qkv_bias=False),
+    dict(mask_padding=False), dict(window_fit='balanced')])
+def test_probabilities_times_values_are_the_attention_of_the_block(options, shifted, rng):
+    """For every token of a map that no window divides."""
+    block = backbone(PLAIN, **options).layers[0].blocks[shifted]
+    x = torch.randn(1, 7, 6, 8, generator=rng, dtype=torch.float64)
+    normed = block.norm1(x) if block.norm_first else x
+    seen = F.pad(normed, (0, 0, 0, 2, 0, 1)) if options.get('mask_padding') is False else normed
+    attn, bias = block.attn, None
+    if attn.q_bias is not None:
+        bias = torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
+    values = attn.qkv(seen, bias)[0, ..., -8:].unflatten(-1, (2, 4))  # (H, W, nH, d)
+    rows = torch.stack([torch.stack([plot_attention.attention_from(block, x, (i, j))[1] for j in range(6)])
+                        for i in range(7)])  # (7, 6, nH, H, W)
+    torch.testing.assert_close(rows.sum((-2, -1)), torch.ones(7, 6, 2).double(), atol=1e-12, rtol=0)
+    found = attn.proj(torch.einsum('ijnhw,hwnd->ijnd', rows, values).flatten(-2))
+    torch.testing.assert_close(found[None], attn(normed, shifted=block.shifted), atol=1e-10, rtol=0)
+
+
+def test_a_point_sees_its_cell(rng):
+    """Windows of 4 shifted by 2 over 11 x 9 tokens; the token under a pixel where a token is 8 x 8."""
+    block = backbone(PLAIN).layers[0].blocks[1]
+    column = plot_attention.look(block, torch.randn(1, 11, 9, 8, generator=rng).double(), [(70, 8), (33, 87)], [8, 8])
+    assert column.window == (4, 4)
+    (first, one, p), (second, two, q) = column.found
+    assert (first, second) == ((1, 8), (10, 4))
+    assert [(run.start, run.size) for run in (one.rows, one.columns)] == [(0, 2), (6, 3)]
+    assert [(run.start, run.size) for run in (two.rows, two.columns)] == [(10, 1), (2, 4)]
+    for found, rows, columns in ((p, slice(0, 2), slice(6, 9)), (q, slice(10, 11), slice(2, 6))):
+        inside = torch.zeros(11, 9, dtype=torch.bool)
+        inside[rows, columns] = True
+        assert torch.equal(found > 0, inside.expand(2, -1, -1))
+
+
+def test_moments_of_parts_are_those_of_the_whole(rng):
+    shapes = (2, 3, 4, 5), (1, 1, 1, 5), (1, 7, 2, 5)
+    parts = [100 + torch.randn(*shape, generator=rng) * torch.arange(1, 6) for shape in shapes]
+    moments = plot_signal_propagation.Moments()
+    for part in parts:
+        moments.add(part)
+    whole = torch.cat([part.flatten(0, -2) for part in parts]).double()
+    assert moments.variance == pytest.approx(whole.var(0, correction=0).mean().item(), rel=1e-10)
+    assert moments.rms == pytest.approx(whole.square().mean().sqrt().item(), rel=1e-10)
+
+
+def test_which_images_and_names():
+    paths = [Path(f'{i}.png') for i in range(7)]
+    assert plot_signal_propagation.spread(paths, 3) == [paths[0], paths[2], paths[4]]
+    assert plot_signal_propagation.spread(paths, 9) == paths
+    names = plot_signal_propagation.names_of
+    assert names([('a/t.py', 'x.pth'), ('b/t.py', 'y.pth')], ['pre-norm', 'res-post-norm']) == [
+        't, pre-norm', 't, res-post-norm']
+    assert names([('a/t.py', 'x.pth'), ('b/t.py', 'y.pth')], ['pre-norm'] * 2) == ['x.pth, pre-norm', 'y.pth, pre-norm']

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             data = predictor.read(path)
         except Exception as e:  # what readers of images raise is as various as what is wrong with images
-            skipped.append(f'{path}: {type(e).__name__}: {" ".join(str(e).split())[:200]}')
+            skipped.append(f'{path}: {reason(e)}')
         else:
             predictor.write(path, predictor.predict(data), args.out / name, score=args.score)
         bar.update()
@@ -87,6 +87,11 @@ def find_images(given: list[str]) -> list[Path]:
     return list(found)
 
 
+def reason(e: Exception) -> str:
+    """Why something could not be read, in one line."""
+    return f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
+
+
 def result_names(paths: list[Path]) -> list[Path]:
     """Where each result goes below the folder of results: as the images are below the folder that they share."""
     absolute = [path.absolute() for path in paths]
@@ -110,16 +115,10 @@ class Predictor:
     """
 
     def __init__(self, config: str, checkpoint: str, *, tta: bool, device: str, options: dict) -> None:
-        cfg = Config.fromfile(config)
-        cfg.merge_from_dict(options)
-        self.scope = cfg.get('default_scope')
-        if self.scope not in SCOPES:
-            raise ValueError(f'CONFIG must be of {", ".join(SCOPES)}, got default_scope={self.scope!r}')
+        cfg = read_config(config, options)
+        self.scope = cfg.default_scope
         if tta and not ('tta_model' in cfg and 'tta_pipeline' in cfg):
             raise ValueError(f'--tta needs tta_model and tta_pipeline in the config, which {config} has not')
-        import_module(f'{self.scope}.utils').register_all_modules(init_default_scope=False)
-        backbone = cfg.model.get('backbone', {})
-        backbone.init_cfg = None  # the checkpoint has all weights
         held = read_run(checkpoint)
         with DefaultScope.overwrite_default_scope(self.scope):
             model = MODELS.build(cfg.model)
@@ -128,16 +127,14 @@ class Predictor:
             model.dataset_meta = self.meta
             if tta:
                 model = MODELS.build(dict(cfg.tta_model, module=model))
-            steps = cfg.tta_pipeline if tta else cfg.test_dataloader.dataset.pipeline
-            self.pipeline = Compose([TRANSFORMS.build(step) for step in without_annotations(steps)])
+            self.pipeline = build_pipeline(cfg.tta_pipeline if tta else pipeline_steps(cfg))
             self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, name=f'predict {id(self)}', vis_backends=None))
         self.visualizer.dataset_meta = self.meta
         self.model = model.to(device).eval()
 
     def read(self, path: Path) -> dict:
         """An image as the model takes it."""
-        with DefaultScope.overwrite_default_scope(self.scope):
-            return self.pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))
+        return read_image(path, self.pipeline, self.scope)
 
     def predict(self, data: dict) -> BaseDataElement:
         """What the model makes of it."""
@@ -166,6 +163,51 @@ class Predictor:
             seen = (areas if self.scope == 'mmseg' else scores)(found, classes)
         text = dict(image=str(path), **seen)
         out.with_name(f'{out.name}.json').write_text(json.dumps(text, indent=1))
+
+
+def read_config(name: str, options: dict) -> Config:
+    """A config of a host with images; the host's modules are registered.
+
+    Args:
+        name: Its file.
+        options: As after --cfg-options.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of another host.
+    """
+    cfg = Config.fromfile(name)
+    cfg.merge_from_dict(options)
+    scope = cfg.get('default_scope')
+    if scope not in SCOPES:
+        raise ValueError(f'CONFIG must be of {", ".join(SCOPES)}, got default_scope={scope!r}')
+    import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None  # the checkpoint has all weights
+    return cfg
+
+
+def pipeline_steps(cfg: Config) -> list:
+    """The pipeline of images at test.
+
+    Raises:
+        ValueError: if the config has none.
+    """
+    steps = ((cfg.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
+    if not steps:
+        raise ValueError(f'CONFIG must have test_dataloader.dataset.pipeline, which {cfg.filename} has not')
+    return steps
+
+
+def build_pipeline(steps: list) -> Compose:
+    """Steps, but for those that want annotations."""
+    return Compose([TRANSFORMS.build(step) for step in without_annotations(steps)])
+
+
+def read_image(path: Path, pipeline: Compose, scope: str) -> dict:
+    """An image after a pipeline of a host."""
+    with DefaultScope.overwrite_default_scope(scope):
+        return pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))
 
 
 def load(model: torch.nn.Module, checkpoint: dict, name: str) -> None:

@@ -75,9 +75,7 @@ def transfer(models: list[str], ratios: list[str], out: Path, *, jobs: int = 1,
     """
     tasks = []
     for model in models:
-        config, equals, checkpoint = model.partition('=')
-        if not equals or not Path(config).is_file() or not Path(checkpoint).is_file():
-            raise ValueError(f'each model must be CONFIG=CHECKPOINT, two files, got {model!r}')
+        config, checkpoint = split_pair(model)
         for setting in settings(Config.fromfile(config), ratios):
             tasks.append((config, checkpoint, setting))
     if jobs < 1:
@@ -92,6 +90,18 @@ def transfer(models: list[str], ratios: list[str], out: Path, *, jobs: int = 1,
     (out / 'table.md').write_text(table(rows))
     draw(rows, out / 'curves.png')
     return rows
+
+
+def split_pair(model: str) -> tuple[str, str]:
+    """``CONFIG=CHECKPOINT`` as two names of files.
+
+    Raises:
+        ValueError: if it is not that, or one of them is no file.
+    """
+    config, equals, checkpoint = model.partition('=')
+    if not equals or not Path(config).is_file() or not Path(checkpoint).is_file():
+        raise ValueError(f'each model must be CONFIG=CHECKPOINT, two files, got {model!r}')
+    return config, checkpoint
 
 
 def settings(cfg: Config, ratios: list[str]) -> list[Setting]:

@@ -1,4 +1,4 @@
-"""Pages of the documentation: their links, headings and commands."""
+"""Pages of the documentation: their links, headings, files and commands."""
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT) for pattern in ('*.md', 'docs/*.md', 'configs/*/README.md')
                for path in ROOT.glob(pattern))
+NAME = re.compile(r'# (\w+\.py)\n')  # the first line of a file that is shown
 MARKDOWN = MarkdownIt('commonmark').enable('table')
 
 
@@ -49,6 +50,22 @@ def commands(page: Path) -> Iterator[Command]:
                 if line.strip() and not line.startswith('#'):
                     yield Command(page, line.strip(), reason and reason.group(1))
         before = token if token.type == 'html_block' else None
+
+
+def steps(page: Path) -> list[tuple[str | None, str]]:
+    """Files that a page shows, as (name, text), and blocks of bash, as (None, text), in their order."""
+    found = []
+    for token in tokens(page):
+        if token.type == 'fence' and token.info == 'bash':
+            found.append((None, token.content))
+        elif token.type == 'fence' and token.info == 'python' and (file := NAME.match(token.content)):
+            found.append((file[1], token.content))
+    return found
+
+
+def files(page: Path) -> dict[str, str]:
+    """The files that a page shows, by name."""
+    return {name: text for name, text in steps(page) if name}
 
 
 def links(page: Path) -> Iterator[str]:
