@@ -13,6 +13,7 @@ import torch
 
 from helpers import peer_files
 from helpers.docs import PAGES, ROOT, anchors, commands, links
+from mmswinv2.__main__ import find_configs, find_tools
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.hosts import is_installed
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.mmdet
 
 ALL = [command for page in PAGES for command in commands(page)]
 # what tests of their own run, or what would change the environment that tests run in
-ELSEWHERE = ('make', 'pip', 'python3', '/tmp/core/bin/pip')
+ELSEWHERE = ('make', 'pip', 'python3', 'sed', '.venv-core/bin/pip')
 OWN = Path('docs/own_data.md')  # test_own_data.py runs its commands
 HAS_ONNX = all(map(is_installed, ('onnx', 'onnxscript', 'onnxruntime')))
 MIM = {'--launcher', '--gpus', '--work-dir', '--cfg-options', '--checkpoint', '--tta', '--resume', '--auto-scale-lr'}
@@ -54,18 +55,18 @@ def test_what_a_command_names_is_there(command):
         assert re.search(rf'^{words[1]}:', (ROOT / 'Makefile').read_text(), re.M)
     elif words[:3] == ['python', '-m', 'mmswinv2']:
         assert options <= {'--info'}
-    elif words[0] == 'python':
+    elif words[0] == 'python' and words[1].endswith('.py'):
         source = (ROOT / words[1]).read_text()
         assert words[1].startswith(('tools/', 'benchmarks/'))
         assert not [option for option in options if f"'{option}'" not in source]
-        assert not [w for w in words if w.startswith('configs/') and not (ROOT / w.partition('=')[0]).is_file()]
     elif words[0] == 'mim' and words[1] in ('train', 'test'):
         host, config = words[2:4]
-        if config.startswith('$(python'):
-            config = f'configs/{host}/{words[6].strip(")")}.py'
-        assert (ROOT / config).is_file() and config.split('/')[1] == host and options <= MIM
+        assert options <= MIM | {'-m'} and (not config.startswith('configs/') or config.split('/')[1] == host)
     else:
-        assert command.not_run or words[0] in ELSEWHERE
+        assert command.not_run or words[0] in (*ELSEWHERE, 'python')
+    named = [word.partition('=')[0] for word in words if word.startswith('configs/')]
+    assert not [path for path in named if not (ROOT / path).is_file()]
+    assert set(re.findall(r'python -m mmswinv2 (\w\S*?)\)', command.text)) <= {*find_configs(), *find_tools()}
 
 
 @pytest.mark.slow
