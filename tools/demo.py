@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from mmswinv2.hosts import mim_name
+from sheets import COLOURS, LETTERS, LINE, with_legend
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
@@ -109,7 +110,7 @@ def run(command: list[str], log: Path, *, progress: bool = False, label: str = '
 
 
 def draw(data: Path, results: Path, picture: Path, *, images: int = 6, score: float = .5, scale: int = 2) -> None:
-    """Draws ground truth (left) beside predictions (right) for the images with most objects.
+    """Draws ground truth (left) beside predictions (right), with scores, for the images with most objects.
 
     Args:
         data: A data set of ``make_mini_coco.py``.
@@ -126,13 +127,12 @@ def draw(data: Path, results: Path, picture: Path, *, images: int = 6, score: fl
     coco = json.loads((data / 'annotations' / 'instances_val.json').read_text())
     names = {c['id']: c['name'] for c in coco['categories']}
     predictions = json.loads(Path(f'{results}.segm.json').read_text())
-    colours = [(255, 60, 60), (60, 220, 80), (250, 220, 40), (80, 130, 255)]
     truth: dict = {}
     for ann in coco['annotations']:
         truth.setdefault(ann['image_id'], []).append(ann)
     chosen = sorted(coco['images'], key=lambda i: -len(truth.get(i['id'], [])))[:images]
     width, height = (max(i[k] for i in chosen) * scale for k in ('width', 'height'))
-    columns, caption = 2, 16
+    columns, caption = 2, LINE
     cell = (2 * width + 12, height + caption)
     sheet = Image.new('RGB', (columns * cell[0], -(-len(chosen) // columns) * cell[1]), 'white')
 
@@ -141,29 +141,30 @@ def draw(data: Path, results: Path, picture: Path, *, images: int = 6, score: fl
         pixels = np.asarray(image, dtype=np.float64).copy()
         for mask, category, _ in objects:
             mask = mask.repeat(scale, 0).repeat(scale, 1).astype(bool)
-            pixels[mask] = .55 * pixels[mask] + .45 * np.array(colours[(category - 1) % len(colours)])
+            pixels[mask] = .55 * pixels[mask] + .45 * np.array(COLOURS[category - 1])
         image = Image.fromarray(pixels.astype(np.uint8))
         pen = ImageDraw.Draw(image)
         for mask, category, text in objects:
             ys, xs = np.nonzero(mask)
             if len(xs):
                 box = [xs.min() * scale, ys.min() * scale, (xs.max() + 1) * scale, (ys.max() + 1) * scale]
-                pen.rectangle([int(v) for v in box], outline=colours[(category - 1) % len(colours)], width=2)
-                pen.text((int(box[0]) + 3, int(box[1]) + 1), text, fill='white', stroke_width=1, stroke_fill='black')
+                pen.rectangle([int(v) for v in box], outline=COLOURS[category - 1], width=2)
+                pen.text((int(box[0]) + 4, int(box[1]) + 1), text, fill='white', stroke_width=2, stroke_fill='black',
+                         font_size=LETTERS)
         return image
 
     for n, info in enumerate(chosen):
         size = (info['height'], info['width'])
-        annotated = [(rle.decode(rle.merge(rle.frPyObjects(a['segmentation'], *size))), a['category_id'],
-                      names[a['category_id']]) for a in truth.get(info['id'], [])]
-        predicted = [(rle.decode(p['segmentation']), p['category_id'], f'{names[p["category_id"]]} {p["score"]:.2f}')
+        annotated = [(rle.decode(rle.merge(rle.frPyObjects(a['segmentation'], *size))), a['category_id'], '')
+                     for a in truth.get(info['id'], [])]
+        predicted = [(rle.decode(p['segmentation']), p['category_id'], f'{p["score"]:.2f}')
                      for p in predictions if p['image_id'] == info['id'] and p['score'] >= score]
         x, y = (n % columns) * cell[0], (n // columns) * cell[1]
         pen = ImageDraw.Draw(sheet)
         for i, (title, objects) in enumerate((('ground truth', annotated), ('predictions', predicted))):
-            pen.text((x + i * (width + 4) + 2, y + 2), title, fill='black')
+            pen.text((x + i * (width + 4) + 2, y + 3), title, fill='black', font_size=LETTERS)
             sheet.paste(panel(info, objects), (x + i * (width + 4), y + caption))
-    sheet.save(picture)
+    with_legend(sheet, {name: COLOURS[category - 1] for category, name in names.items()}).save(picture)
 
 
 def say(text: str) -> None:

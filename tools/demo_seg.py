@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from demo import ROOT, run
+from sheets import LETTERS, LINE, with_legend
 
 CONFIG = 'configs/mmseg/upernet_swinv2_mini.py'
 # name of the row, and options
@@ -83,7 +84,7 @@ def draw(data: Path, predictions: Path, picture: Path, *, images: int = 6, scale
         scale: Picture pixels per pixel.
     """
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     from make_mini_ade20k import CLASSES
     colours = np.zeros((256, 3))
@@ -99,11 +100,16 @@ def draw(data: Path, predictions: Path, picture: Path, *, images: int = 6, scale
         row = np.concatenate(panels, 1).clip(0, 255).astype(np.uint8)
         rows.append(Image.fromarray(row).resize((row.shape[1] * scale, row.shape[0] * scale)))
     columns = 2
-    width, height = (max(r.size[i] for r in rows) + 8 for i in (0, 1))
+    width, height = max(r.width for r in rows) + 8, max(r.height for r in rows) + 8 + LINE
     sheet = Image.new('RGB', (columns * width, -(-len(rows) // columns) * height), 'white')
+    pen = ImageDraw.Draw(sheet)
     for n, row in enumerate(rows):
-        sheet.paste(row, ((n % columns) * width, n // columns * height))
-    sheet.save(picture)
+        x, y = (n % columns) * width, n // columns * height
+        sheet.paste(row, (x, y + LINE))
+        for i, title in enumerate(('image', 'ground truth', 'prediction')):
+            pen.text((x + i * row.width // 3 + 2, y + 3), title, fill='black', font_size=LETTERS)
+    named = {name: colour for name, (_, _, colour, _) in CLASSES.items()}
+    with_legend(sheet, {**named, 'not labelled': (0, 0, 0)}).save(picture)
 
 
 def say(text: str) -> None:
