@@ -34,12 +34,26 @@ def test_a_picture(kind, file, tmp_path, capsys):
     assert ('window 4 to 6: ' in out) == (kind != 'parameterized')
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+    """Of a fit."""
+    monkeypatch.setattr(plot_position_bias, 'FIT_STEPS', 60)
+
+
+def test_a_fit_of_linear_coordinates():
+    attn = backbone(PLAIN, position_bias='linear_cpb').layers[0].blocks[1].attn
+    table = attn.bias_table((4, 4)).detach().float()
+    net = plot_position_bias.fit_linear(table, (4, 4))
+    assert (net((4, 4), (4, 4)) - table).square().mean().sqrt() < .3 * table.std()
+
+
 def test_rows(file):
-    """The function at the larger window, and the table of the first one resized."""
+    """The function at the larger window, a fit of linear coordinates, and the table of the first one resized."""
     import argparse
     args = argparse.Namespace(stage=0, block=1, windows=None, position_bias='log_cpb')
     rows = plot_position_bias.read(file(), args)
-    assert [title for title, _ in rows] == ['log-CPB, window 4', 'log-CPB, window 8', 'bicubic, window 8']
+    assert [title for title, _ in rows] == ['log-CPB, window 4', 'log-CPB, window 8',
+                                            'linear CPB (fitted), window 8', 'bicubic, window 8']
     attn = backbone(PLAIN).layers[0].blocks[1].attn
     for (_, table), window in zip(rows, ((4, 4), (8, 8))):
         torch.testing.assert_close(table.double(), attn.cpb_mlp(window, (4, 4)), atol=1e-5, rtol=1e-5)

@@ -2,8 +2,9 @@
 """Draws the position bias that a checkpoint has learnt, per head, and what becomes of it at larger windows.
 
 A continuous bias (log-CPB, linear) is a function: a larger window asks it further out. Beside that, and for a
-parameterised one alone, is the table of the first window resized bicubically. How much further out a larger window asks
-is printed: the range of coordinates beyond that of pre-training, over that of pre-training.
+parameterised one alone, is the table of the first window resized bicubically; beside log-CPB also what the same network
+of linear coordinates gives, which is fitted here to the learnt bias of the first window. How much further out a larger
+window asks is printed: the range of coordinates beyond that of pre-training, over that of pre-training.
 
     python tools/plot_position_bias.py work_dirs/mini_cls/iter_900.pth --stage 1 --windows 4 8 12 --out bias.png
 """
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.position_bias import relative_coordinates, resize
+from mmswinv2.core.position_bias import ContinuousBias, relative_coordinates, resize
 from mmswinv2.core.weights import check_complete, load_backbone, read_backbone_state
 from mmswinv2.engine import read_run
 
 KINDS = dict(log_cpb='log-CPB', linear_cpb='linear CPB', parameterized='parameterised')
 MOST_HEADS = 6
+FIT_STEPS = 500
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def read(name: str, args: argparse.Namespace) -> list[tuple[str, Tensor]]:
     windows = [(size, size) for size in args.windows or ()] or [first, tuple(2 * size for size in first)]
     if min(min(window) for window in windows) < 2:
         raise ValueError(f'--windows must be >= 2 tokens, got {args.windows}')
-    rows = []
+    rows, linear = [], None
     with torch.no_grad():
         table = attn.bias_table(first).detach()
         for window in windows:
@@ -83,10 +85,36 @@ def read(name: str, args: argparse.Namespace) -> list[tuple[str, Tensor]]:
             if kind != 'parameterized' and window != first:
                 print(f'window {first[0]} to {window[0]}: {beyond(window, first, "log_cpb"):.2f} times the range of '
                       f'coordinates further out if log-spaced, {beyond(window, first, "linear_cpb"):.2f} if linear')
+            if kind == 'log_cpb' and window != first:
+                linear = linear or fit_linear(table, first)
+                rows.append((f'linear CPB (fitted), window {size}', linear(window, first)))
             if kind == 'parameterized' or window != first:
                 method = 'learnt table' if window == first else 'bicubic'
                 rows.append((f'{method}, window {size}', resize(table, window)))
     return rows
+
+
+def fit_linear(table: Tensor, window: tuple[int, ...]) -> ContinuousBias:
+    """A continuous bias of linear coordinates that is like a learnt table; prints how far it is from that.
+
+    Args:
+        table: Shape (nH, 2W-1, 2W-1).
+        window: W, tokens along each axis; also that of pre-training.
+    """
+    with torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(0)
+        net = ContinuousBias(len(table), log_spaced=False)
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, FIT_STEPS)
+        for _ in range(FIT_STEPS):
+            loss = (net(window, window) - table).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    print(f'linear CPB fitted to window {window[0]}: {loss.sqrt():.3f} off (root mean square), where the learnt bias '
+          f'varies by {table.std(dim=(1, 2)).mean():.3f}')
+    return net
 
 
 def beyond(window: tuple[int, ...], first: tuple[int, ...], kind: str) -> float:
@@ -115,7 +143,7 @@ def draw(rows: list[tuple[str, Tensor]], picture: Path) -> None:
             if row == 0:
                 cell.set_title(f'head {head}')
             if head == 0:
-                cell.set_ylabel(f'{title}\noffset, tokens')
+                cell.set_ylabel('\n'.join([*title.split(', '), 'offset, tokens']))
         figure.colorbar(image, ax=[axes[row][head] for row in range(len(rows))], location='bottom', shrink=.9,
                         label='bias of the logits')
     figure.savefig(picture, dpi=110)
