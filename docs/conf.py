@@ -12,6 +12,7 @@ root_doc = 'docs/index'
 include_patterns = ['*.md', 'docs/*.md', 'docs/images/*', 'docs/site/*', 'configs/*/README.md',
                     'benchmarks/results/*.md']
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
+suppress_warnings = ['ref.python']  # a class of core and its registered subclass have one name
 html_theme = 'furo'
 html_title = f'mmswinv2 {version}'
 html_extra_path = ['site']  # the first page is docs/index.html
