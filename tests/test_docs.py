@@ -70,7 +70,7 @@ def test_what_a_command_names_is_there(command):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(7200)
 def test_commands_run_as_typed(tmp_path):
     """One after another, in a copy of what they name; files of others are made with random weights."""
     for name in ('configs', 'tools'):

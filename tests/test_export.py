@@ -50,8 +50,8 @@ def test_large_windows_are_exported_with_the_default_backend():
 
 @needs_export
 def test_torch_export_with_a_dynamic_batch(rng):
-    net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(1, 2), num_heads=(1, 2)), window_size=8,
-                                      out_indices=(0, 1))).eval()
+    net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(2,), num_heads=(1,)), window_size=8,
+                                      out_indices=(0,))).eval()
     x = torch.rand(2, 3, 72, 80, generator=rng)
     program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))
     for image in (x, torch.rand(3, 3, 72, 80, generator=rng)):
@@ -77,6 +77,46 @@ def test_torch_export_with_dynamic_sizes(depths, options, other, rng):
     if other is not None:
         with pytest.raises(AssertionError, match='Guard failed'):
             program(torch.rand(1, 3, other, other))
+
+
+@pytest.fixture
+def small(rng):
+    """A backbone, and an example whose height and width are dynamic."""
+    net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(2,), num_heads=(1,)), window_size=8,
+                                      out_indices=(0,))).eval()
+    return net, (torch.rand(2, 3, 72, 90, generator=rng),), dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
+
+
+def check_sizes(function, net, rng):
+    for shape in ((1, 3, 72, 90), (3, 3, 111, 64), (2, 3, 128, 128)):
+        image = torch.rand(shape, generator=rng)
+        with torch.no_grad():
+            torch.testing.assert_close(function(image), net(image)[0], atol=1e-5, rtol=1e-5)
+
+
+@needs_export
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_aot_inductor_with_dynamic_sizes(small, tmp_path, rng):
+    net, example, dynamic = small
+    with torch.no_grad():
+        program = torch.export.export(net, example, dynamic_shapes=(dynamic,))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / 'a.pt2'))
+    loaded = torch._inductor.aoti_load_package(package)
+    check_sizes(lambda image: loaded(image)[0], net, rng)
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_onnx_with_dynamic_sizes(small, tmp_path, rng):
+    import onnxruntime
+    net, example, dynamic = small
+    program = torch.onnx.export(net, example, dynamo=True, verbose=False, dynamic_shapes=(dynamic,))
+    program.save(str(tmp_path / 'a.onnx'))
+    session = onnxruntime.InferenceSession(str(tmp_path / 'a.onnx'), providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    check_sizes(lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0]), net, rng)
 
 
 def test_balanced_windows_are_not_those_of_a_dynamic_size():

@@ -57,6 +57,7 @@ def test_columns_that_are_worse():
 
 def test_a_report(monkeypatch, capsys, tmp_path):
     out = tmp_path / 'precision.md'
+    monkeypatch.setattr(precision, 'PAIRS', 1000)
     monkeypatch.setattr(sys, 'argv', ['precision.py', '--windows', '4', '--heads', '1', '--scales', '10', '--dtypes',
                                       'float16', '--out', str(out)])
     precision.main()

@@ -55,7 +55,7 @@ def check_compiled(rows, result):
 
 
 @needs_triton
-@pytest.mark.parametrize('arch', [80, 90])
+@pytest.mark.parametrize('arch', [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_kernels_compile_without_a_gpu(arch):
     rows, result = compile_rows('--arch', arch, '--window', 32, '--dtype', 'bf16')
     assert len(rows) == 9
