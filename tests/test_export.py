@@ -49,6 +49,7 @@ def test_large_windows_are_exported_with_the_default_backend():
 
 
 @needs_export
+@pytest.mark.slow
 def test_torch_export_with_a_dynamic_batch(rng):
     net = randomize(SwinTransformerV2(dict(embed_dims=8, depths=(2,), num_heads=(1,)), window_size=8,
                                       out_indices=(0,))).eval()

@@ -310,7 +310,8 @@ def test_autocast(options, dtype, rng):
 
 
 @needs_torch_2_4('its compiler knows no dataclasses')
-@pytest.mark.parametrize('training', [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [True, False])
 def test_torch_compile_without_graph_breaks(training, rng):
     model = net('torch').train(training)
     x = torch.randn(1, 3, 40, 36, generator=rng)

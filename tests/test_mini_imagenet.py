@@ -132,7 +132,8 @@ def test_table():
         '| top-1, window/size | 4/32 | 6/48 |\n|---|---|---|\n| a | 80.0 | 60.0 |\n| b | 70.0 |  |\n')
 
 
-@pytest.mark.parametrize('ratios', [['3/2'], pytest.param(['1', '3/2', '2'], marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ratios', [['3/2'], ['1', '3/2', '2']])
 def test_a_user_trains_and_tests_at_larger_windows(ratios, data, tmp_path, monkeypatch):
     monkeypatch.setenv('MMSWINV2_MINI_IMAGENET', f'{data}/')
     monkeypatch.delenv('PYTHONPATH', raising=False)

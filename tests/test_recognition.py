@@ -305,6 +305,7 @@ def run(command, folder):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_mim_trains_and_tests(tmp_path):
     """A step of training and the test with 4 x 5 views, in processes of their own, without any import of tests."""
     assert make(tmp_path / 'data').returncode == 0
