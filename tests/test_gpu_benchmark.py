@@ -19,6 +19,7 @@ SCRIPT = Path(gpu.__file__)
 STATUSES = {'ok', 'refused', 'skipped', 'error'}
 
 
+@pytest.mark.slow
 def test_a_dry_run(tmp_path):
     """Every row is there, ours are right, and nothing was measured twice or left out."""
     rows, out = tmp_path / 'rows.jsonl', tmp_path / 'report.md'
