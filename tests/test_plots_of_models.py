@@ -101,6 +101,7 @@ def test_blocks_one_by_one_are_the_backbone(host, files):
     for i, out in zip(model.net.out_indices, outs, strict=True):
         torch.testing.assert_close(getattr(model.net, f'norm{i}')(last[i]).permute(0, 3, 1, 2), out)
     assert torch.is_grad_enabled() and not any(module._forward_hooks for module in model.net.modules())
+    assert not any(step.after.requires_grad for step in steps)
 
 
 def test_an_untrained_model_is_said_to_be_one(files, monkeypatch, tmp_path, capsys):
