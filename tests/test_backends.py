@@ -422,6 +422,26 @@ def test_torch_compile_without_graph_breaks(training, rng):
             assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@needs_torch_2_4('its compiler knows no dataclasses')
+@pytest.mark.slow
+def test_a_graph_is_for_one_size_and_any_batch(rng):
+    """Also where torch is asked for dynamic sizes: a graph in symbols was not compiled within 20 minutes."""
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = net('auto').double().eval()
+    compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=True)
+    for shape, number in (((2, 3, 40, 36), 1), ((3, 3, 40, 36), 1), ((2, 3, 33, 48), 2)):
+        x = torch.randn(shape, generator=rng, dtype=torch.float64)
+        with torch.no_grad():
+            for a, b in zip(compiled(x), model(x)):
+                torch.testing.assert_close(a, b)
+        assert len(graphs) == number
+
+
 def test_balanced_windows(rng):
     """35 tokens at window 32 are two windows of 18, and the result is that of a model with windows of 18."""
     options = dict(window_size=[(32, 8), (32, 8)], pretrained_window_sizes=8)

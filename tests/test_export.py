@@ -120,6 +120,7 @@ def test_onnx_with_dynamic_sizes(small, tmp_path, rng):
     check_sizes(lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0]), net, rng)
 
 
+@needs_export
 def test_balanced_windows_are_not_those_of_a_dynamic_size():
     net = SwinTransformerV2(dict(embed_dims=8, depths=(1,), num_heads=(1,)), window_size=4, out_indices=(0,),
                             window_fit='balanced').eval()

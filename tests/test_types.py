@@ -8,6 +8,8 @@ import pytest
 
 pytestmark = [pytest.mark.core, pytest.mark.slow]
 
+pytest.importorskip('mypy')
+
 ROOT = Path(__file__).parents[1]
 USE = '''
 import torch

@@ -120,7 +120,7 @@ def test_autocast():
 @pytest.mark.slow
 def test_torch_compile_without_graph_breaks():
     net = video()
-    compiled = torch.compile(net, backend='aot_eager', fullgraph=True, dynamic=False)  # a graph for each size
+    compiled = torch.compile(net, backend='aot_eager', fullgraph=True)
     for shape in ((1, 3, 4, 40, 36), (1, 3, 6, 33, 48)):
         x = clip(*shape)
         for out, wanted in zip(compiled(x), net(x)):

@@ -15,18 +15,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from mmswinv2.engine import read_run
 from mmswinv2.hosts import is_installed
-from predict import SCOPES, load
+from predict import load, read_config
 
 TOLERANCE = 1e-4  # of the largest value
 
@@ -93,13 +91,10 @@ def export(args: argparse.Namespace) -> float | None:
             raise ImportError(f"{package} is not installed: pip install 'mmswinv2-plugin[onnx]'")
     if min(args.size) < 32:
         raise ValueError(f'--size must be >= 32 px, got {args.size}')
-    cfg = Config.fromfile(args.config)
-    scope = cfg.get('default_scope')
-    if scope not in SCOPES or scope == 'mmdet' and not args.backbone:
-        raise ValueError(f'CONFIG must be of mmseg or mmpretrain, or --backbone be given, got default_scope={scope!r}')
-    import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
-    cfg.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope(scope):
+    cfg = read_config(args.config, {})
+    if cfg.default_scope == 'mmdet' and not args.backbone:
+        raise ValueError("CONFIG must be of mmseg or mmpretrain, or --backbone be given, got default_scope='mmdet'")
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     load(model, dict(read_run(args.checkpoint)), args.checkpoint)
     preprocessor = cfg.model.get('data_preprocessor', {})

@@ -17,6 +17,7 @@ Source:
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -43,6 +44,11 @@ class Run(NamedTuple):
 
 
 Group = tuple[Run, ...]
+
+
+def is_symbol(length: int) -> bool:
+    """Whether a length is a symbol of an exported program, which knows it at its call only."""
+    return isinstance(length, torch.SymInt)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Axis:
         Raises:
             ValueError: if ``balanced`` is asked for on a symbol.
         """
-        if isinstance(length, torch.SymInt):
+        if is_symbol(length):
             if balanced:
                 raise ValueError("window_fit must be 'exact' where height or width are dynamic, got 'balanced'")
             return cls(length, window, window // 2 if shifted and length > window else 0)
@@ -119,7 +125,7 @@ def lengths_of(x: Tensor) -> list[int]:
     In an exported program a length may be a symbol.
     """
     if torch.jit.is_tracing() or is_compiling() and not is_exporting():
-        return [int(n) for n in x.shape[1:-1]]
+        return [operator.index(n) for n in x.shape[1:-1]]  # int would keep a symbol of torch.compile
     return list(x.shape[1:-1])
 
 

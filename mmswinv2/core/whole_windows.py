@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .grid import Axis, Grid
+from .grid import Axis, Grid, is_symbol
 
 
 def is_symbolic(grid: Grid) -> bool:
     """Whether a length is a symbol of an exported program. Cells depend on the length, so such a grid has none."""
-    return any(isinstance(axis.length, torch.SymInt) for axis in grid)
+    return any(is_symbol(axis.length) for axis in grid)
 
 
 def cut_whole(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,12 @@ def paste_whole(rows: Tensor, batch: int, grid: Grid) -> Tensor:
 
 
 def part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A part of a map along an axis, copied: a view would make a program depend on whether anything is cut off."""
+    """A part of a map along an axis.
+
+    Where the length is a symbol, it is a copy: a view would make a program depend on whether anything is cut off.
+    """
+    if not is_symbol(length):
+        return x.narrow(dim, start, length)
     return x.index_select(dim, torch.arange(length, device=x.device) + start)
 
 

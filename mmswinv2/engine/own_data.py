@@ -14,8 +14,8 @@ HEADS = {'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head'}  # with one 
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the tag, and its values that swap width and height
 
 
-def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
-    """Returns the names of classes as a tuple.
+def check_classes(classes: Sequence[str] | None) -> None:
+    """Checks the names of classes.
 
     Raises:
         ValueError: if they are no list of different names; one name in brackets without a comma is none.
@@ -27,7 +27,6 @@ def check_classes(classes: Sequence[str] | None) -> tuple[str, ...]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f'metainfo.classes must be different names, got {", ".join(repeated)} more than once')
-    return names
 
 
 def size_as_read(path: str | Path, *, turn: bool = True) -> tuple[int, int]:

@@ -7,7 +7,7 @@ second derivative goes back to the operations.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,27 +48,29 @@ def _formula(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropou
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        maps = qkv.unflatten(-1, (3 * num_heads, -1))
+        maps, table = qkv.unflatten(-1, (3 * num_heads, -1)), table.to(dtype)
         if is_symbolic(grid):
-            rows, padding = cut_whole(maps, grid)
-            out = _attend(rows, scale, expand(table.to(dtype)), lambda p: F.dropout(p, dropout), padding)
-            return paste_whole(out, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
-        outs = []
-        for i, (rows, bias) in enumerate(zip(cut(maps, grid), expand_cells(table.to(dtype), cell_sizes(grid)))):
-            outs.append(_attend(rows, scale, bias, lambda p: p * keep[i] if keep else F.dropout(p, dropout)))
-        return paste(outs, qkv.shape[0], grid).flatten(-2).to(qkv.dtype)
+            rows, masked = cut_whole(maps, grid)
+            out = paste_whole(_attend(rows, scale, expand(table), dropout, masked=masked), qkv.shape[0], grid)
+        else:
+            cells = zip(cut(maps, grid), expand_cells(table, cell_sizes(grid)), keep or itertools.repeat(None))
+            out = paste([_attend(rows, scale, bias, dropout, keep=factors) for rows, bias, factors in cells],
+                        qkv.shape[0], grid)
+        return out.flatten(-2).to(qkv.dtype)
 
 
-def _attend(rows: Tensor, scale: Tensor, bias: Tensor, drop: Callable[[Tensor], Tensor],
-            padding: Tensor | None = None) -> Tensor:
-    """Attends within cells, (3 nH, cells, N, d) to (nH, cells, N, d); ``padding`` (cells, N) is masked."""
+def _attend(rows: Tensor, scale: Tensor, bias: Tensor, dropout: float, *, keep: Tensor | None = None,
+            masked: Tensor | None = None) -> Tensor:
+    """Attends within cells, (3 nH, cells, N, d) to (nH, cells, N, d); nothing attends to ``masked`` (cells, N)."""
     q, k, v = rows.chunk(3)
     q, k, v = cosine_normalize(q, scale), cosine_normalize(k), v.to(bias.dtype)
     shape, n = q.shape, q.shape[2]
     logits = torch.bmm(q.flatten(0, 1), k.flatten(0, 1).mT).view(*shape[:3], n) + bias[:, None]
-    if padding is not None:
-        logits = logits.masked_fill(padding[:, None], -torch.inf)
-    return torch.bmm(drop(logits.softmax(-1).flatten(0, 1)), v.flatten(0, 1)).view(shape)
+    if masked is not None:
+        logits = logits.masked_fill(masked[:, None], -torch.inf)
+    p = logits.softmax(-1).flatten(0, 1)
+    p = F.dropout(p, dropout) if keep is None else p * keep
+    return torch.bmm(p, v.flatten(0, 1)).view(shape)
 
 
 def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float, *,

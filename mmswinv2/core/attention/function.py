@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_int, check_rate
-from ..grid import Axis, Grid, lengths_of
-from ..whole_windows import is_symbolic, part
+from ..grid import Axis, Grid, is_symbol, lengths_of
+from ..whole_windows import part
 from .backends import Problem, choose
 from .config import default_budget
 
@@ -55,7 +55,7 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     out = choose(problem, backend).run(problem)
     if padding is not None:
         for i, length in enumerate(lengths, 1):
-            out = part(out, i, 0, length) if is_symbolic(grid) else out.narrow(i, 0, length)
+            out = part(out, i, 0, length)
     return out
 
 
@@ -67,7 +67,7 @@ def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
         if len(value) != len(lengths):
             raise ValueError(f'{name} must have one entry per axis of the map, {len(lengths)}, got {tuple(value)}')
     for length, size, moved in zip(lengths, window, shift):
-        if not 1 <= size or not isinstance(length, torch.SymInt) and size > length:
+        if not 1 <= size or not is_symbol(length) and size > length:
             raise ValueError(f'window must be from 1 to the tokens along its axis ({tuple(lengths)}), got '
                              f'{tuple(window)}')
         if not 0 <= moved < size:
@@ -80,13 +80,10 @@ def _pad(qkv: Tensor, grid: Grid, value: Tensor) -> tuple[Tensor, Grid]:
     for i, axis in enumerate(grid, 1):
         if axis.length <= axis.window:  # one window of the map's size
             continue
-        missing = axis.padded - axis.length
-        if is_symbolic((axis,)):  # as many as may be missing, whatever the length
-            missing = axis.window - 1
+        # to a symbol as many as may be missing: those beyond whole windows are cut off
+        missing = axis.window - 1 if is_symbol(axis.length) else axis.padded - axis.length
         if missing:
             shape = list(qkv.shape)
             shape[i] = missing
-            qkv = torch.cat([qkv, value.to(qkv.dtype).expand(shape)], i)
-        if is_symbolic((axis,)):
-            qkv = part(qkv, i, 0, axis.padded)
+            qkv = part(torch.cat([qkv, value.to(qkv.dtype).expand(shape)], i), i, 0, axis.padded)
     return qkv, tuple(map(Axis, lengths_of(qkv), (axis.window for axis in grid), (axis.shift for axis in grid)))
