@@ -31,7 +31,7 @@ from mmswinv2.core.swin_transformer_v2 import SwinBlock
 from predict import reason
 from trained_backbone import TrainedBackbone
 
-POINT = '#D55E00'  # vermilion, which cividis does not have
+POINT = '#D55E00'  # vermilion, which viridis does not have
 MEAN = None  # of heads
 
 
