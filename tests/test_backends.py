@@ -126,6 +126,13 @@ def test_rows_of_zeros_and_of_any_length(backend):
     torch.testing.assert_close(ours['qkv'][0, 3:].double(), exact['qkv'][0, 3:], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('log_scale', [-45., -300.])  # 3e-20, and 0 in float32
+@pytest.mark.parametrize('backend', ON_CPU)
+def test_a_scale_that_moves_no_logit(backend, log_scale):
+    tensors, options = problem((8, 6), (4, 6), dtype=torch.float32, num_heads=2, scales=(log_scale, 1.))
+    check(by_backend(backend, tensors, options), by_reference(tensors, options), TOLERANCES[backend][torch.float32])
+
+
 @given(st.integers(1, 14), st.integers(1, 14), st.integers(1, 7), st.booleans(), st.booleans(),
        st.sampled_from([torch.float16, torch.bfloat16, torch.float32]), st.sampled_from(ON_CPU))
 def test_finite_in_each_dtype_at_the_clamp(h, w, window, shifted, padding, dtype, backend):

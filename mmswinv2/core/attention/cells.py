@@ -182,7 +182,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
                     grad_k[hs].flatten(0, 1).baddbmm_(grad_s.mT, q_)
                 along = (grad_q * q).sum(-1, keepdim=True)  # of the unit vector, along itself
                 grad_scale[step.heads] += along.sum((1, 2, 3))
-                grad_q = grad_q.mul_(s).addcmul_(q, along / -s).mul_(inverse_q)
+                grad_q = grad_q.mul_(s).addcmul_(q, along / -s.clamp(min=torch.finfo(dtype).tiny)).mul_(inverse_q)
                 along = (grad_k * k).sum(-1, keepdim=True)
                 grad_k = grad_k.addcmul_(k, -along).mul_(inverse_k)
                 for target, g in zip(grad_maps, (grad_q, grad_k, grad_v)):

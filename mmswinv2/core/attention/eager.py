@@ -24,6 +24,8 @@ from .normalize import MAX_LOGIT_SCALE, cosine_normalize, inverse_lengths, scale
 if TYPE_CHECKING:
     from .backends import Problem
 
+SMALLEST = 1e-18  # a length: logits below it change no probability, in float64 either
+
 
 def eager_attention(problem: Problem) -> Tensor:
     """Attends with whole attention maps; ignores the budget.
@@ -106,11 +108,10 @@ def _factors(inverse: Tensor, logit_scale: Tensor) -> Tensor:
     return torch.cat([q * scale_of(logit_scale, q.dtype).view(-1, 1), k, torch.ones_like(k)], -2)
 
 
-def _rows(maps: Tensor, factors: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit queries times the scale, unit keys and values of the cells of a group, each (nH cells, N, d)."""
+def _rows(maps: Tensor, factors: Tensor, group: Group) -> Tensor:
+    """Unit queries times the scale, unit keys, and values of the cells of a group: (3, nH cells, N, d)."""
     rows = copy_cells(take(maps, group), factor=take(factors, group))
-    q, k, v = rows.view(3, -1, *rows.shape[2:]).unbind()
-    return q, k, v
+    return rows.view(3, -1, *rows.shape[2:])
 
 
 def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
@@ -150,28 +151,43 @@ def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, inv
     grad = grad.unflatten(-1, (num_heads, -1))
     with without_autocast(qkv.device):
         maps = qkv.unflatten(-1, (3 * num_heads, -1)).to(dtype)
-        factors = _factors(inverse, logit_scale)
-        grads, grad_biases = torch.empty_like(maps), []
+        factors, scale = _factors(inverse, logit_scale), scale_of(logit_scale, dtype).flatten()
+        lengths = torch.cat([scale, torch.ones_like(scale)])
+        grads, grad_biases, grad_lengths = torch.empty_like(maps), [], torch.zeros_like(lengths)
         for group, state in zip(groups(grid), kept):
             g = copy_cells(take(grad, group), dtype).flatten(0, 1)
-            grad_rows, grad_bias = _backward_of_cells(g, *_rows(maps, factors, group), *state, num_heads)
-            put_cells(grads, group, grad_rows)
+            rows, target = _rows(maps, factors, group), take(grads, group)
+            grad_rows, grad_bias = _backward_of_cells(g, rows, *state, num_heads)
+            grad_lengths += _drop_along(grad_rows[:2], rows[:2], lengths)
+            torch.mul(grad_rows.view(target.shape), take(factors, group), out=target)
             grad_biases.append(grad_bias)
-        del g, grad_rows
-        scale = scale_of(logit_scale, dtype).view(-1, 1)
-        units, grad_units = maps[..., :2 * num_heads, :] * inverse, grads[..., :2 * num_heads, :]
-        grads[..., :num_heads, :] *= scale
-        along = (grad_units * units).sum(-1, keepdim=True)  # part of the gradient along the row
-        grad_units.addcmul_(units, along, value=-1).mul_(inverse)
-        grad_scale = along[..., :num_heads, 0].flatten(0, -2).sum(0)
         grad_table = fold_cells(grad_biases, [axis.window for axis in grid], cell_sizes(grid))
-    grad_scale = grad_scale.view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
+    grad_scale = grad_lengths[:num_heads].view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
     return grads.flatten(-2).to(qkv.dtype), grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
 
 
-def _backward_of_cells(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor, keep: Tensor | None,
+def _drop_along(grad: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
+    """Takes from gradients, in place, their part along rows: the length of a row has no effect.
+
+    Args:
+        grad: Of ``rows``, (2, nH cells, N, d).
+        rows: Unit vectors times their lengths, the same shape.
+        lengths: Of each head's queries, then of its keys, (2 nH,).
+
+    Returns:
+        Derivatives with respect to the logs of the lengths, (2 nH,).
+    """
+    along = (grad * rows).sum(-1, keepdim=True)
+    divisors = lengths.clamp(min=SMALLEST).view(2, -1, 1, 1)  # divided by twice: a square would be 0 first
+    part = (along.view(*divisors.shape[:2], -1, 1) / divisors / divisors).view_as(along)
+    grad.addcmul_(rows, part, value=-1)
+    return along.view(len(lengths), -1).sum(1)
+
+
+def _backward_of_cells(grad: Tensor, rows: Tensor, p: Tensor, keep: Tensor | None,
                        num_heads: int) -> tuple[Tensor, Tensor]:
     """Gradients of rows, (3, nH cells, N, d), and of the bias, (nH, N, N)."""
+    q, k, v = rows
     grad_rows = grad.new_empty(3, *grad.shape)
     torch.bmm((p if keep is None else p * keep).mT, grad, out=grad_rows[2])
     grad_p = torch.bmm(grad, v.mT)
