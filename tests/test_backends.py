@@ -432,7 +432,7 @@ def test_torch_compile_without_graph_breaks(training, rng):
 @needs_torch_2_4('its compiler knows no dataclasses')
 @pytest.mark.slow
 def test_a_graph_is_for_one_size_and_any_batch(rng):
-    """Also where torch is asked for dynamic sizes: a graph in symbols was not compiled within 20 minutes."""
+    """Also where torch is asked for dynamic sizes: a graph in symbols was not compiled within 5 minutes."""
     graphs = []
 
     def count(graph, inputs):

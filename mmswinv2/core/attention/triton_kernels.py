@@ -19,6 +19,8 @@ Source:
 import triton
 import triton.language as tl
 
+from .triton_cells import find_cell, place, place_in_window
+
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 MAX_LOGIT_SCALE = tl.constexpr(4.605170185988092)  # log 100
@@ -49,109 +51,6 @@ def _passing(x, inverse, EXACT: tl.constexpr):
     if EXACT or x.dtype == tl.float16:
         return _kept(x, inverse, EXACT)
     return x, inverse
-
-
-@triton.jit
-def _count(length, shift, window: tl.constexpr):
-    """Cells along an axis: (whole windows, 1 if there is a smaller first one, all)."""
-    whole = (length - shift) // window
-    first = tl.minimum(shift, 1)
-    return whole, first, first + whole + tl.minimum((length - shift) % window, 1)
-
-
-@triton.jit
-def _run(cell, length, shift, window: tl.constexpr):
-    """First token and size of a cell of an axis."""
-    start = tl.where(shift > 0, tl.where(cell == 0, 0, shift + (cell - 1) * window), cell * window)
-    end = tl.minimum(tl.where((shift > 0) & (cell == 0), shift, start + window), length)
-    return start, end - start
-
-
-@triton.jit
-def _at_border(i, first, cells):
-    """The i-th cell of an axis that is no whole window."""
-    return tl.where(i < first, 0, cells - 1)
-
-
-@triton.jit
-def _cell(u, L0, L1, L2, S0, S1, S2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
-    """The u-th cell of a batch: (its first token, its sizes).
-
-    Cells at the border are in slabs: at the border along axis 0, of the others those along axis 1, then axis 2.
-    """
-    m0, f0, c0 = _count(L0, S0, W0)
-    m1, f1, c1 = _count(L1, S1, W1)
-    m2, f2, c2 = _count(L2, S2, W2)
-    if WHOLE:
-        per_map = m0 * m1 * m2
-        i = u % per_map
-        x0 = f0 + i // (m1 * m2)
-        x1 = f1 + i // m2 % m1
-        x2 = f2 + i % m2
-    else:
-        slab0 = (c0 - m0) * c1 * c2
-        slab1 = m0 * (c1 - m1) * c2
-        slab2 = m0 * m1 * (c2 - m2)
-        per_map = slab0 + slab1 + slab2
-        i = u % per_map
-        if i < slab0:
-            x0 = _at_border(i // (c1 * c2), f0, c0)
-            x1 = i // c2 % c1
-            x2 = i % c2
-        elif i < slab0 + slab1:
-            i -= slab0
-            x0 = f0 + i // ((c1 - m1) * c2)
-            x1 = _at_border(i // c2 % (c1 - m1), f1, c1)
-            x2 = i % c2
-        else:
-            i -= slab0 + slab1
-            x0 = f0 + i // (m1 * (c2 - m2))
-            x1 = f1 + i // (c2 - m2) % m1
-            x2 = _at_border(i % (c2 - m2), f2, c2)
-    a0, n0 = _run(x0, L0, S0, W0)
-    a1, n1 = _run(x1, L1, S1, W1)
-    a2, n2 = _run(x2, L2, S2, W2)
-    image = (u // per_map).to(tl.int64)
-    return ((image * L0 + a0) * L1 + a1) * L2 + a2, n0, n1, n2
-
-
-@triton.jit
-def _divide(t, n):
-    """t // n, exact for t < 2**20, with one division of scalars."""
-    return ((t.to(tl.float32) + .5) * (1. / n.to(tl.float32))).to(tl.int32)
-
-
-@triton.jit
-def _place(t, n1, n2, L1, L2, W0: tl.constexpr, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
-    """The map row of each token t of a cell, counted from the cell's first token, and its place in the table."""
-    if WHOLE:
-        row = t // W2
-        i2 = t % W2
-        i0 = row // W1
-        i1 = row % W1
-    else:
-        row = _divide(t, n2)
-        i2 = t - row * n2
-        if W0 == 1:
-            i0 = 0 * row
-        else:
-            i0 = _divide(row, n1)
-        i1 = row - i0 * n1
-    return (i0 * L1 + i1) * L2 + i2, (i0 * (2 * W1 - 1) + i1) * (2 * W2 - 1) + i2
-
-
-@triton.jit
-def _place_in_window(t, n0, n1, n2, L1, L2, W1: tl.constexpr, W2: tl.constexpr, WHOLE: tl.constexpr):
-    """Rows of the map at positions t of a window, and which the cell has; it fills the window from its first token."""
-    i0 = t // (W1 * W2)
-    i1 = t // W2 % W1
-    i2 = t % W2
-    there = (i0 < n0) & (i1 < n1) & (i2 < n2)
-    if not WHOLE:
-        i0 = tl.minimum(i0, n0 - 1)
-        i1 = tl.minimum(i1, n1 - 1)
-        i2 = tl.minimum(i2, n2 - 1)
-    return (i0 * L1 + i1) * L2 + i2, there
 
 
 @triton.jit
@@ -213,14 +112,14 @@ def forward(qkv, inverse, table, logit_scale, out, lse, TOKENS, L0, L1, L2, S0, 
     TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
     pid = tl.program_id(0)
     h = pid // TILES % NH
-    first, n0, n1, n2 = _cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    first, n0, n1, n2 = find_cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
     n = N if WHOLE else n0 * n1 * n2
     start = pid % TILES * BM
     if start < n:
         channels = tl.arange(0, D)
         tq = start + tl.arange(0, BM)
         q_there = tq < n
-        q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        q_row, q_place = place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
         base = qkv + first * (3 * C) + h * D
         inverse += h.to(tl.int64) * TOKENS + first
         q, q_left = _kept(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(inverse + q_row), EXACT)
@@ -232,9 +131,9 @@ def forward(qkv, inverse, table, logit_scale, out, lse, TOKENS, L0, L1, L2, S0, 
         for j in range(0, n, BN):
             tk = j + tl.arange(0, BN)
             if WHOLE and N % BN == 0:
-                k_row, k_place = _place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                k_row, k_place = place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
             else:
-                k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                k_row, k_place = place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
             rows = base + k_row[:, None] * (3 * C) + channels[None, :]
             k, k_left = _passing(tl.load(rows + C), tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row), EXACT)
             v = tl.load(rows + 2 * C)
@@ -274,7 +173,7 @@ def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad
     pid = tl.program_id(0)
     h = pid // TILES % NH
     u = pid // (TILES * NH)
-    first, n0, n1, n2 = _cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    first, n0, n1, n2 = find_cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
     n = N if WHOLE else n0 * n1 * n2
     start = pid % TILES * BM
     part = tl.cast(0., tl.float32)
@@ -282,7 +181,7 @@ def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad
         channels = tl.arange(0, D)
         tq = start + tl.arange(0, BM)
         q_there = tq < n
-        q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        q_row, q_place = place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
         base = qkv + first * (3 * C) + h * D
         inverse += h.to(tl.int64) * TOKENS + first
         q_inverse = tl.load(inverse + q_row)
@@ -302,9 +201,9 @@ def backward_q(qkv, inverse, table, logit_scale, out, grad_out, lse, delta, grad
         for j in range(0, n, BN):
             tk = j + tl.arange(0, BN)
             if WHOLE and N % BN == 0:
-                k_row, k_place = _place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                k_row, k_place = place(tk, n1, n2, L1, L2, W0, W1, W2, WHOLE)
             else:
-                k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                k_row, k_place = place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
             rows = base + k_row[:, None] * (3 * C) + channels[None, :]
             k, k_left = _passing(tl.load(rows + C), tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row), EXACT)
             v = tl.load(rows + 2 * C)
@@ -348,14 +247,14 @@ def backward_kv(qkv, inverse, table, logit_scale, grad_out, lse, delta, grad_qkv
     TABLE: tl.constexpr = (2 * W0 - 1) * (2 * W1 - 1) * (2 * W2 - 1)
     pid = tl.program_id(0)
     h = pid // TILES % NH
-    first, n0, n1, n2 = _cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+    first, n0, n1, n2 = find_cell(pid // (TILES * NH), L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
     n = N if WHOLE else n0 * n1 * n2
     start = pid % TILES * BN
     if start < n:
         channels = tl.arange(0, D)
         tk = start + tl.arange(0, BN)
         k_there = tk < n
-        k_row, k_place = _place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+        k_row, k_place = place(tl.minimum(tk, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
         base = qkv + first * (3 * C) + h * D
         inverse += h.to(tl.int64) * TOKENS + first
         k_inverse = tl.load(inverse + tl.cast(NH, tl.int64) * TOKENS + k_row)
@@ -372,9 +271,9 @@ def backward_kv(qkv, inverse, table, logit_scale, grad_out, lse, delta, grad_qkv
         for i in range(0, n, BM):
             tq = i + tl.arange(0, BM)
             if WHOLE and N % BM == 0:
-                q_row, q_place = _place(tq, n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                q_row, q_place = place(tq, n1, n2, L1, L2, W0, W1, W2, WHOLE)
             else:
-                q_row, q_place = _place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
+                q_row, q_place = place(tl.minimum(tq, n - 1), n1, n2, L1, L2, W0, W1, W2, WHOLE)
             q, q_left = _passing(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(inverse + q_row),
                                  EXACT)
             grad = tl.load(grad_out + q_row[:, None] * C + channels[None, :])
@@ -426,16 +325,16 @@ def backward_bias(qkv, inverse, table, logit_scale, grad_out, lse, delta, parts,
     tk = tile % ACROSS * BN + tl.arange(0, BN)
     q_position = tl.minimum(tq, N - 1)
     k_position = tl.minimum(tk, N - 1)
-    _, q_place = _place(q_position, W1, W2, L1, L2, W0, W1, W2, True)
-    _, k_place = _place(k_position, W1, W2, L1, L2, W0, W1, W2, True)
+    _, q_place = place(q_position, W1, W2, L1, L2, W0, W1, W2, True)
+    _, k_place = place(k_position, W1, W2, L1, L2, W0, W1, W2, True)
     middle = table + h * TABLE + TABLE // 2
     bias = tl.load(middle + (q_place[:, None] - k_place[None, :]))
     scale = _scale(logit_scale, h)
     total = tl.zeros((BM, BN), tl.float32)
     for u in range(split, CELLS, SPLITS):
-        first, n0, n1, n2 = _cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
-        q_row, q_there = _place_in_window(q_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
-        k_row, k_there = _place_in_window(k_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
+        first, n0, n1, n2 = find_cell(u, L0, L1, L2, S0, S1, S2, W0, W1, W2, WHOLE)
+        q_row, q_there = place_in_window(q_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
+        k_row, k_there = place_in_window(k_position, n0, n1, n2, L1, L2, W1, W2, WHOLE)
         base = qkv + first * (3 * C) + h * D
         own = inverse + h.to(tl.int64) * TOKENS + first
         q, q_left = _kept(tl.load(base + q_row[:, None] * (3 * C) + channels[None, :]), tl.load(own + q_row), EXACT)
