@@ -3,9 +3,10 @@
 
 Others are the released formula (our backbone with the blocks of ``benchmarks/released.py``), transformers and timm.
 
-Each contender runs in a fresh process, one after another in each round; times are medians over rounds, of a step after
-``--warmup`` others. Peak memory is the most that the process had resident: in all, and above what it had before the
-model was made. Others run at sizes at which they are right: maps that windows divide, all attention maps in memory.
+Each contender runs in a fresh process, one after another in each round. Times are medians over rounds, of the median of
+``--steps`` steps after ``--warmup`` others. Peak memory is the most that the process had resident: in all, and above
+what it had before the model was made. Others run at sizes at which they are right: maps that windows divide, all
+attention maps in memory.
 
 Examples::
 
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument('--plain', action='store_true', help='training without activation checkpointing')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--warmup', type=int, default=1, help='steps before the one that is timed')
+    parser.add_argument('--warmup', type=int, default=1, help='steps before those that are timed')
+    parser.add_argument('--steps', type=int, default=1, help='steps that are timed, in each process')
     parser.add_argument('--contenders', nargs='+', default=['ours'],
                         choices=['ours', 'released', 'transformers', 'timm'])
     parser.add_argument('--backend', choices=['auto', *BACKENDS], default='auto', help='of our attention')
@@ -52,7 +54,7 @@ def main() -> None:
         print(json.dumps(child(args, *args.child)))
         return
     options = ['--window', *args.window, '--pretrained-window', *args.pretrained_window, *['--plain'] * args.plain]
-    for key in ('arch', 'size', 'batch', 'threads', 'warmup', 'backend'):
+    for key in ('arch', 'size', 'batch', 'threads', 'warmup', 'steps', 'backend'):
         options += [f'--{key}', getattr(args, key)]
     rows = []
     for mode in args.mode:
@@ -63,7 +65,7 @@ def main() -> None:
         for name, r in results.items():
             seconds = measure.median([x['seconds'] for x in r])
             first = measure.median([x['seconds'] for x in results[args.contenders[0]]])
-            rows.append([mode, name, f'{r[0]["parameters"] / 1e6:.1f}M', f'{seconds:.2f}', f'{seconds / first:.2f}',
+            rows.append([mode, name, f'{r[0]["parameters"] / 1e6:.1f}M', f'{seconds:.3g}', f'{seconds / first:.2f}',
                          f'{measure.median([x["total"] for x in r]) / 2**30:.2f}',
                          f'{measure.median([x["above"] for x in r]) / 2**30:.2f}',
                          'yes' if all(x['finite'] for x in r) else 'NO'])
@@ -77,14 +79,16 @@ def main() -> None:
 
 
 def child(args: argparse.Namespace, name: str, mode: str) -> dict:
-    """One step in a fresh process: seconds and peak."""
+    """Steps in a fresh process: seconds of one, and the peak."""
     torch.randn(512, 512) @ torch.randn(512, 512)
+    measure.settle_allocator()
     before = measure.resident('VmRSS')
     measure.forget_peak()
     model = build(args, name, mode)
     parameters = sum(p.numel() for p in model.parameters())
     x = torch.randn(args.batch, 3, args.size, args.size, generator=torch.Generator().manual_seed(0))
-    for _ in range(args.warmup + 1):
+    seconds = []
+    for _ in range(args.warmup + args.steps):
         model.zero_grad()
         start = time.perf_counter()
         outs = None  # of the step before
@@ -94,12 +98,13 @@ def child(args: argparse.Namespace, name: str, mode: str) -> dict:
         else:
             outs = outputs(model, x)
             sum(o.float().square().mean() for o in outs).backward()
-        seconds = time.perf_counter() - start
+        seconds.append(time.perf_counter() - start)
     finite = all(bool(o.isfinite().all()) for o in outs)
     if mode == 'training':
         finite &= all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
     peak = measure.resident('VmHWM')
-    return dict(seconds=seconds, total=peak, above=peak - before, finite=finite, parameters=parameters)
+    return dict(seconds=measure.median(seconds[args.warmup:]), total=peak, above=peak - before, finite=finite,
+                parameters=parameters)
 
 
 def outputs(model: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:

@@ -63,6 +63,16 @@ def resident(key: str) -> int:
     raise RuntimeError(f'/proc/self/status has no {key}')
 
 
+def settle_allocator() -> None:
+    """Brings the C library to the state of a process that has loaded a checkpoint.
+
+    glibc hands freed memory back to the system, to be mapped again page by page, above a threshold that grows with the
+    largest block ever freed (up to 32 MiB). In a fresh process what a model happens to free decides: 5000 page faults
+    or none in a pass of SwinV2-T at 256 px, a tenth of its time.
+    """
+    torch.empty(31 * MIB, dtype=torch.uint8).fill_(0)
+
+
 def forget_peak() -> None:
     """Starts the process' peak anew from what it uses now."""
     Path('/proc/self/clear_refs').write_text('5')

@@ -149,36 +149,33 @@ def take(x: Tensor, group: Group) -> Tensor:
     Returns:
         A view of shape (nH, B, *counts, *sizes, d).
     """
+    starts, counts, sizes, steps = zip(*group)
     batch, *along, heads, channels = x.stride()
-    size = [x.shape[-2], x.shape[0], *(run.count for run in group), *(run.size for run in group), x.shape[-1]]
-    stride = [heads, batch, *(n * run.step for n, run in zip(along, group)), *along, channels]
-    return x.as_strided(size, stride, x.storage_offset() + sum(n * run.start for n, run in zip(along, group)))
+    size = (x.shape[-2], x.shape[0], *counts, *sizes, x.shape[-1])
+    stride = (heads, batch, *map(operator.mul, along, steps), *along, channels)
+    return x.as_strided(size, stride, x.storage_offset() + sum(map(operator.mul, along, starts)))
 
 
-def copy_cells(x: Tensor, dtype: torch.dtype | None = None, factor: Tensor | None = None) -> Tensor:
+def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Copies cells, one after another: a view would keep the whole map for a backward pass.
 
     Args:
         x: Shape (nH, B, *counts, *sizes, d).
         dtype: Of the copy; None for the dtype of ``x``.
-        factor: Multiplies the copy, (nH, B, *counts, *sizes, 1): without a derivative, in the dtype of ``x``.
 
     Returns:
         Shape (nH, cells of all images, N, d), contiguous.
     """
     axes = (x.ndim - 3) // 2
     number, tokens = prod(x.shape[1:2 + axes]), prod(x.shape[2 + axes:-1])
-    if factor is None:
-        x = x.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
-    else:
-        x = torch.mul(x, factor, out=x.new_empty(x.shape))
+    x = x.to(dtype or x.dtype, copy=True, memory_format=torch.contiguous_format)
     return x.view(x.shape[0], number, tokens, x.shape[-1])
 
 
 def put_cells(x: Tensor, group: Group, rows: Tensor) -> None:
     """Writes copies of cells, (nH, cells of all images, N, d) or flattened, to their places in (B, *map, nH, d)."""
     target = take(x, group)
-    target.copy_(rows.reshape(target.shape))
+    target.copy_(rows.view(target.shape))
 
 
 def cut(x: Tensor, grid: Grid) -> list[Tensor]:

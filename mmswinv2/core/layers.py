@@ -39,12 +39,18 @@ def is_kept(device: torch.device, size: int) -> bool:
     return size <= KEPT_CHUNKS * chunk_bytes(device)
 
 
+def dropout(rate: float) -> nn.Module:
+    """Dropout; nothing where the rate is 0, since even then a call of it takes time."""
+    return nn.Dropout(rate) if rate else nn.Identity()
+
+
 class LayerNorm(nn.LayerNorm):
     """LayerNorm over C in the dtype of its weights: float32 under autocast, whatever the dtype of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (..., C)."""
-        return super().forward(x.to(self.weight.dtype))
+        weight = self.weight
+        return F.layer_norm(x.to(weight.dtype), self.normalized_shape, weight, self.bias, self.eps)
 
 
 class DropPath(nn.Module):
@@ -88,17 +94,16 @@ class Mlp(nn.Module):
         self.keep_hidden = keep_hidden
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop = nn.Dropout(check_rate('drop_rate', drop_rate))
+        self.drop = dropout(check_rate('drop_rate', drop_rate))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., C) to (..., C)."""
         if is_transformed():
             return self._map(x)
-        tokens = x.flatten(0, -2)
         hidden = self.fc1.out_features * product_dtype(x).itemsize  # bytes a token
-        if is_kept(x.device, len(tokens) * hidden) or self.keep_hidden and torch.is_grad_enabled():
+        if is_kept(x.device, x.shape[:-1].numel() * hidden) or self.keep_hidden and torch.is_grad_enabled():
             return self._map(x)
-        rows = mlp_rows(x.device, hidden)
+        tokens, rows = x.flatten(0, -2), mlp_rows(x.device, hidden)
         if torch.is_grad_enabled():
             chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
             return torch.cat(chunks).view(*x.shape[:-1], -1)

@@ -4,10 +4,9 @@ Counted is what torch keeps for the backward pass. Per block, in units of T C el
 the input of the projection to queries, keys and values (1), these (3), the result of attention (1), the result of its
 projection (1), the input of the MLP (1) and its result (1). That is 8 in all, besides small tensors: log-sum-exp,
 statistics of norms, hidden map of the position bias. An MLP also keeps its hidden map before and after the GELU (2r),
-if that map is small or the stage has activation checkpointing. ``eager`` attention keeps normalised queries and keys
-and values (3), cell by cell, and its attention maps. With activation checkpointing a block keeps its input (1), and
-the rest exists for one block at a time. Frozen stages keep nothing. Memory that the allocator holds without need is not
-counted.
+if that map is small or the stage has activation checkpointing. ``eager`` attention also keeps its attention maps. With
+activation checkpointing a block keeps its input (1), and the rest exists for one block at a time. Frozen stages keep
+nothing. Memory that the allocator holds without need is not counted.
 
 Weights, gradients and optimizer states come from :mod:`mmswinv2.core.sharding`; what neck and heads keep is an input.
 A step is a sequence of moments, and the plan describes the one with the peak.
@@ -167,7 +166,8 @@ class _Stage:
 def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block:
     """Computes the bytes of a block; locals are in units of T C float32 elements.
 
-    Under autocast the stream, inputs of norms and tensors of ``eager`` are float32, the rest 16-bit: ``half``.
+    Under autocast the stream, inputs of norms and what ``eager`` makes of a group of cells are float32, the rest
+    16-bit: ``half``.
     """
     unit, half = 4 * s.tokens * s.dim, .5 if setting.autocast else 1.
     attended, hidden = s.attended / s.tokens, s.hidden / s.dim * half  # one hidden map
@@ -195,10 +195,10 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
 
     # backward: the MLP; attention, when the rest is gone; the position bias, when attention is gone too
     mlp = half + 1 + 3 * chunk if chunked else half + hidden
-    cast = 3 * attended if setting.autocast else 0.  # of queries, keys and values
-    if whole:  # gradients of queries, keys and values; cells, their gradients and two maps of a group; then unit rows
-        most = max(2 * size / unit + 7 * attended * size / sum(s.maps) for size in s.maps)
-        attention = 1 - rest - out + half * attended + cast + 3 * attended + max(most, 4 * attended)
+    if whole:  # gradients of queries, keys and values; of a group, cells, their gradients and two maps or two products
+        most = max(7 * attended * size / sum(s.maps) + max(2 * size / unit, 2 * attended * size / sum(s.maps))
+                   for size in s.maps)
+        attention = 1 - rest - out + half * attended + 3 * half * attended + most
     else:
         workspace = min(budget / unit, 4 * maps + 10 * attended + 2 * pairs)
         if setting.device == 'cuda' and setting.autocast and setting.backend in ('auto', 'torch'):
@@ -210,10 +210,10 @@ def _block(s: BlockSizes, setting: Setting, *, cp: bool, frozen: bool) -> _Block
         backward += saved - (0 if setting.autocast else 1)
 
     # forward: attention, the MLP, the sum of the stream
-    if whole:  # projected, cast, the result; cells of a group, logits and probabilities
+    if whole:  # projected, the result; cells of a group, logits and probabilities
         most = max(((0 if cp or frozen else sum(s.maps[:i])) + 2 * size) / unit + 4 * attended * size / sum(s.maps)
                    for i, size in enumerate(s.maps))
-        attention = 4 * half * attended + cast + most + pairs
+        attention = 4 * half * attended + most + pairs
         if not (cp or frozen):
             attention -= qkv + out + rest
     else:

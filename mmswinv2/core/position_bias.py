@@ -107,9 +107,7 @@ def _lookup(table: Tensor, window: Window, sizes: Sequence[Sequence[int]]) -> li
 
 def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
     """Of (nH, *window, *window), the pairs of a smaller cell: the first tokens along each axis."""
-    for i, n in enumerate((*size, *size), 1):
-        pairs = pairs.narrow(i, 0, n)
-    return pairs
+    return pairs.as_strided((len(pairs), *size, *size), pairs.stride())
 
 
 @made_once
@@ -289,12 +287,11 @@ class ContinuousBias(nn.Sequential):
         dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
-            if budget is None or is_transformed() or table_rows(window) <= cpb_rows(budget, dtype.itemsize):
-                x = super().forward(x)
+            if budget is None or is_transformed() or len(x) <= cpb_rows(budget, dtype.itemsize):
+                rows = super().forward(x)
             else:
-                parts = x.flatten(0, -2).split(cpb_rows(budget, dtype.itemsize))
-                x = torch.cat([self._chunk(part) for part in parts]).view(*x.shape[:-1], -1)
-            return LARGEST_BIAS * torch.sigmoid(x).movedim(-1, 0)
+                rows = torch.cat([self._chunk(part) for part in x.split(cpb_rows(budget, dtype.itemsize))])
+            return LARGEST_BIAS * torch.sigmoid(from_rows(rows, window))
 
     def _chunk(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -305,8 +302,12 @@ class ContinuousBias(nn.Sequential):
 @made_once
 def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dtype: torch.dtype,
                  device: torch.device) -> Tensor:
-    """Caches :func:`relative_coordinates`, whose small operations are a third of a small block's launches on a GPU."""
-    return relative_coordinates(window, pretrained_window, log_spaced=log_spaced, dtype=dtype, device=device)
+    """Caches :func:`relative_coordinates` as rows, (prod(2W-1), axes).
+
+    Its small operations are a third of a small block's launches on a GPU.
+    """
+    return relative_coordinates(window, pretrained_window, log_spaced=log_spaced, dtype=dtype,
+                                device=device).flatten(0, -2)
 
 
 def _sum_diagonals(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .attention import WindowAttention
 from .checks import AXES, Windows, hidden_channels
 from .config import PATCH_SIZE, BackboneConfig, BlockConfig
-from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging
+from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, dropout
 from .modules import ModuleList
 from .options import ArchLike, BackboneOptions
 from .position_bias import from_rows, resize, table_rows, table_window, to_rows, window_of_rows
@@ -173,7 +173,7 @@ class SwinTransformerV2(nn.Module):
         self.frozen_stages = config.frozen_stages
 
         self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims, patch_size=config.patch_size)
-        self.pos_drop = nn.Dropout(config.drop_rate)
+        self.pos_drop = dropout(config.drop_rate)
         self.layers: ModuleList[SwinStage] = ModuleList()
         every = self.arch.extra_norm_every_n_blocks
         for i, (dim, rates) in enumerate(zip(self.arch.dims, config.drop_path_rates)):

@@ -14,17 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..grid import Grid, Group, cell_sizes, copy_cells, cut, groups, paste, put_cells, take
+from ..grid import Grid, cell_sizes, copy_cells, cut, groups, paste, put_cells, take
 from ..operators import is_transformed
 from ..position_bias import expand, expand_cells, fold_cells
 from ..precision import without_autocast
 from ..whole_windows import cut_whole, is_symbolic, paste_whole
-from .normalize import MAX_LOGIT_SCALE, cosine_normalize, inverse_lengths, scale_of
+from .normalize import MAX_LOGIT_SCALE, cosine_normalize, scale_of, unit_rows
 
 if TYPE_CHECKING:
     from .backends import Problem
-
-SMALLEST = 1e-18  # a length: logits below it change no probability, in float64 either
 
 
 def eager_attention(problem: Problem) -> Tensor:
@@ -76,47 +74,37 @@ def _attend(rows: Tensor, scale: Tensor, bias: Tensor, dropout: float, *, keep: 
 
 
 def _forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float, *,
-             needed: bool) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor | None]]]:
+             needed: bool) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor | None]]]:
     """Computes attention.
 
     Returns:
-        (result, inverse length of each query and key row (B, *map, 2 nH, 1), per group its probabilities
-        (nH cells, N, N) and their dropout factors or None). The last list is empty unless ``needed``.
+        (result, per group what a backward pass needs: one over the length of each row of queries and keys
+        (2 nH, cells, N, 1), probabilities (nH cells, N, N), their dropout factors or None). The list is empty unless
+        ``needed``.
     """
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     maps = qkv.unflatten(-1, (3 * num_heads, -1))
     out = qkv.new_empty(*maps.shape[:-2], num_heads, maps.shape[-1])
     kept = []
     with without_autocast(qkv.device):
-        maps = maps.to(dtype)
-        inverse = inverse_lengths(maps[..., :2 * num_heads, :])
-        factors = _factors(inverse, logit_scale)
+        scale = scale_of(logit_scale, dtype).view(-1, 1, 1, 1)
         for group, bias in zip(groups(grid), expand_cells(table.to(dtype), cell_sizes(grid))):
-            q, k, v = _rows(maps, factors, group)
-            p = _probabilities(q, k, bias)
+            rows = copy_cells(take(maps, group), dtype)
+            inverse = unit_rows(rows[:2 * num_heads])[1]
+            q, k, v = rows.view(3, -1, *rows.shape[2:])
+            p = _probabilities(q, k, scale, bias)
             keep = torch.empty_like(p).bernoulli_(1 - dropout).div_(1 - dropout) if dropout else None
             put_cells(out, group, torch.bmm(p if keep is None else p * keep, v))
             if needed:
-                kept.append((p, keep))
+                kept.append((inverse, p, keep))
             del p  # before that of the next group
-    return out.flatten(-2), inverse, kept
+    return out.flatten(-2), kept
 
 
-def _factors(inverse: Tensor, logit_scale: Tensor) -> Tensor:
-    """Factors on the rows of queries, keys and values: shape (B, *map, 3 nH, 1)."""
-    q, k = inverse.chunk(2, -2)
-    return torch.cat([q * scale_of(logit_scale, q.dtype).view(-1, 1), k, torch.ones_like(k)], -2)
-
-
-def _rows(maps: Tensor, factors: Tensor, group: Group) -> Tensor:
-    """Unit queries times the scale, unit keys, and values of the cells of a group: (3, nH cells, N, d)."""
-    rows = copy_cells(take(maps, group), factor=take(factors, group))
-    return rows.view(3, -1, *rows.shape[2:])
-
-
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+def _probabilities(q: Tensor, k: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     logits = torch.bmm(q, k.mT)
-    logits.view(len(bias), -1, *logits.shape[1:]).add_(bias[:, None])
+    cells = logits.view(len(bias), -1, *bias.shape[1:])
+    torch.addcmul(bias[:, None], cells, scale, out=cells)
     return logits.softmax(-1)
 
 
@@ -125,68 +113,65 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, dropout: float) -> Tensor:
-        out, inverse, kept = _forward(qkv, table, logit_scale, grid, dropout, needed=True)
+        out, kept = _forward(qkv, table, logit_scale, grid, dropout, needed=True)
         ctx.grid = grid
-        ctx.save_for_backward(qkv, table, logit_scale, inverse, *itertools.chain(*kept))
+        ctx.save_for_backward(qkv, table, logit_scale, *itertools.chain(*kept))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, table, logit_scale, inverse, *kept = ctx.saved_tensors
-        kept = list(zip(kept[::2], kept[1::2]))
+        qkv, table, logit_scale, *kept = ctx.saved_tensors
+        kept = list(zip(kept[::3], kept[1::3], kept[2::3]))
         if not torch.is_grad_enabled():
-            return *_backward(grad, qkv, table, logit_scale, inverse, ctx.grid, kept), None, None
+            return *_backward(grad, qkv, table, logit_scale, ctx.grid, kept), None, None
         needed = ctx.needs_input_grad[:3]
         tensors = [t for t, is_needed in zip((qkv, table, logit_scale), needed) if is_needed]
-        keep = [keep for _, keep in kept if keep is not None]
+        keep = [keep for *_, keep in kept if keep is not None]
         out = _formula(qkv, table, logit_scale, ctx.grid, 0., keep)
         grads = iter(torch.autograd.grad(out, tensors, grad, create_graph=True))
         return *(next(grads) if is_needed else None for is_needed in needed), None, None
 
 
-def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, inverse: Tensor, grid: Grid,
-              kept: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid,
+              kept: list[tuple[Tensor, Tensor, Tensor | None]]) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients with respect to ``qkv``, ``table`` and ``logit_scale``."""
     num_heads, dtype = logit_scale.numel(), torch.promote_types(qkv.dtype, torch.float32)
     grad = grad.unflatten(-1, (num_heads, -1))
     with without_autocast(qkv.device):
-        maps = qkv.unflatten(-1, (3 * num_heads, -1)).to(dtype)
-        factors, scale = _factors(inverse, logit_scale), scale_of(logit_scale, dtype).flatten()
-        lengths = torch.cat([scale, torch.ones_like(scale)])
-        grads, grad_biases, grad_lengths = torch.empty_like(maps), [], torch.zeros_like(lengths)
-        for group, state in zip(groups(grid), kept):
+        maps = qkv.unflatten(-1, (3 * num_heads, -1))
+        scale = scale_of(logit_scale, dtype).view(-1, 1, 1, 1)
+        grads, grad_biases, grad_scale = torch.empty_like(maps), [], torch.zeros_like(scale.flatten())
+        for group, (inverse, p, keep) in zip(groups(grid), kept):
             g = copy_cells(take(grad, group), dtype).flatten(0, 1)
-            rows, target = _rows(maps, factors, group), take(grads, group)
-            grad_rows, grad_bias = _backward_of_cells(g, rows, *state, num_heads)
-            grad_lengths += _drop_along(grad_rows[:2], rows[:2], lengths)
-            torch.mul(grad_rows.view(target.shape), take(factors, group), out=target)
+            rows = copy_cells(take(maps, group), dtype)
+            rows[:2 * num_heads].mul_(inverse)
+            rows = rows.view(3, *g.shape)
+            grad_rows, grad_bias = _backward_of_cells(g, rows, p, keep, num_heads)
+            along = _drop_along(grad_rows[:2], rows[:2])
+            factors = inverse.view(2, num_heads, *inverse.shape[1:]) * scale
+            grad_rows[:2].view(*factors.shape[:-1], g.shape[-1]).mul_(factors)
+            put_cells(grads, group, grad_rows)
+            grad_scale += along[0].view(num_heads, -1).sum(1)
             grad_biases.append(grad_bias)
         grad_table = fold_cells(grad_biases, [axis.window for axis in grid], cell_sizes(grid))
-    grad_scale = grad_lengths[:num_heads].view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
-    return grads.flatten(-2).to(qkv.dtype), grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
+    grad_scale = (grad_scale * scale.flatten()).view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
+    return grads.flatten(-2), grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
 
 
-def _drop_along(grad: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
-    """Takes from gradients, in place, their part along rows: the length of a row has no effect.
-
-    Args:
-        grad: Of ``rows``, (2, nH cells, N, d).
-        rows: Unit vectors times their lengths, the same shape.
-        lengths: Of each head's queries, then of its keys, (2 nH,).
+def _drop_along(grad: Tensor, rows: Tensor) -> Tensor:
+    """Takes from gradients of unit rows, (2, nH cells, N, d), in place, their part along them: lengths have no effect.
 
     Returns:
-        Derivatives with respect to the logs of the lengths, (2 nH,).
+        Length and sign of that part, (2, nH cells, N, 1).
     """
     along = (grad * rows).sum(-1, keepdim=True)
-    divisors = lengths.clamp(min=SMALLEST).view(2, -1, 1, 1)  # divided by twice: a square would be 0 first
-    part = (along.view(*divisors.shape[:2], -1, 1) / divisors / divisors).view_as(along)
-    grad.addcmul_(rows, part, value=-1)
-    return along.view(len(lengths), -1).sum(1)
+    grad.addcmul_(rows, along, value=-1)
+    return along
 
 
 def _backward_of_cells(grad: Tensor, rows: Tensor, p: Tensor, keep: Tensor | None,
                        num_heads: int) -> tuple[Tensor, Tensor]:
-    """Gradients of rows, (3, nH cells, N, d), and of the bias, (nH, N, N)."""
+    """Gradients of rows, (3, nH cells, N, d), but of queries and keys over the scale; of the bias, (nH, N, N)."""
     q, k, v = rows
     grad_rows = grad.new_empty(3, *grad.shape)
     torch.bmm((p if keep is None else p * keep).mT, grad, out=grad_rows[2])

@@ -47,15 +47,22 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     if table.shape != expected:
         raise ValueError(f'table must have the shape {expected} for window={tuple(window)} and {num_heads} heads, '
                          f'got {tuple(table.shape)}')
-    lengths = [axis.length for axis in grid]
-    if padding is not None:
-        qkv, grid = _pad(qkv, grid, padding)
     budget = default_budget(qkv.device) if budget is None else check_int('budget', budget, minimum=1, unit=' bytes')
-    problem = Problem(qkv, table, logit_scale, grid, check_rate('dropout', dropout), budget)
-    out = choose(problem, backend).run(problem)
+    return attend(qkv, table, logit_scale, grid, padding=padding, dropout=check_rate('dropout', dropout),
+                  backend=backend, budget=budget)
+
+
+def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, *, padding: Tensor | None, dropout: float,
+           backend: str, budget: int) -> Tensor:
+    """:func:`window_attention` of arguments that fit each other, with ``window`` and ``shift`` as axes of a grid."""
+    lengths = None
     if padding is not None:
-        for i, length in enumerate(lengths, 1):
-            out = part(out, i, 0, length)
+        lengths = [axis.length for axis in grid]
+        qkv, grid = _pad(qkv, grid, padding)
+    problem = Problem(qkv, table, logit_scale, grid, dropout, budget)
+    out = choose(problem, backend).run(problem)
+    for i, length in enumerate(lengths or (), 1):
+        out = part(out, i, 0, length)
     return out
 
 

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..grid import Axis, Grid, lengths_of
+from ..layers import dropout
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
 from .config import AttentionConfig, default_budget
-from .function import window_attention
+from .function import attend
 
 
 class BiasedLinear(nn.Linear):
@@ -49,7 +50,7 @@ class WindowAttention(nn.Module):
         self.q_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
         self.v_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
         self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(config.drop_rate)
+        self.proj_drop = dropout(config.drop_rate)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -62,12 +63,12 @@ class WindowAttention(nn.Module):
         if self.v_bias is not None:
             nn.init.zeros_(self.v_bias)
 
-    def bias_table(self, window: Sequence[int]) -> Tensor:
-        """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
+    def bias_table(self, window: Sequence[int], *, budget: int | None = None) -> Tensor:
+        """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...).
+
+        ``budget``: as of :class:`ContinuousBias`.
+        """
         if self.config.position_bias != 'parameterized':
-            budget = self.config.budget
-            if budget is None:
-                budget = default_budget(self.logit_scale.device)
             return self.cpb_mlp(window, self.pretrained_window, budget=budget)
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
@@ -87,16 +88,18 @@ class WindowAttention(nn.Module):
         Returns:
             Shape (B, *map, C).
         """
-        grid = self.grid(lengths_of(x), shifted=shifted)
-        window, shift = [axis.window for axis in grid], [axis.shift for axis in grid]
-        bias = None
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
+        config, grid = self.config, self.grid(lengths_of(x), shifted=shifted)
+        budget = config.budget
+        if budget is None:
+            budget = default_budget(x.device)
+        bias, q_bias = None, self.q_bias  # read once: torch looks parameters and modules up in Python
+        if q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([q_bias, torch.zeros_like(q_bias), self.v_bias])  # (3C,)
+        qkv = self.qkv(x, bias)
         padding = None
-        if not self.config.mask_padding:  # what the projection makes of a token of zeros
-            padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
-        x = window_attention(
-            self.qkv(x, bias), self.bias_table(window), self.logit_scale, window=window, shift=shift, padding=padding,
-            dropout=self.config.attn_drop_rate if self.training else 0., backend=self.config.attn_backend,
-            budget=self.config.budget)
+        if not config.mask_padding:  # what the projection makes of a token of zeros
+            padding = qkv.new_zeros(qkv.shape[-1]) if bias is None else bias
+        table = self.bias_table([axis.window for axis in grid], budget=budget)
+        x = attend(qkv, table, self.logit_scale, grid, padding=padding, backend=config.attn_backend, budget=budget,
+                   dropout=config.attn_drop_rate if self.training else 0.)
         return self.proj_drop(self.proj(x))

@@ -43,7 +43,7 @@ def inverse_lengths(x: Tensor) -> Tensor:
     """One over the length of each row of (..., d), 0 for a row of zeros: (..., 1), without a derivative."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if _squares_are_safe(length):
-        return length.reciprocal()
+        return length.reciprocal_()
     largest = x.abs().amax(-1, keepdim=True)
     largest = largest.masked_fill(largest == 0, 1)
     length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
