@@ -95,11 +95,11 @@ class WindowAttention(nn.Module):
         bias, q_bias = None, self.q_bias  # read once: torch looks parameters and modules up in Python
         if q_bias is not None and self.v_bias is not None:
             bias = torch.cat([q_bias, torch.zeros_like(q_bias), self.v_bias])  # (3C,)
-        qkv = self.qkv(x, bias)
         padding = None
         if not config.mask_padding:  # what the projection makes of a token of zeros
-            padding = qkv.new_zeros(qkv.shape[-1]) if bias is None else bias
+            padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
         table = self.bias_table([axis.window for axis in grid], budget=budget)
-        x = attend(qkv, table, self.logit_scale, grid, padding=padding, backend=config.attn_backend, budget=budget,
-                   dropout=config.attn_drop_rate if self.training else 0.)
+        x = attend(  # of a temporary, which is gone before the projection
+            self.qkv(x, bias), table, self.logit_scale, grid, padding=padding, backend=config.attn_backend,
+            budget=budget, dropout=config.attn_drop_rate if self.training else 0.)
         return self.proj_drop(self.proj(x))
