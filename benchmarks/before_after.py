@@ -103,7 +103,7 @@ def make(theirs: Any, size: int, window: int, mode: str) -> Callable[[], object]
         args = argparse.Namespace(dim=96, heads=3, window=window, batch=1)
         return theirs.step(theirs.build('auto', args, size), torch.randn(1, size, size, 96), mode)
     model = theirs.build(argparse.Namespace(arch='tiny', size=size, window=[window], plain=True, backend='auto',
-                                              pretrained_window=[12, 12, 12, 6]), 'ours', mode)
+                                            pretrained_window=[12, 12, 12, 6]), 'ours', mode)
     x = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
     def step():

@@ -63,14 +63,15 @@ class WindowAttention(nn.Module):
         if self.v_bias is not None:
             nn.init.zeros_(self.v_bias)
 
-    def bias_table(self, window: Sequence[int], *, budget: int | None = None) -> Tensor:
-        """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...).
-
-        ``budget``: as of :class:`ContinuousBias`.
-        """
+    def bias_table(self, window: Sequence[int]) -> Tensor:
+        """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
         if self.config.position_bias != 'parameterized':
-            return self.cpb_mlp(window, self.pretrained_window, budget=budget)
+            return self.cpb_mlp(window, self.pretrained_window, budget=self._budget(self.logit_scale.device))
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
+
+    def _budget(self, device: torch.device) -> int:
+        budget = self.config.budget
+        return default_budget(device) if budget is None else budget
 
     def grid(self, lengths: Sequence[int], *, shifted: bool) -> Grid:
         """The windows over a map of ``lengths`` tokens along each axis."""
@@ -89,17 +90,14 @@ class WindowAttention(nn.Module):
             Shape (B, *map, C).
         """
         config, grid = self.config, self.grid(lengths_of(x), shifted=shifted)
-        budget = config.budget
-        if budget is None:
-            budget = default_budget(x.device)
-        bias, q_bias = None, self.q_bias  # read once: torch looks parameters and modules up in Python
-        if q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([q_bias, torch.zeros_like(q_bias), self.v_bias])  # (3C,)
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
         padding = None
         if not config.mask_padding:  # what the projection makes of a token of zeros
             padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
-        table = self.bias_table([axis.window for axis in grid], budget=budget)
+        table = self.bias_table([axis.window for axis in grid])
         x = attend(  # of a temporary, which is gone before the projection
             self.qkv(x, bias), table, self.logit_scale, grid, padding=padding, backend=config.attn_backend,
-            budget=budget, dropout=config.attn_drop_rate if self.training else 0.)
+            budget=self._budget(x.device), dropout=config.attn_drop_rate if self.training else 0.)
         return self.proj_drop(self.proj(x))
