@@ -30,7 +30,7 @@ BLOCKS = ((96, 16, 5), (192, 32, 3))  # tokens along each side, window, steps
 def main() -> None:
     """Measures and reports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--before', required=True, help='the other checkout')
+    parser.add_argument('--before', help='the other checkout (required)')
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--out', help='a Markdown file')
@@ -41,24 +41,23 @@ def main() -> None:
         checkout, what, *numbers, mode = args.child
         print(json.dumps(child(Path(checkout), what, *map(int, numbers), mode, args.threads)))
         return
+    if args.before is None:
+        parser.error('--before must be the path of another checkout, got none')
     import torch
 
     import measure
     torch.set_num_threads(args.threads)
-    checkouts = {'before': Path(args.before).resolve(), 'after': HERE.parent}
+    checkouts = Path(args.before).resolve(), HERE.parent
     rows = []
     for what, cases in (('backbone', BACKBONES), ('block', BLOCKS)):
         for size, window, steps in cases:
             for mode in ('forward', 'training'):
-                def run(checkout: Path, steps: int, **options: bool) -> dict:
-                    return measure.in_fresh_process(__file__, checkout, what, size, window, steps, mode, '--before',
-                                                    args.before, '--threads', args.threads, **options)
-                results: dict[str, list[dict]] = {name: [] for name in checkouts}
-                for _ in range(args.rounds):
-                    for name, checkout in checkouts.items():
-                        results[name].append(run(checkout, steps))
-                t0, t1 = (measure.median([r['seconds'] for r in results[name]]) for name in checkouts)
-                m0, m1 = (run(checkout, 0, returned=True)['above'] for checkout in checkouts.values())
+                end = mode, '--threads', args.threads
+                rounds = [[measure.in_fresh_process(__file__, checkout, what, size, window, steps, *end)['seconds']
+                           for checkout in checkouts] for _ in range(args.rounds)]
+                t0, t1 = map(measure.median, zip(*rounds))
+                m0, m1 = (measure.in_fresh_process(__file__, checkout, what, size, window, 0, *end,
+                                                   returned=True)['above'] for checkout in checkouts)
                 unit = 'px' if what == 'backbone' else 'tokens'
                 rows.append([f'{what}, {size} {unit}, window {window}, {mode}', f'{t0:.3g}', f'{t1:.3g}',
                              f'{t0 / t1:.2f}', f'{m0 / 2**20:.0f}', f'{m1 / 2**20:.0f}', f'{m0 / m1:.2f}'])
