@@ -18,6 +18,7 @@ import torch
 import measure
 from mmswinv2.core import BACKENDS, BlockConfig, SwinBlock
 from mmswinv2.core.attention.cells import backward, forward
+from mmswinv2.core.grid import Axis
 from released import ReleasedBlock
 
 OURS = ('auto', *(name for name in BACKENDS if name != 'triton'))  # on a CPU
@@ -225,10 +226,12 @@ def operator_peak(args: argparse.Namespace, mode: str) -> int:
     qkv = torch.randn(args.batch, n, n, 3 * args.dim)
     table = torch.randn(args.heads, 2 * args.window - 1, 2 * args.window - 1)
     scale = torch.full((args.heads, 1, 1), 2.3)
-    weights, options = (table, scale, None), ([args.window] * 2, [args.window // 2] * 2, 0., 64 * 2**20)
+    weights = table, scale, None
+    options, fewer = (((Axis(tokens, args.window, args.window // 2),) * 2, 0., 64 * 2**20)
+                      for tokens in (n, 2 * args.window))
     small = qkv[:, :2 * args.window, :2 * args.window].contiguous()
-    results = forward(small, *weights, *options)
-    backward(results[0], small, *weights, *results, *options)  # libraries, thread pools
+    results = forward(small, *weights, *fewer)
+    backward(results[0], small, *weights, *results, *fewer)  # libraries, thread pools
     out, lse = torch.ones(args.batch, n, n, args.dim), torch.ones(args.batch, n, n, args.heads)
     result = torch.ones(qkv.shape if mode == 'training' else (args.batch, n, n, args.dim))
     del result  # what comes out has its place now

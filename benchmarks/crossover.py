@@ -13,6 +13,7 @@ import torch
 
 import measure
 from mmswinv2.core.attention import Problem, choose, window_attention
+from mmswinv2.core.attention.backends import map_bytes
 from mmswinv2.core.attention.config import default_budget
 from mmswinv2.core.grid import Axis
 
@@ -52,9 +53,9 @@ def case(args: argparse.Namespace, dim: int, window: int, size: int) -> list[obj
     table, scale = torch.randn(heads, 2 * window - 1, 2 * window - 1), torch.full((heads, 1, 1), 2.3)
     problem = Problem(qkv, table, scale, (Axis.fit(size, window, shifted=True),) * 2,
                       budget=default_budget(qkv.device))
-    if problem.map_bytes > args.max_maps * measure.MIB:
+    if map_bytes(problem) > args.max_maps * measure.MIB:
         return None
-    row = [dim, window, f'{size} x {size}', f'{problem.map_bytes / measure.MIB:.1f}', choose(problem).name]
+    row = [dim, window, f'{size} x {size}', f'{map_bytes(problem) / measure.MIB:.1f}', choose(problem).name]
     for mode in ('forward', 'training'):
         seconds = measure.interleaved({name: step(problem, name, mode) for name in NAMES}, args.repeats)
         ratios = [eager / cells for eager, cells in zip(*(seconds[name] for name in NAMES))]

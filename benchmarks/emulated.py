@@ -1,6 +1,6 @@
 """Torch's fused kernel, which runs on a GPU only, emulated on a CPU: the formula, rounded where that kernel rounds.
 
-It stands in for :func:`mmswinv2.core.attention.fused.attend` and ``differentiate``, of the same arguments and results.
+It stands in for ``fused_forward`` and ``fused_backward`` of :mod:`mmswinv2.core.attention.torch_fused`.
 """
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmswinv2.core.attention import fused
+from mmswinv2.core.attention import torch_fused
 
 
 @contextmanager
 def on_a_cpu() -> Iterator[None]:
     """Within, the backend ``torch`` takes tensors on a CPU."""
-    with mock.patch.multiple(fused, device_type=lambda device: 'cuda', attend=attend, differentiate=differentiate):
+    with mock.patch.multiple(torch_fused, device_type=lambda device: 'cuda', fused_forward=fused_forward,
+                             fused_backward=fused_backward):
         yield
 
 
-def attend(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def fused_forward(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities before their division are float16, sums float32."""
     check(qkv, bias)
     v = qkv[:, :, 2].float().transpose(1, 2)
@@ -36,7 +37,7 @@ def attend(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return out.transpose(1, 2).contiguous(), F.pad(lse, (0, -lse.shape[-1] % 32), value=math.inf)
 
 
-def differentiate(grad_out: Tensor, qkv: Tensor, bias: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+def fused_backward(grad_out: Tensor, qkv: Tensor, bias: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of logits are float16, and so is what comes out."""
     check(qkv, bias)
     n, tokens, _, heads, dim = qkv.shape
@@ -66,6 +67,6 @@ def check(qkv: Tensor, bias: Tensor) -> None:
     """Asserts what the kernel wants of its arguments."""
     n, tokens, three, heads, dim = qkv.shape
     assert qkv.dtype == bias.dtype == torch.float16 and three == 3 and dim % 8 == 0
-    assert bias.shape == (n, heads, tokens, tokens) and n <= fused.MOST_CELLS
+    assert bias.shape == (n, heads, tokens, tokens) and n <= torch_fused.MOST_CELLS
     assert bias.stride(-1) == 1 and all(stride % 8 == 0 for stride in bias.stride()[:-1])
     assert qkv.stride(-1) == 1 and all(stride % 8 == 0 for stride in qkv.stride()[:-1])

@@ -457,7 +457,7 @@ def work(args: argparse.Namespace) -> None:
             say(dict(status='out of memory', reason=str(e)[:200]))
         except Exception as e:
             reason = f'{type(e).__name__}: {" ".join(str(e).split())[:300]}'
-            say(dict(status='refused' if 'does not take this problem' in reason else 'error', reason=reason))
+            say(dict(status='refused' if 'does not support this input' in reason else 'error', reason=reason))
         gc.collect()
         if device.type == 'cuda':
             torch.cuda.empty_cache()

@@ -34,9 +34,9 @@ from torch.utils.flop_counter import flop_registry
 
 import measure
 from mmswinv2.core import BlockConfig, SwinBlock, layers
-from mmswinv2.core.attention.operator import KERNELS
-from mmswinv2.core.attention.triton_launch import OBSERVERS
-from mmswinv2.core.devices import meta_stands_for
+from mmswinv2.core.attention import operator
+from mmswinv2.core.attention.triton.launch import OBSERVERS
+from mmswinv2.core.torch_compat import meta_stands_for
 from released import ReleasedBlock
 
 HALF, SINGLE = (torch.bfloat16, torch.float16), torch.float32
@@ -206,9 +206,9 @@ def _tensors(*trees) -> list[Tensor]:
 def _kernel(func) -> Callable | None:
     """The function behind one of our operators, whose last argument is the kernel's name."""
     if func is torch.ops.mmswinv2.window_attention.default:
-        return lambda *args: KERNELS[args[-1]].forward(*args[:-1])
+        return operator.forward
     if func is torch.ops.mmswinv2.window_attention_backward.default:
-        return lambda *args: KERNELS[args[-1]].backward(*args[:-1])
+        return operator.backward
     return None
 
 

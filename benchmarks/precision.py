@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 import emulated
 import measure
-from mmswinv2.core.attention import BACKENDS, cells, fused, window_attention
+from mmswinv2.core.attention import BACKENDS, cells, torch_fused, window_attention
 from mmswinv2.core.position_bias import expand
 
 DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -88,14 +88,14 @@ def spied(spy: Spy) -> Iterator[None]:
     """Operators keep modes from what is inside; kernels that are seen through say what logits they have."""
     def attend(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         spy.logits.append(emulated.logits_of(qkv, bias))
-        return emulated.attend(qkv, bias)
+        return emulated.fused_forward(qkv, bias)
     formula = cells._logits
 
     def logits(*args) -> Tensor:
         spy.logits.append(formula(*args))
         return spy.logits[-1]
-    with (emulated.on_a_cpu(), mock.patch.object(fused, 'attend', attend), mock.patch.dict(cells.FUSED, clear=True),
-          mock.patch.object(cells, '_logits', logits), spy):
+    with (emulated.on_a_cpu(), mock.patch.object(torch_fused, 'fused_forward', attend),
+          mock.patch.dict(cells.FUSED, clear=True), mock.patch.object(cells, '_logits', logits), spy):
         yield
 
 
@@ -170,9 +170,9 @@ def worse(ours: dict[str, float | None], theirs: dict[str, float | None]) -> dic
 
 def backends(dtype: torch.dtype, window: int) -> list[str]:
     """Those that can be emulated here; the interpreter of Triton has no bfloat16 and is slow."""
-    names = [name for name in BACKENDS if name != 'triton' and (name != 'torch' or fused.HAS_OPERATORS)]
+    names = [name for name in BACKENDS if name != 'triton' and (name != 'torch' or torch_fused.HAS_OPERATORS)]
     if 'triton' in BACKENDS and dtype == torch.float16 and window <= 8:
-        if importlib.import_module('mmswinv2.core.attention.triton_launch').INTERPRETED:
+        if importlib.import_module('mmswinv2.core.attention.triton.launch').INTERPRETED:
             names.append('triton')
     return names
 

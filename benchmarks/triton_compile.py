@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 import measure
-from mmswinv2.core.attention import triton_attention, triton_launch
+from mmswinv2.core.attention.triton import launch
+from mmswinv2.core.grid import Axis
 
 ARCHS = (80, 89, 90)
 WINDOWS = (8, 16, 32)
@@ -37,10 +38,10 @@ def main() -> None:
     parser.add_argument('--kernel', nargs='+', help='names; all of them by default')
     parser.add_argument('--json', action='store_true', help='one line per kernel')
     args = parser.parse_args()
-    if triton_launch.INTERPRETED:
+    if launch.INTERPRETED:
         parser.error('TRITON_INTERPRET must not be set: interpreted kernels are not compiled')
-    if triton_launch.MISSING:
-        parser.error(triton_launch.MISSING)
+    if launch.MISSING:
+        parser.error(launch.MISSING)
     rows, seen = [], set()
     for dtype in args.dtype:
         for window in args.window:
@@ -61,19 +62,19 @@ def main() -> None:
 
 def started(window: int, dim: int, dtype: torch.dtype) -> list[tuple[str, dict, dict]]:
     """What a shifted map on the meta device starts, forward and backward: (kernel, tensors, constants)."""
-    calls, launch = [], triton_attention.launch
-    triton_attention.launch = lambda kernel, grid, tensors, constants, **kwargs: calls.append(
+    calls, start = [], launch.launch
+    launch.launch = lambda kernel, grid, tensors, constants, **kwargs: calls.append(
         (kernel, tensors, constants))
     try:
         heads = 3
         qkv = torch.empty(1, 3 * window, 3 * window, 3 * heads * dim, dtype=dtype, device='meta')
         weights = (torch.empty(heads, 2 * window - 1, 2 * window - 1, device='meta'),
                    torch.empty(heads, 1, 1, device='meta'), None)
-        options = [window] * 2, [window // 2] * 2, 0., 2**29
-        results = triton_attention.forward(qkv, *weights, *options)
-        triton_attention.backward(results[0], qkv, *weights, *results, *options)
+        options = (Axis(3 * window, window, window // 2),) * 2, 0., 2**29
+        results = launch.forward(qkv, *weights, *options)
+        launch.backward(results[0], qkv, *weights, *results, *options)
     finally:
-        triton_attention.launch = launch
+        launch.launch = start
     return calls
 
 
@@ -83,8 +84,8 @@ def compiled(kernel: str, tensors: dict, constants: dict, arch: int) -> dict:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from mmswinv2.core.attention import triton_kernels
-    function = getattr(triton_kernels, kernel)
+    from mmswinv2.core.attention.triton import kernels
+    function = getattr(kernels, kernel)
     options = {name: constants[name] for name in ('num_warps', 'num_stages') if name in constants}
     pointers = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf16'}
     fixed = {p.name for p in function.params if p.is_constexpr}

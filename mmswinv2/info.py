@@ -38,7 +38,7 @@ def lines() -> Iterator[str]:
     for name, backend in BACKENDS.items():
         reason = backend.refuses(problem)
         if reason is not None:
-            yield f'  backend {name!r} is not taken: {reason}'
+            yield f'  backend {name!r} is not supported here: {reason}'
 
 
 def found(package: str) -> str:

@@ -19,13 +19,13 @@ from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.attention import (
     BACKENDS,
     AttentionConfig,
+    Backend,
     Problem,
     WindowAttention,
     backends,
     cells,
     choose,
     eager,
-    function,
     operator,
     window_attention,
 )
@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused(change, message):
 @pytest.mark.parametrize('kernel', FAST)
 def test_operators_pass_torchs_own_checks(kernel):
     tensors, options = problem((5, 7), (4, 3), batch=1)
-    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, kernel
+    args = *(t.detach() for t in tensors.values()), None, *map(list, options.values()), 0., 2**20, kernel
     torch.library.opcheck(operator.window_attention_operator, args)
 
 
@@ -270,8 +270,8 @@ def asked(lengths, window, **options):
 
 def test_auto_chooses_by_device_and_the_size_of_attention_maps():
     small, large = asked((64, 64), (8, 8), batch=1), asked((64, 64), (32, 32), batch=1)
-    assert small.map_bytes == 3 * 4 * (2 * 4**2 + 7 * 8**2)**2 * 2  # float64
-    assert small.map_bytes < backends.EAGER_BYTES < large.map_bytes
+    assert backends.map_bytes(small) == 3 * 4 * (2 * 4**2 + 7 * 8**2)**2 * 2  # float64
+    assert backends.map_bytes(small) < backends.EAGER_BYTES < backends.map_bytes(large)
     assert choose(small).name == 'eager' and choose(large).name == 'cells'
     assert choose(dataclasses.replace(small, budget=2**20)).name == 'cells'
 
@@ -296,11 +296,11 @@ def test_no_problem_of_a_cpu_is_refused(lengths, window):
 
 
 def test_a_backend_is_refused_with_its_reason(monkeypatch):
-    cells_backend = backends.Backend('cells', BACKENDS['cells'].run, lambda problem: 'it does not like it')
+    cells_backend = Backend('cells', BACKENDS['cells'].run, lambda problem: 'it does not like it')
     monkeypatch.setitem(BACKENDS, 'cells', cells_backend)
     wanted = asked((64, 64), (32, 32), batch=1)
     assert choose(wanted).name == 'eager'
-    with pytest.raises(RuntimeError, match="backend 'cells' does not take this problem: it does not like it; "
+    with pytest.raises(RuntimeError, match="backend 'cells' does not support this input: it does not like it; "
                                            "attn_backend='eager' does"):
         choose(wanted, 'cells')
 
@@ -322,7 +322,7 @@ def test_options_are_checked_once(option, value, message):
 def test_budgets_are_bytes_inside(monkeypatch):
     assert AttentionConfig(attn_budget_mib=3).budget == 3 * 2**20 and AttentionConfig().budget is None
     seen = []
-    monkeypatch.setattr(function, 'choose', lambda problem, name: seen.append(problem.budget) or BACKENDS['eager'])
+    monkeypatch.setattr(backends, 'choose', lambda problem, name: seen.append(problem.budget) or BACKENDS['eager'])
     for budget in (None, 3):
         attn = WindowAttention(8, 2, window_size=(4, 4), pretrained_window=(4, 4),
                                config=AttentionConfig(attn_budget_mib=budget))
@@ -353,7 +353,7 @@ def test_nothing_is_larger_than_the_budget_or_the_map(fused, budget_mib, monkeyp
         monkeypatch.setattr(cells, 'FUSED', {})
     tensors, options = problem((128, 128), (16, 16), batch=1, num_heads=3, dim=8, dtype=torch.float32)
     args = *(t.detach() for t in tensors.values()), None
-    rest = list(options['window']), list(options['shift']), 0., budget_mib * 2**20
+    rest = tuple(map(Axis, (128, 128), options['window'], options['shift'])), 0., budget_mib * 2**20
     limit = max(budget_mib * 2**20 // 4, args[0].nbytes)
     with Largest() as forward:
         out, lse = cells.forward(*args, *rest)

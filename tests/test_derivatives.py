@@ -6,7 +6,6 @@ from torch.autograd import forward_ad
 
 from helpers.attention import ON_CPU
 from helpers.backbones import SMALL, randomize
-from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
 
 pytestmark = pytest.mark.core
@@ -80,50 +79,52 @@ def test_forward_mode_of_eager_is_exact(how, images):
     torch.testing.assert_close((tangent * probe).sum(), (grad * v).sum(), rtol=1e-9, atol=1e-9)
 
 
-@needs_torch_2_4('torch.func does not say its levels, so that the derivative itself refuses, in other words')
-@pytest.mark.parametrize('backend', FAST)
-def test_second_derivatives_are_refused_under_torch_func(backend, images):
-    net = model(backend)
-
-    def f(t):
-        return net(images[0] * t)[0].sum()
-    one = images.new_ones(())
-    for second in (func.grad(func.grad(f)), func.hessian(f)):
-        with pytest.raises(RuntimeError, match=f"'{backend}' does not take this problem: it has no .*='eager'"):
-            second(one)
-    net = model('auto', attn_budget_mib=1)
-    torch.testing.assert_close(func.grad(func.grad(f))(one), func.hessian(f)(one), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize('options', [{}, dict(mask_padding=False), dict(attn_budget_mib=1)])
-@pytest.mark.parametrize('backend', FAST)
-def test_func_grad_equals_backward(backend, options, images):
-    net = model(backend, **options)
-    net(images[0])[0].square().sum().backward()
+def weight_gradients(net, x):
     weights = {n: p.detach() for n, p in net.named_parameters()}
-    grads = func.grad(lambda w: func.functional_call(net, w, images[0])[0].square().sum())(weights)
+    return func.grad(lambda w: func.functional_call(net, w, x[0])[0].square().sum())(weights)
+
+
+UNDER_FUNC = dict(
+    grad=weight_gradients,
+    grad_of_grad=lambda net, x: func.grad(func.grad(lambda t: net(x[0] * t)[0].sum()))(x.new_ones(())),
+    hessian=lambda net, x: func.hessian(lambda t: net(x[0] * t)[0].sum())(x.new_ones(())),
+    jacrev=lambda net, x: func.jacrev(lambda t: net(t)[0].mean((2, 3)))(x[0]),
+    vmap=lambda net, x: func.vmap(net)(x)[0],
+    vmap_of_grad=lambda net, x: func.vmap(func.grad(lambda t: net(t)[0].square().sum()))(x),
+)
+
+
+@pytest.mark.parametrize('how', UNDER_FUNC)
+@pytest.mark.parametrize('backend', FAST)
+def test_a_kernel_is_refused_under_torch_func(backend, how, images):
+    with pytest.raises(RuntimeError, match=f"'{backend}' does not support this input: it .*attn_backend='eager' does"):
+        UNDER_FUNC[how](model(backend), images)
+
+
+@pytest.mark.parametrize('how', UNDER_FUNC)
+def test_auto_takes_eager_under_torch_func(how, images):
+    """Also with windows whose attention maps are larger than the budget, where it is cells otherwise."""
+    options = dict(window_size=11, attn_budget_mib=1)
+    torch.testing.assert_close(*(UNDER_FUNC[how](model(backend, **options), images) for backend in ('auto', 'eager')),
+                               rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('options', [{}, dict(mask_padding=False)])
+def test_func_grad_equals_backward(options, images):
+    net = model('auto', **options)
+    net(images[0])[0].square().sum().backward()
+    grads = weight_gradients(net, images)
     for name, p in net.named_parameters():
         torch.testing.assert_close(grads[name], p.grad, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize('backend', FAST)
-def test_jacrev_equals_that_of_eager(backend, images):
-    ours, theirs = (func.jacrev(lambda x, net=model(b): net(x)[0].mean((2, 3)))(images[0])
-                    for b in (backend, 'eager'))
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
-
-
 @pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('backend', FAST)
-def test_vmap_equals_one_after_another(backend, training, images):
-    net = model(backend)
-
-    def loss(x):
-        return net(x)[0].square().sum()
+def test_vmap_equals_one_after_another(training, images):
+    net = model('auto')
     with torch.set_grad_enabled(training):
         torch.testing.assert_close(func.vmap(net)(images)[0], torch.stack([net(x)[0] for x in images]))
-        grads = torch.stack([func.grad(loss)(x) for x in images])
-        torch.testing.assert_close(func.vmap(func.grad(loss))(images), grads)
+        grads = torch.stack([func.grad(lambda t: net(t)[0].square().sum())(x) for x in images])
+        torch.testing.assert_close(UNDER_FUNC['vmap_of_grad'](net, images), grads)
 
 
 def test_vmap_with_dropout_asks_for_the_kind_of_randomness(images):

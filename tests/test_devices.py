@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
-from mmswinv2.core.devices import device_type, made_once, meta_stands_for
 from mmswinv2.core.position_bias import ContinuousBias
+from mmswinv2.core.torch_compat import cached_per_device, device_type, meta_stands_for
 
 pytestmark = pytest.mark.core
 
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.core
 def function():
     calls = []
 
-    @made_once
+    @cached_per_device
     def ones(n, device):
         calls.append(n)
         return torch.ones(n, device=device)
     return ones, calls
 
 
-def test_made_once_per_size_and_device(function):
+def test_cached_per_device_per_size_and_device(function):
     ones, calls = function
     cpu, meta = torch.device('cpu'), torch.device('meta')
     assert ones(2, cpu) is ones(2, cpu) and ones(2, meta) is ones(2, meta)

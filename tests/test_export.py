@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, DefaultScope
 import export_onnx
 from helpers.backbones import randomize
 from helpers.configs import CONFIGS, load
-from mmswinv2.core import SwinTransformerV2, operators
+from mmswinv2.core import SwinTransformerV2, torch_compat
 from mmswinv2.hosts import is_installed
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mmpretrain]
@@ -45,7 +45,7 @@ def test_large_windows_are_exported_with_the_default_backend():
                                       out_indices=(0, 1), attn_budget_mib=1)).eval()
     program = torch.onnx.export(net, (torch.rand(1, 3, 256, 192),), dynamo=True, verbose=False)
     assert not any('mmswinv2' in node.domain for node in program.model.graph)
-    assert not operators.is_exporting()
+    assert not torch_compat.is_exporting()
 
 
 @needs_export

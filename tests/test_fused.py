@@ -15,11 +15,11 @@ from helpers.attention import TOLERANCES, by_backend, by_reference, problem
 from helpers.backbones import SMALL, randomize
 from helpers.versions import half_under_autocast, needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
-from mmswinv2.core.attention import Problem, choose, fused, layout, window_attention
-from mmswinv2.core.devices import made_once
+from mmswinv2.core.attention import Problem, choose, row_order, torch_fused, window_attention
 from mmswinv2.core.grid import Axis
+from mmswinv2.core.torch_compat import cached_per_device
 
-pytestmark = [pytest.mark.core, pytest.mark.skipif(not fused.HAS_OPERATORS, reason='torch has no such operators')]
+pytestmark = [pytest.mark.core, pytest.mark.skipif(not torch_fused.HAS_OPERATORS, reason='torch has no such operators')]
 
 DTYPES = [torch.float16, torch.bfloat16]
 SIZES = [
@@ -47,8 +47,9 @@ def on_a_cpu(monkeypatch):
 @pytest.fixture(params=[0, 256], ids=['by size', 'whole windows'])
 def small(request, monkeypatch):
     """Tokens of the largest windows that are taken whole."""
-    monkeypatch.setattr(layout, 'SMALL', request.param)
-    monkeypatch.setattr(fused, 'layout', made_once(inspect.unwrap(layout.layout)))  # nothing kept from the other
+    monkeypatch.setattr(row_order, 'SMALL', request.param)
+    fresh = cached_per_device(inspect.unwrap(row_order.row_order))  # nothing kept from the other
+    monkeypatch.setattr(torch_fused, 'row_order', fresh)
 
 
 def check(ours, exact, tolerance, scale=1.):
@@ -167,7 +168,7 @@ def test_the_same_bits_each_time():
 @pytest.mark.parametrize('shifted', [False, True])
 def test_each_token_has_one_row_with_those_of_its_cell(lengths, window, shifted, small):
     grid = tuple(Axis.fit(n, size, shifted=shifted) for n, size in zip(lengths, window))
-    order = fused.layout(2, grid, torch.device('cpu'))
+    order = torch_fused.row_order(2, grid, torch.device('cpu'))
     total = 2 * math.prod(lengths)
     assert order.rows[order.places].equal(torch.arange(total))
     assert order.padded == (len(order.rows) > total) == bool((order.rows == total).any())
@@ -187,8 +188,8 @@ def test_each_token_has_one_row_with_those_of_its_cell(lengths, window, shifted,
 
 
 def test_whole_windows_need_no_mask():
-    order = layout.layout(3, (Axis(8, 4), Axis(6, 3)), torch.device('cpu'))
-    assert order.masks is None and order.parts == (layout.Part(0, 12, (4, 3)),)
+    order = row_order.row_order(3, (Axis(8, 4), Axis(6, 3)), torch.device('cpu'))
+    assert order.masks is None and order.parts == (row_order.Part(0, 12, (4, 3)),)
 
 
 def asked(dtype=torch.float16, dim=8, **options):
@@ -203,15 +204,15 @@ def asked(dtype=torch.float16, dim=8, **options):
     (dict(dim=4), 'it takes heads of a multiple of 8 channels, not of 4'),
 ])
 def test_what_it_refuses(options, reason):
-    assert fused.refuses(asked()) is None
-    assert fused.refuses(asked(**options)).startswith(reason)
+    assert torch_fused.refuses(asked()) is None
+    assert torch_fused.refuses(asked(**options)).startswith(reason)
 
 
 def test_a_cpu_and_an_old_torch_are_refused(monkeypatch):
-    monkeypatch.setattr(fused, 'device_type', lambda device: device.type)
-    assert fused.refuses(asked()) == 'it is for CUDA devices, not for cpu'
-    monkeypatch.setattr(fused, 'HAS_OPERATORS', False)
-    assert fused.refuses(asked()).startswith(f'torch {torch.__version__} has no memory-efficient attention')
+    monkeypatch.setattr(torch_fused, 'device_type', lambda device: device.type)
+    assert torch_fused.refuses(asked()) == 'it is for CUDA devices, not for cpu'
+    monkeypatch.setattr(torch_fused, 'HAS_OPERATORS', False)
+    assert torch_fused.refuses(asked()).startswith(f'torch {torch.__version__} has no memory-efficient attention')
 
 
 def test_derivatives_are_those_of_cells():
@@ -220,7 +221,7 @@ def test_derivatives_are_those_of_cells():
     grad, = torch.autograd.grad(out.sum(), tensors['qkv'], create_graph=True)
     with pytest.raises(RuntimeError, match="differentiated once only, .*attn_backend='eager'"):
         grad.sum().backward()
-    with pytest.raises(RuntimeError, match="'torch' does not take this problem: it has no forward-mode"):
+    with pytest.raises(RuntimeError, match="'torch' does not support this input: it has no forward-mode"):
         torch.func.jvp(lambda x: window_attention(x, tensors['table'], tensors['logit_scale'], **options,
                                                   backend='torch'), (tensors['qkv'],), (tensors['qkv'],))
 
@@ -228,7 +229,7 @@ def test_derivatives_are_those_of_cells():
 @needs_torch_2_4('no torch.library.opcheck')
 def test_torchs_own_checks():
     tensors, options = problem((5, 7), (4, 3), batch=1, dtype=torch.float16, dim=8)
-    args = *tensors.values(), None, list(options['window']), list(options['shift']), 0., 2**20, 'torch'
+    args = *(t.detach() for t in tensors.values()), None, *map(list, options.values()), 0., 2**20, 'torch'
     torch.library.opcheck(torch.ops.mmswinv2.window_attention.default, args)
 
 

@@ -11,7 +11,7 @@ import torch
 
 import emulated
 import gpu
-from mmswinv2.core.attention import BACKENDS, fused
+from mmswinv2.core.attention import BACKENDS, torch_fused
 
 pytestmark = pytest.mark.core
 
@@ -55,9 +55,9 @@ def right(contender, dtype='bfloat16'):
     return bench.run(gpu.Unit('right', gpu.TINY['right'][0], contender, dtype))
 
 
-@pytest.mark.skipif(not fused.HAS_OPERATORS, reason='torch has no such operators')
+@pytest.mark.skipif(not torch_fused.HAS_OPERATORS, reason='torch has no such operators')
 def test_a_kernel_that_is_wrong_is_found():
-    attend, draw = emulated.attend, torch.Generator()
+    attend, draw = emulated.fused_forward, torch.Generator()
 
     def wrong(qkv, bias):
         return attend(qkv, bias)[0] * 1.03, attend(qkv, bias)[1]
@@ -67,10 +67,10 @@ def test_a_kernel_that_is_wrong_is_found():
 
     with emulated.on_a_cpu():
         assert right('torch')['status'] == 'ok'
-        with mock.patch.object(fused, 'attend', wrong):
+        with mock.patch.object(torch_fused, 'fused_forward', wrong):
             row = right('torch')
         assert row['status'] == 'WRONG' and row['errors']['out'] > .02 and row['same_bits']
-        with mock.patch.object(fused, 'attend', other_bits):
+        with mock.patch.object(torch_fused, 'fused_forward', other_bits):
             assert not right('torch')['same_bits'] and right('torch')['status'] == 'WRONG'
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import gpu_cost
 from gpu_cost import CASES, Cost, Counting, count
-from mmswinv2.core.attention import fused
+from mmswinv2.core.attention import torch_fused
 
 pytestmark = pytest.mark.core
 
@@ -86,7 +86,7 @@ BOUNDS = [  # launches, gigabytes
 @pytest.mark.parametrize('case, backend, mode, launches, gb', BOUNDS)
 def test_a_gpu_has_little_to_do(case, backend, mode, launches, gb):
     """Fewer bytes than the released formula, and no more launches where windows are small."""
-    if backend == 'torch' and not fused.HAS_OPERATORS:
+    if backend == 'torch' and not torch_fused.HAS_OPERATORS:
         pytest.skip('torch has no fused attention with a bias')
     cost = count(CASES[case], backend, mode)
     assert len(cost.launches) <= launches and cost.gb <= gb

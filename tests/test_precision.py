@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import precision
-from mmswinv2.core.attention import fused
+from mmswinv2.core.attention import torch_fused
 
 pytestmark = pytest.mark.core
 
@@ -24,7 +24,7 @@ def rows(dtype, scale):
 def test_not_worse_than_released_in_any_column(dtype, scale):
     found = rows(dtype, scale)
     released, ours = found['released'], {name: e for name, e in found.items() if name not in ('released', 'rounded')}
-    assert {'eager', 'cells'} <= ours.keys() and ('torch' in ours) == fused.HAS_OPERATORS
+    assert {'eager', 'cells'} <= ours.keys() and ('torch' in ours) == torch_fused.HAS_OPERATORS
     worse = {name: precision.worse(e, released) for name, e in ours.items()}
     noise = worse.get('torch', {}).pop('dscale', 1.)  # in float16 at a scale of 10, where both are near 2e-3
     assert worse == {name: {} for name in ours} and noise < 1.2

@@ -92,7 +92,7 @@ def test_what_is_here(capsys, monkeypatch):
     assert re.search(r'^mmdet +\d.*, mim train mmdet', out, re.M) and re.search(r'^mmengine +\d', out, re.M)
     if not torch.cuda.is_available():
         assert re.search(r'256 px, window 8 +eager$', out, re.M) and re.search(r'1536 px, window 32 +cells$', out, re.M)
-        assert "backend 'torch' is not taken: it is for CUDA devices, not for cpu" in out
+        assert "backend 'torch' is not supported here: it is for CUDA devices, not for cpu" in out
 
 
 @pytest.fixture(scope='module')

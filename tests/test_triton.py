@@ -13,14 +13,14 @@ from torch._subclasses import FakeTensorMode
 from helpers.attention import problem
 from helpers.interpreter import run_python
 from helpers.versions import needs_torch_2_4
-from mmswinv2.core.attention import BACKENDS, Problem, choose, triton_attention, triton_launch
-from mmswinv2.core.attention.operator import KERNELS
+from mmswinv2.core.attention import BACKENDS, Problem, choose
+from mmswinv2.core.attention.triton import launch
 from mmswinv2.core.grid import Axis
 
 pytestmark = pytest.mark.core
 
 ROOT = Path(__file__).parents[1]
-needs_triton = pytest.mark.skipif(triton_launch.MISSING is not None, reason=str(triton_launch.MISSING))
+needs_triton = pytest.mark.skipif(launch.MISSING is not None, reason=str(launch.MISSING))
 
 
 def run(*command, interpret):
@@ -85,19 +85,19 @@ def asked(lengths=(8, 8), window=(4, 4), device='meta', dim=32, dtype=torch.bflo
     (dict(device='cpu'), 'kernels run on CUDA devices, or interpreted .* got a cpu tensor'),
 ])
 def test_what_is_refused(options, reason, monkeypatch):
-    monkeypatch.setattr(triton_attention, 'MISSING', None)
-    monkeypatch.setattr(triton_attention, 'INTERPRETED', False)
-    with pytest.raises(RuntimeError, match=f"backend 'triton' does not take this problem: {reason}; attn_backend='"):
+    monkeypatch.setattr(launch, 'MISSING', None)
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
+    with pytest.raises(RuntimeError, match=f"backend 'triton' does not support this input: {reason}; attn_backend='"):
         choose(asked(**options), 'triton')
 
 
 @needs_torch_2_4('fake CUDA tensors ask for a driver')
 @pytest.mark.skipif(torch.cuda.is_available(), reason='the GPU that is there decides')
 def test_auto_takes_it_on_cuda_in_half_precision_where_it_can(monkeypatch):
-    monkeypatch.setattr(triton_attention, 'INTERPRETED', False)
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
     names = []
     for missing in (None, 'Triton is not there'):
-        monkeypatch.setattr(triton_attention, 'MISSING', missing)
+        monkeypatch.setattr(launch, 'MISSING', missing)
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             wanted = asked(dtype=dtype)
             with FakeTensorMode():
@@ -115,39 +115,39 @@ def test_a_window_too_large_is_refused():
 
 
 def test_reasons_of_the_machine(monkeypatch):
-    monkeypatch.setattr(triton_attention, 'MISSING', 'Triton is not there')
+    monkeypatch.setattr(launch, 'MISSING', 'Triton is not there')
     assert BACKENDS['triton'].refuses(asked()) is None  # on the meta device nothing is started
     assert BACKENDS['triton'].refuses(asked(device='cpu')) == 'Triton is not there'
-    monkeypatch.setattr(triton_attention, 'MISSING', None)
-    monkeypatch.setattr(triton_attention, 'INTERPRETED', True)
+    monkeypatch.setattr(launch, 'MISSING', None)
+    monkeypatch.setattr(launch, 'INTERPRETED', True)
     assert BACKENDS['triton'].refuses(asked(device='cpu')) is None
 
 
 @pytest.mark.parametrize('version, refused', [('2.3.1', True), ('3.0.0', False), ('3.8.0', False), ('10.1+x', False)])
 def test_an_old_triton_is_refused(version, refused, monkeypatch):
-    monkeypatch.setattr(triton_launch, 'find_spec', lambda name: object())
-    monkeypatch.setattr(triton_launch.metadata, 'version', lambda name: version)
-    assert triton_launch._missing() == (f'Triton must be 3.0 or newer, got {version}' if refused else None)
+    monkeypatch.setattr(launch, 'find_spec', lambda name: object())
+    monkeypatch.setattr(launch.metadata, 'version', lambda name: version)
+    assert launch._missing() == (f'Triton must be 3.0 or newer, got {version}' if refused else None)
 
 
 def started(lengths, window, heads, budget=2**29):
     """What is started on the meta device, forward and backward: (kernel, flops, pairs, names of tensors, writes)."""
     calls = []
-    triton_launch.OBSERVERS.append(lambda kernel, tensors, flops, pairs, dtype, writes: calls.append(
+    launch.OBSERVERS.append(lambda kernel, tensors, flops, pairs, dtype, writes: calls.append(
         (kernel, flops, pairs, tensors, writes)))
     try:
         wanted = asked(lengths, window)
         qkv = torch.empty(1, *lengths, 96 * heads, dtype=torch.bfloat16, device='meta')
         weights = (torch.empty(heads, *wanted.table.shape[1:], device='meta'),
                    torch.empty(heads, 1, 1, device='meta'), None)
-        options = [axis.window for axis in wanted.grid], [axis.shift for axis in wanted.grid], 0., budget
-        results = KERNELS['triton'].forward(qkv, *weights, *options)
+        options = wanted.grid, 0., budget
+        results = launch.forward(qkv, *weights, *options)
         forward = calls[:]
         calls.clear()
-        grads = KERNELS['triton'].backward(results[0], qkv, *weights, *results, *options)
+        grads = launch.backward(results[0], qkv, *weights, *results, *options)
         assert [g.shape for g in grads] == [qkv.shape, weights[0].shape, weights[1].shape]
     finally:
-        triton_launch.OBSERVERS.pop()
+        launch.OBSERVERS.pop()
     return forward, calls, wanted
 
 
@@ -172,5 +172,5 @@ def test_what_is_started_and_told_to_observers(lengths, window, budget):
 
 def test_importing_the_package_does_not_import_kernels():
     """Where Triton is there, torch's counter of operations imports it itself."""
-    result = run_python('import sys, mmswinv2.core; assert "mmswinv2.core.attention.triton_kernels" not in sys.modules')
+    result = run_python('import sys, mmswinv2.core; assert "mmswinv2.core.attention.triton.kernels" not in sys.modules')
     assert result.returncode == 0, result.stderr

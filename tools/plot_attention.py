@@ -24,8 +24,7 @@ import torch.nn.functional as F
 from mmengine.config import DictAction
 from torch import Tensor
 
-from mmswinv2.core.attention import cosine_normalize
-from mmswinv2.core.attention.normalize import scale_of
+from mmswinv2.core.attention.eager import cosine_normalize, scale_of
 from mmswinv2.core.grid import Axis, Run
 from mmswinv2.core.swin_transformer_v2 import SwinBlock
 from predict import reason

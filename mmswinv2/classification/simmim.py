@@ -19,7 +19,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..core.checks import check_int
-from ..core.precision import autocast_to
+from ..core.torch_compat import autocast_to
 from ..models import SwinTransformerV2
 from ..registry import METRICS, MODELS
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .operators import is_compiling, is_exporting
+from .torch_compat import is_compiling, is_exporting
 
 
 class Run(NamedTuple):
@@ -273,3 +273,41 @@ def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]
         part = tuple(run._replace(start=run.start + i * run.step, count=n)
                      for run, i, n in zip(group, first[1:], number[1:]))
         yield slice(first[0], first[0] + number[0]), part
+
+
+def is_symbolic(grid: Grid) -> bool:
+    """Whether a length is a symbol of an exported program. Cells depend on the length, so such a grid has none."""
+    return any(is_symbol(axis.length) for axis in grid)
+
+
+def part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """A part of a map along an axis.
+
+    Where the length is a symbol, it is a copy: a view would make a program depend on whether anything is cut off.
+    """
+    if not is_symbol(length):
+        return x.narrow(dim, start, length)
+    return x.index_select(dim, torch.arange(length, device=x.device) + start)
+
+
+def pad_to_windows(x: Tensor, grid: Grid, value: Tensor) -> tuple[Tensor, Grid]:
+    """Pads a map to whole windows, along one axis after another.
+
+    Args:
+        x: Shape (B, *map, C).
+        grid: One axis of windows per axis of the map.
+        value: Of each padding token, shape (C,).
+
+    Returns:
+        The map and its grid. An axis that is one window stays as it is.
+    """
+    for i, axis in enumerate(grid, 1):
+        if axis.length <= axis.window:
+            continue
+        # to a symbol as many as may be missing: those beyond whole windows are cut off
+        missing = axis.window - 1 if is_symbol(axis.length) else axis.padded - axis.length
+        if missing:
+            shape = list(x.shape)
+            shape[i] = missing
+            x = part(torch.cat([x, value.to(x.dtype).expand(shape)], i), i, 0, axis.padded)
+    return x, tuple(map(Axis, lengths_of(x), (axis.window for axis in grid), (axis.shift for axis in grid)))

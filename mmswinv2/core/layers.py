@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .checks import check_rate
-from .operators import is_transformed
-from .precision import product_dtype
+from .torch_compat import is_transformed, product_dtype
 
 CHUNK_BYTES = 512 * 2**20  # size of one chunk of an MLP's hidden map
 CHUNK_BYTES_CPU = 4 * 2**20  # fits the cache

@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .checks import Window
-from .devices import made_once
-from .operators import is_transformed
-from .precision import without_autocast
+from .torch_compat import cached_per_device, is_transformed, without_autocast
 
 POSITION_BIASES = ('log_cpb', 'linear_cpb', 'parameterized')
 CPB_HIDDEN = 512
@@ -110,7 +108,7 @@ def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
     return pairs.as_strided((len(pairs), *size, *size), pairs.stride())
 
 
-@made_once
+@cached_per_device
 def _offsets(window: Window, device: torch.device) -> Tensor:
     """The position in a flat table of each token pair's offset, (N N,), int32."""
     positions = torch.arange(math.prod(2 * size - 1 for size in window), dtype=torch.int32, device=device)
@@ -299,7 +297,7 @@ class ContinuousBias(nn.Sequential):
         return checkpoint(super().forward, x, use_reentrant=False)
 
 
-@made_once
+@cached_per_device
 def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dtype: torch.dtype,
                  device: torch.device) -> Tensor:
     """Caches :func:`relative_coordinates` as rows, (prod(2W-1), axes).

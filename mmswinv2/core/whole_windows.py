@@ -13,12 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .grid import Axis, Grid, is_symbol
-
-
-def is_symbolic(grid: Grid) -> bool:
-    """Whether a length is a symbol of an exported program. Cells depend on the length, so such a grid has none."""
-    return any(is_symbol(axis.length) for axis in grid)
+from .grid import Axis, Grid, part
 
 
 def cut_whole(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
@@ -59,16 +54,6 @@ def paste_whole(rows: Tensor, batch: int, grid: Grid) -> Tensor:
     for i, axis in enumerate(grid, 1):
         x = part(x, i, _whole(axis)[1], axis.length)
     return x
-
-
-def part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """A part of a map along an axis.
-
-    Where the length is a symbol, it is a copy: a view would make a program depend on whether anything is cut off.
-    """
-    if not is_symbol(length):
-        return x.narrow(dim, start, length)
-    return x.index_select(dim, torch.arange(length, device=x.device) + start)
 
 
 def _whole(axis: Axis) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.checks import check_bool, check_int, hidden_channels
 from ..core.layers import DropPath, LayerNorm, Mlp
-from ..core.precision import autocast_to, check_autocast_dtype
+from ..core.torch_compat import autocast_to, check_autocast_dtype
 from ..registry import MODELS
 
 

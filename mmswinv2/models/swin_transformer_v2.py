@@ -13,7 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import Tensor
 
 from .. import core
-from ..core.precision import autocast_to, check_autocast_dtype
+from ..core.torch_compat import autocast_to, check_autocast_dtype
 from ..core.weights import load_backbone, read_backbone_state
 from ..engine.checkpoint import read_run
 from ..engine.conversion import convert_for_classifier, convert_on_load

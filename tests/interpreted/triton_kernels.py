@@ -9,7 +9,8 @@ import torch
 from triton.runtime import interpreter
 
 from helpers.attention import TOLERANCES, by_backend, by_reference, check, problem
-from mmswinv2.core.attention import triton_attention, window_attention
+from mmswinv2.core.attention import operator, window_attention
+from mmswinv2.core.attention.triton import launch
 
 pytestmark = pytest.mark.core
 
@@ -131,7 +132,7 @@ def test_parts_of_the_bias_and_groups_of_heads_change_roundings_only(monkeypatch
     tensors, options = among_nan_problem((5, 6), (3, 4), num_heads=2, dtype=torch.float32)
     expected = by_backend('triton', tensors, options)
     for programs, budget in ((1, None), (2048, 1)):  # one part; one head at a time, whatever the bytes
-        monkeypatch.setattr(triton_attention, 'BIAS_PROGRAMS', programs)
+        monkeypatch.setattr(launch, 'BIAS_PROGRAMS', programs)
         check(by_backend('triton', tensors, options, budget=budget), {k: v.double() for k, v in expected.items()}, 1e-6)
 
 
@@ -143,8 +144,7 @@ def test_no_images():
 
 
 def test_the_log_sum_exp_is_that_of_cells():
-    from mmswinv2.core.attention.operator import KERNELS
     tensors, options = among_nan_problem((7, 5), (4, 4), dtype=torch.float32)
     args = *(t.detach() for t in tensors.values()), None, list(options['window']), list(options['shift']), 0., 2**20
-    for a, b in zip(KERNELS['triton'].forward(*args), KERNELS['cells'].forward(*args)):
+    for a, b in zip(operator.forward(*args, 'triton'), operator.forward(*args, 'cells')):
         torch.testing.assert_close(a, b, rtol=2e-6, atol=2e-6)

@@ -1,90 +1,35 @@
-"""Backends of window attention: their input, which problems each takes, and which is chosen.
+"""The table of backends of window attention, the choice between them, and the call.
 
-A backend is a function of a :class:`Problem` and a predicate that says why it refuses one. Backends differ in speed and
-memory, never in meaning: each is tested equal to ``tests/reference.py`` in output and in every gradient.
+A backend is a function of a :class:`~.problem.Problem` and a predicate that says why it does not support one. Backends
+differ in speed and memory, never in meaning: each is tested equal to ``tests/reference.py`` in output and in every
+gradient.
 
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
-chunk within a memory budget, forward and backward; first derivatives in reverse mode, also under ``torch.func``.
-``torch``: few calls of torch's fused kernel, on CUDA in 16 bit; the derivatives of ``cells``. ``triton``: kernels for
-CUDA devices that read and write the map in place; the derivatives of ``cells``.
+chunk within a memory budget, forward and backward; first derivatives in reverse mode. ``torch``: few calls of torch's
+fused kernel, on CUDA in 16 bit. ``triton``: kernels for CUDA devices that read and write the map in place. The last
+two have the derivatives of ``cells``.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import torch
 from torch import Tensor
 
-from ..devices import device_type
-from ..grid import Grid
-from ..operators import is_exporting
-from . import fused, triton_attention
-from .derivatives import refuses_derivative
-from .eager import eager_attention
-from .operator import kernel_attention
+from ..grid import Grid, pad_to_windows, part
+from ..torch_compat import device_type, is_exporting
+from . import cells, eager, torch_fused
+from .problem import Backend, Problem
+from .triton import launch
 
+BACKENDS = {backend.name: backend for backend in (eager.BACKEND, cells.BACKEND, torch_fused.BACKEND, launch.BACKEND)}
 EAGER_BYTES = 16 * 2**20  # of all attention maps, on a CPU
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Attention of one map.
-
-    Args:
-        qkv: Queries, keys and values as projected, shape (B, *map, 3C), the last axis being (3, nH, d).
-        table: The bias table of the window, shape (nH, 2W-1, ...).
-        logit_scale: Log of the scale, nH elements, clamped by the backend to log 100.
-        grid: One axis of windows per axis of the map.
-        dropout: Rate on the attention probabilities.
-        budget: Approximate bytes that intermediate results may take.
-    """
-
-    qkv: Tensor
-    table: Tensor
-    logit_scale: Tensor
-    grid: Grid
-    dropout: float = 0.
-    budget: int = 64 * 2**20
-
-    @property
-    def map_bytes(self) -> int:
-        """Bytes of all attention maps, materialised in the dtype that they are computed in."""
-        pairs = prod([axis.pairs for axis in self.grid])
-        return self.qkv.shape[0] * self.logit_scale.numel() * pairs * max(4, self.qkv.element_size())
-
-
-@dataclass(frozen=True)
-class Backend:
-    """A way to compute window attention.
-
-    Args:
-        name: Its name in ``attn_backend``.
-        run: A problem to its result, shape (B, *map, C).
-        refuses: A problem to the reason why it is refused, or None.
-    """
-
-    name: str
-    run: Callable[[Problem], Tensor]
-    refuses: Callable[[Problem], str | None]
-
-
-def _takes_all(problem: Problem) -> None:
-    return None
-
-
-def _triton_refuses(problem: Problem) -> str | None:
-    return triton_attention.refuses(problem) or refuses_derivative(problem)
-
-
-BACKENDS = {backend.name: backend for backend in (
-    Backend('eager', eager_attention, _takes_all),
-    Backend('cells', partial(kernel_attention, 'cells'), refuses_derivative),
-    Backend('torch', partial(kernel_attention, 'torch'), fused.refuses),
-    Backend('triton', partial(kernel_attention, 'triton'), _triton_refuses),
-)}
+def map_bytes(problem: Problem) -> int:
+    """Bytes of all attention maps of a problem, materialised in the dtype that they are computed in."""
+    pairs = prod([axis.pairs for axis in problem.grid])
+    return problem.qkv.shape[0] * problem.logit_scale.numel() * pairs * max(4, problem.qkv.element_size())
 
 
 def is_small(device: str, maps: int, budget: int) -> bool:
@@ -99,10 +44,10 @@ def is_small(device: str, maps: int, budget: int) -> bool:
 
 
 def preferred(problem: Problem) -> tuple[str, ...]:
-    """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last one takes any."""
+    """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last supports any."""
     if is_exporting():  # a program of torch's own operators alone, and with one choice for any batch
         return ('eager',)
-    if is_small(device_type(problem.qkv.device), problem.map_bytes, problem.budget):
+    if is_small(device_type(problem.qkv.device), map_bytes(problem), problem.budget):
         return 'eager', 'cells'
     if problem.qkv.dtype in (torch.float16, torch.bfloat16):
         return 'triton', 'torch', 'cells', 'eager'
@@ -114,11 +59,11 @@ def choose(problem: Problem, name: str = 'auto') -> Backend:
 
     Args:
         problem: The problem.
-        name: ``'auto'`` for the fastest that takes it, or the name of the backend that must.
+        name: ``'auto'`` for the fastest that supports it, or the name of the backend that must.
 
     Raises:
         ValueError: if there is no backend of that name.
-        RuntimeError: if it refuses the problem; the message says why.
+        RuntimeError: if it does not support the problem; the message says why.
     """
     if name == 'auto':
         name = [other for other in preferred(problem) if BACKENDS[other].refuses(problem) is None][0]
@@ -127,6 +72,23 @@ def choose(problem: Problem, name: str = 'auto') -> Backend:
         raise ValueError(f'backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
     reason = BACKENDS[name].refuses(problem)
     if reason is not None:
-        raise RuntimeError(f'backend {name!r} does not take this problem: {reason}; '
+        raise RuntimeError(f'backend {name!r} does not support this input: {reason}; '
                            f"attn_backend='{choose(problem).name}' does")
     return BACKENDS[name]
+
+
+def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, *, padding: Tensor | None, dropout: float,
+           backend: str, budget: int) -> Tensor:
+    """Attends within the windows of ``grid``; the arguments fit each other.
+
+    They are those of :func:`~.function.window_attention`, which checks them.
+    """
+    lengths = None
+    if padding is not None:
+        lengths = [axis.length for axis in grid]
+        qkv, grid = pad_to_windows(qkv, grid, padding)
+    problem = Problem(qkv, table, logit_scale, grid, dropout, budget)
+    out = choose(problem, backend).run(problem)
+    for i, length in enumerate(lengths or (), 1):
+        out = part(out, i, 0, length)
+    return out

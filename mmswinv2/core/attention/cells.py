@@ -18,11 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..devices import device_type
-from ..grid import Axis, Grid, Group, copy_cells, divide, groups, put_cells, take
+from ..grid import Grid, Group, copy_cells, divide, groups, put_cells, take
 from ..position_bias import crop, expand, fold
-from ..precision import without_autocast
-from .normalize import MAX_LOGIT_SCALE, scale_of, unit_rows
+from ..torch_compat import device_type, without_autocast
+from .eager import MAX_LOGIT_SCALE, scale_of, unit_rows
+from .operator import kernel_backend
+from .problem import empty_results
 
 CACHED = 4 * 2**20  # bytes; on a CPU larger blocks of logits are no faster
 
@@ -90,8 +91,8 @@ def plan(qkv: Tensor, num_heads: int, grid: Grid, budget: int, *, cached: bool) 
             yield Step(size, which, [Chunk(*part, which) for part in parts], blocks)
 
 
-def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, window: list[int],
-            shift: list[int], dropout: float, budget: int) -> tuple[Tensor, Tensor]:
+def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, grid: Grid,
+            dropout: float, budget: int) -> tuple[Tensor, Tensor]:
     """Scaled cosine attention within the cells of a map.
 
     Args:
@@ -99,8 +100,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
         table: (nH, 2W-1, ...).
         logit_scale: nH elements.
         seed: int64, (1,), for dropout; None without.
-        window: Tokens along each axis, at most the map.
-        shift: Tokens along each axis.
+        grid: One axis of windows per axis of the map.
         dropout: Rate on the probabilities.
         budget: Bytes.
 
@@ -116,7 +116,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
     fused = FUSED.get((device_type(qkv.device), dtype)) if generator is None else None
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        for step in plan(qkv, num_heads, _grid(qkv, window, shift), budget, cached=_on_cpu(qkv) and fused is None):
+        for step in plan(qkv, num_heads, grid, budget, cached=_on_cpu(qkv) and fused is None):
             bias = _bias(table, step, dtype)
             for chunk in step.chunks:
                 q, k, v = (copy_cells(chunk.of(x), dtype) for x in maps)
@@ -140,8 +140,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
 
 
 def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, out: Tensor,
-             lse: Tensor, window: list[int], shift: list[int], dropout: float,
-             budget: int) -> tuple[Tensor, Tensor, Tensor]:
+             lse: Tensor, grid: Grid, dropout: float, budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``.
 
     Every kernel is given ``out`` and ``lse``; this one needs neither. Probabilities are recomputed by a softmax of the
@@ -157,7 +156,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
     generator = _generator(seed, qkv.device)
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        for step in plan(qkv, num_heads, _grid(qkv, window, shift), budget, cached=_on_cpu(qkv)):
+        for step in plan(qkv, num_heads, grid, budget, cached=_on_cpu(qkv)):
             bias = _bias(table, step, dtype)
             grad_bias = torch.zeros_like(bias)
             s = scale[step.heads]
@@ -176,7 +175,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
                         keep = _keep(p, dropout, generator)
                         grad_v[hs].flatten(0, 1).baddbmm_((p * keep).mT, grad_)
                         grad_p.mul_(keep)
-                    grad_s = torch._softmax_backward_data(grad_p, p, -1, dtype)
+                    grad_s = torch.ops.aten._softmax_backward_data(grad_p, p, -1, dtype)
                     grad_bias[hs, at].add_(grad_s.unflatten(0, (-1, q.shape[1])).sum(1))
                     grad_q[hs, :, at].flatten(0, 1).copy_(torch.bmm(grad_s, k_))
                     grad_k[hs].flatten(0, 1).baddbmm_(grad_s.mT, q_)
@@ -190,18 +189,6 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
             crop(grad_table[step.heads], step.size).add_(fold(grad_bias, step.size))
     grad_scale = grad_scale.view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
     return grad_qkv, grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
-
-
-def empty_results(qkv: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Empty results of attention: (B, *map, C), and log-sum-exp (B, *map, nH) in float32 or float64."""
-    *shape, c3 = qkv.shape
-    dtype = torch.promote_types(qkv.dtype, torch.float32)
-    return (torch.empty(*shape, c3 // 3, dtype=qkv.dtype, device=qkv.device),
-            torch.empty(*shape, logit_scale.numel(), dtype=dtype, device=qkv.device))
-
-
-def _grid(qkv: Tensor, window: list[int], shift: list[int]) -> Grid:
-    return tuple(map(Axis, qkv.shape[1:-1], window, shift))
 
 
 def _maps(qkv: Tensor, num_heads: int) -> tuple[Tensor, ...]:
@@ -265,3 +252,5 @@ if has_argument('_scaled_dot_product_flash_attention_for_cpu', 'attn_mask'):
     FUSED |= {('cpu', dtype): _fused_cpu for dtype in (torch.float32, torch.float64)}
 if has_argument('_scaled_dot_product_efficient_attention', 'attn_bias'):
     FUSED['cuda', torch.float32] = _fused_cuda
+
+BACKEND = kernel_backend('cells', forward, backward)

@@ -3,13 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..checks import check_int, check_rate
 from ..grid import Axis, Grid, is_symbol, lengths_of
-from ..whole_windows import part
-from .backends import Problem, choose
+from .backends import attend
 from .config import default_budget
 
 MAX_AXES = 3
@@ -37,7 +35,7 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
 
     Raises:
         ValueError: if shapes do not fit each other, or a number or name is out of range.
-        RuntimeError: if the named backend refuses the problem; the message says why.
+        RuntimeError: if the named backend does not support the input; the message says why.
     """
     grid = _grid(qkv, window, shift)
     num_heads = logit_scale.numel()
@@ -50,20 +48,6 @@ def window_attention(qkv: Tensor, table: Tensor, logit_scale: Tensor, *, window:
     budget = default_budget(qkv.device) if budget is None else check_int('budget', budget, minimum=1, unit=' bytes')
     return attend(qkv, table, logit_scale, grid, padding=padding, dropout=check_rate('dropout', dropout),
                   backend=backend, budget=budget)
-
-
-def attend(qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid, *, padding: Tensor | None, dropout: float,
-           backend: str, budget: int) -> Tensor:
-    """:func:`window_attention` of arguments that fit each other, with ``window`` and ``shift`` as axes of a grid."""
-    lengths = None
-    if padding is not None:
-        lengths = [axis.length for axis in grid]
-        qkv, grid = _pad(qkv, grid, padding)
-    problem = Problem(qkv, table, logit_scale, grid, dropout, budget)
-    out = choose(problem, backend).run(problem)
-    for i, length in enumerate(lengths or (), 1):
-        out = part(out, i, 0, length)
-    return out
 
 
 def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
@@ -80,17 +64,3 @@ def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
         if not 0 <= moved < size:
             raise ValueError(f'shift must be from 0 to less than window={tuple(window)}, got {tuple(shift)}')
     return tuple(map(Axis, lengths, window, shift))
-
-
-def _pad(qkv: Tensor, grid: Grid, value: Tensor) -> tuple[Tensor, Grid]:
-    """Pads a map to whole windows, along one axis after another."""
-    for i, axis in enumerate(grid, 1):
-        if axis.length <= axis.window:  # one window of the map's size
-            continue
-        # to a symbol as many as may be missing: those beyond whole windows are cut off
-        missing = axis.window - 1 if is_symbol(axis.length) else axis.padded - axis.length
-        if missing:
-            shape = list(qkv.shape)
-            shape[i] = missing
-            qkv = part(torch.cat([qkv, value.to(qkv.dtype).expand(shape)], i), i, 0, axis.padded)
-    return qkv, tuple(map(Axis, lengths_of(qkv), (axis.window for axis in grid), (axis.shift for axis in grid)))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..grid import Axis, Grid, lengths_of
 from ..layers import dropout
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
+from .backends import attend
 from .config import AttentionConfig, default_budget
-from .function import attend
 
 
 class BiasedLinear(nn.Linear):

@@ -1,22 +1,22 @@
-"""The operator ``mmswinv2::window_attention``: one schema, fake, derivative and FLOP count for every kernel.
+"""Makes a kernel into a backend: the operator ``mmswinv2::window_attention``, opaque to ``torch.compile``.
 
-A kernel is a pair of functions, forward and backward, of plain tensors; :data:`KERNELS` names them. The operator is
-opaque to ``torch.compile``, which uses its fake, and to FLOP counters, which use :mod:`mmswinv2.core.flops`.
+A kernel is a pair of functions of plain tensors, forward and backward. All share one schema, one fake and one count of
+FLOPs (:mod:`mmswinv2.core.flops`). The derivative is an ``autograd.Function`` around the two operators, which the
+compiler follows. It is the first derivative in reverse mode; :func:`kernel_backend` adds the check of that.
+
+``torch.library.custom_op`` is not used: it imports the compiler at the first call, which takes a second and 100 MiB.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
-from ..operators import define_operator
-from . import cells, fused, triton_attention
-from .derivatives import NO_FORWARD_MODE, NO_SECOND
-
-if TYPE_CHECKING:
-    from .backends import Problem
+from ..grid import Axis, Grid
+from ..torch_compat import is_in_forward_mode, is_under_torch_func
+from .problem import Backend, Problem, empty_results
 
 
 class Kernel(NamedTuple):
@@ -31,55 +31,64 @@ class Kernel(NamedTuple):
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-KERNELS = {
-    'cells': Kernel(cells.forward, cells.backward),
-    'torch': Kernel(fused.forward, fused.backward),
-    'triton': Kernel(triton_attention.forward, triton_attention.backward),
-}
+KERNELS: dict[str, Kernel] = {}
 
 
-def kernel_attention(name: str, problem: Problem) -> Tensor:
-    """Attention by a kernel; under ``vmap`` maps are processed one after another.
+def kernel_backend(name: str, forward: Callable[..., tuple[Tensor, Tensor]],
+                   backward: Callable[..., tuple[Tensor, Tensor, Tensor]],
+                   refuses: Callable[[Problem], str | None] = lambda problem: None) -> Backend:
+    """Makes a kernel into a backend.
 
     Args:
-        name: A key of ``KERNELS``.
-        problem: The problem.
-
-    Returns:
-        Shape (B, *map, C).
-
-    Raises:
-        RuntimeError: if a second or a forward-mode derivative is wanted.
+        name: Of both.
+        forward: As :func:`mmswinv2.core.attention.cells.forward`.
+        backward: As :func:`mmswinv2.core.attention.cells.backward`.
+        refuses: A problem to the reason why the kernel does not support it, or None; derivatives are checked for all.
     """
-    qkv, grid = problem.qkv, problem.grid
-    seed = None
-    if problem.dropout:  # on the device, whose state activation checkpointing restores
-        seed = torch.randint(2**62, (1,), device=qkv.device)
-    return window_attention_operator(
-        qkv.contiguous(), problem.table, problem.logit_scale, seed, [axis.window for axis in grid],
-        [axis.shift for axis in grid], problem.dropout, problem.budget, name)[0]
+    KERNELS[name] = Kernel(forward, backward)
+
+    def run(problem: Problem) -> Tensor:
+        qkv, grid = problem.qkv, problem.grid
+        seed = None
+        if problem.dropout:  # on the device, whose state activation checkpointing restores
+            seed = torch.randint(2**62, (1,), device=qkv.device)
+        return _Attention.apply(
+            qkv.contiguous(), problem.table, problem.logit_scale, seed, [axis.window for axis in grid],
+            [axis.shift for axis in grid], problem.dropout, problem.budget, name)
+    return Backend(name, run, lambda problem: refuses(problem) or refuses_derivative())
 
 
-def _forward(*args: Any) -> tuple[Tensor, Tensor]:
-    return KERNELS[args[-1]].forward(*args[:-1])
+def refuses_derivative() -> str | None:
+    """Why operators of attention cannot run under the transforms that are active, or None."""
+    if is_in_forward_mode():
+        return 'it has no forward-mode derivative (jvp, jacfwd, dual numbers)'
+    if is_under_torch_func():
+        return 'it does not work under torch.func (grad, vmap, jacrev)'
+    if torch.jit.is_tracing():
+        return 'torch.jit.trace does not record its derivative'
+    return None
+
+
+def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
+    return tuple(map(Axis, qkv.shape[1:-1], window, shift))
+
+
+def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, window: list[int], shift: list[int],
+             dropout: float, budget: int, kernel: str) -> tuple[Tensor, Tensor]:
+    """The forward pass of a kernel, of the arguments of the operator."""
+    return KERNELS[kernel].forward(qkv, table, logit_scale, seed, _grid(qkv, window, shift), dropout, budget)
+
+
+def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, out: Tensor,
+             lse: Tensor, window: list[int], shift: list[int], dropout: float, budget: int,
+             kernel: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The backward pass of a kernel, of the arguments of the operator."""
+    return KERNELS[kernel].backward(grad_out, qkv, table, logit_scale, seed, out, lse, _grid(qkv, window, shift),
+                                    dropout, budget)
 
 
 def _fake(qkv: Tensor, table: Tensor, logit_scale: Tensor, *options: object) -> tuple[Tensor, Tensor]:
-    return cells.empty_results(qkv, logit_scale)
-
-
-def _setup_context(ctx: Any, inputs: Sequence[Any], output: Sequence[Tensor]) -> None:
-    qkv, table, logit_scale, seed, *ctx.options = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(qkv, table, logit_scale, seed, *output)
-
-
-def _differentiate(ctx: Any, grad_out: Tensor, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
-    return *window_attention_backward_operator(grad_out, *ctx.saved_tensors, *ctx.options), *[None] * 6
-
-
-def _backward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return KERNELS[args[-1]].backward(*args[:-1])
+    return empty_results(qkv, logit_scale)
 
 
 def _fake_backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor,
@@ -87,22 +96,51 @@ def _fake_backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Te
     return torch.empty_like(qkv), torch.empty_like(table), torch.empty_like(logit_scale)
 
 
-def _refuse(ctx: Any, *grads: Tensor) -> NoReturn:
-    raise RuntimeError(f'attention must be differentiated once only, got a double backward: {NO_SECOND}; '
-                       "attn_backend='eager' has derivatives of any order")
+_LIBRARY = torch.library.Library('mmswinv2', 'FRAGMENT')
 
 
-def _refuse_forward_mode(ctx: Any, *tangents: Tensor) -> NoReturn:
-    raise RuntimeError(f'attention must be differentiated in reverse mode: {NO_FORWARD_MODE}; '
-                       "attn_backend='eager' has derivatives of any order")
+def _define(name: str, schema: str, function: Callable, fake: Callable) -> Callable:
+    """Defines an operator ``mmswinv2::name`` that has no derivative."""
+    _LIBRARY.define(f'{name}{schema}')
+    _LIBRARY.impl(name, function, 'CompositeExplicitAutograd')
+    _LIBRARY.impl(name, fake, 'Meta')
+    return getattr(torch.ops.mmswinv2, name).default
 
 
 _TENSORS = 'Tensor qkv, Tensor table, Tensor logit_scale, Tensor? seed'
 _OPTIONS = 'int[] window, int[] shift, float dropout, int budget, str kernel'
-window_attention_operator = define_operator(
-    'window_attention', f'({_TENSORS}, {_OPTIONS}) -> (Tensor, Tensor)', _forward, fake=_fake, backward=_differentiate,
-    jvp=_refuse_forward_mode, setup_context=_setup_context)
-window_attention_backward_operator = define_operator(
+window_attention_operator = _define(
+    'window_attention', f'({_TENSORS}, {_OPTIONS}) -> (Tensor, Tensor)', forward, _fake)
+window_attention_backward_operator = _define(
     'window_attention_backward',
-    f'(Tensor grad_out, {_TENSORS}, Tensor out, Tensor lse, {_OPTIONS}) -> (Tensor, Tensor, Tensor)', _backward,
-    fake=_fake_backward, backward=_refuse, jvp=_refuse_forward_mode, setup_context=lambda ctx, inputs, output: None)
+    f'(Tensor grad_out, {_TENSORS}, Tensor out, Tensor lse, {_OPTIONS}) -> (Tensor, Tensor, Tensor)', backward,
+    _fake_backward)
+
+
+class _Attention(torch.autograd.Function):
+    """The operator with its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None,
+                *options: Any) -> Tensor:
+        out, lse = window_attention_operator(qkv, table, logit_scale, seed, *options)
+        ctx.save_for_backward(qkv, table, logit_scale, seed, out, lse)
+        ctx.options = options
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *_Gradients.apply(grad, *ctx.saved_tensors, *ctx.options), *[None] * 6
+
+
+class _Gradients(torch.autograd.Function):
+    """The operator of the derivative, which has none."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return window_attention_backward_operator(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> NoReturn:
+        raise RuntimeError('attention must be differentiated once only, got a double backward: it has no second '
+                           "derivative; attn_backend='eager' has derivatives of any order")

@@ -1,37 +1,58 @@
-"""Window attention by Triton kernels: which problems they take, and their launches, forward and backward.
+"""Window attention by Triton kernels: which problems they support, and their launches, forward and backward.
 
 Every kernel is launched once for the cells that are whole windows and once for those at the border of the map. Beside
 its results, a pass needs the inverse lengths of queries and keys. The backward pass also needs a number per query and
-head, and the gradient of the bias of as many heads at a time as fit a quarter of the budget.
+head, and the gradient of the bias of as many heads at a time as fit a quarter of the budget. Each launch is reported to
+observers, which count costs.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, N tokens of a window.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from importlib.util import find_spec
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..grid import Axis, Grid
-from ..position_bias import fold
-from ..precision import without_autocast
-from .cells import empty_results
-from .normalize import MAX_LOGIT_SCALE
-from .triton_launch import INTERPRETED, MISSING, launch
+from ...grid import Axis, Grid
+from ...position_bias import fold
+from ...torch_compat import without_autocast
+from ..eager import MAX_LOGIT_SCALE
+from ..operator import kernel_backend
+from ..problem import Problem, empty_results
 
-if TYPE_CHECKING:
-    from .backends import Problem
-
+OLDEST = (3, 0)  # Triton without ``input_precision`` computes float32 products in TF32
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'  # Triton reads it when kernels are defined
+# called at each launch with (kernel, tensors, flops, pairs, dtype, writes), as launch() is given them
+OBSERVERS: list[Callable[[str, dict[str, Tensor], int, int, torch.dtype, tuple[str, ...]], None]] = []
 MIN_DIM, MAX_DIM = 16, 64  # channels of a head
 LARGEST_WINDOW = 2**15  # tokens: pairs of them are counted in int32
 LARGEST_CELL = 2**31  # elements of qkv from the first to the last token of a window: offsets are int32
 LENGTH_ROWS = 64  # of a program that computes lengths
 BIAS_PROGRAMS = 2048  # at least, of the gradient of the bias: the same on every device, for the same bits
 SMALLEST_TILE = 16  # that tensor cores take
+
+
+def _missing() -> str | None:
+    if find_spec('triton') is None:
+        return 'Triton is not installed (CUDA builds of torch for Linux bring it)'
+    for name in ('triton', 'pytorch-triton', 'triton-windows'):  # its distributions
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if tuple(int(part) for part in version.split('+')[0].split('.')[:2]) < OLDEST:
+            return f'Triton must be {".".join(map(str, OLDEST))} or newer, got {version}'
+    return None
+
+
+MISSING = _missing()  # why kernels cannot be started here, or None; found without importing Triton
 
 
 class Tile(NamedTuple):
@@ -62,8 +83,32 @@ class Cells(NamedTuple):
     pairs: int
 
 
+def launch(kernel: str, grid: tuple[int, ...], tensors: dict[str, Tensor], constants: dict, *, flops: int, pairs: int,
+           dtype: torch.dtype, writes: tuple[str, ...]) -> None:
+    """Launches a kernel; on the meta device, where costs are counted, it launches nothing and needs no Triton.
+
+    Args:
+        kernel: Its name in :mod:`mmswinv2.core.attention.triton.kernels`.
+        grid: Programs.
+        tensors: Contiguous ones by the names of the kernel's arguments.
+        constants: The other arguments, and ``num_warps`` and ``num_stages``.
+        flops: FLOPs of its matrix products.
+        pairs: Pairs of a query and a key that it processes, in all heads.
+        dtype: Of the products.
+        writes: Names of tensors that it writes; the others it reads.
+    """
+    for observe in OBSERVERS:
+        observe(kernel, tensors, flops, pairs, dtype, writes)
+    device = next(iter(tensors.values())).device
+    if device.type == 'meta':
+        return
+    from . import kernels
+    with torch.cuda.device(device if device.type == 'cuda' else -1):  # Triton starts kernels on the current device
+        getattr(kernels, kernel)[grid](**tensors, **constants)
+
+
 def refuses(problem: Problem) -> str | None:
-    """Why the kernels refuse a problem, or None. Derivatives are left to the operator's own check.
+    """Why the kernels do not support a problem, or None.
 
     The meta device, where costs are counted, needs no Triton.
     """
@@ -91,14 +136,14 @@ def refuses(problem: Problem) -> str | None:
     return None
 
 
-def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, window: list[int], shift: list[int],
-            dropout: float, budget: int) -> tuple[Tensor, Tensor]:
+def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, grid: Grid, dropout: float,
+            budget: int) -> tuple[Tensor, Tensor]:
     """As :func:`mmswinv2.core.attention.cells.forward`, without dropout.
 
     Products are in the dtype of ``qkv`` and summed in float32; everything else is in float32.
     """
     out, lse = empty_results(qkv, logit_scale)
-    call = _Call(qkv, table, logit_scale, window, shift)
+    call = _Call(qkv, table, logit_scale, grid)
     tensors = dict(call.tensors, inverse=call.inverse_lengths(), out=out, lse=lse)
     for cells in call.cells:
         call.launch('forward', cells, tensors, products=2, writes=('out', 'lse'))
@@ -106,10 +151,9 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
 
 
 def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, out: Tensor,
-             lse: Tensor, window: list[int], shift: list[int], dropout: float,
-             budget: int) -> tuple[Tensor, Tensor, Tensor]:
+             lse: Tensor, grid: Grid, dropout: float, budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``."""
-    call = _Call(qkv, table, logit_scale, window, shift)
+    call = _Call(qkv, table, logit_scale, grid)
     tensors = dict(call.tensors, inverse=call.inverse_lengths(), grad_out=grad_out.contiguous(), lse=lse,
                    delta=_float32(qkv, 2 if call.exact else 1, call.num_heads, call.tokens))
     grad_qkv = torch.empty_like(qkv)
@@ -125,14 +169,13 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
 class _Call:
     """The arguments that all kernels share for a map."""
 
-    def __init__(self, qkv: Tensor, table: Tensor, logit_scale: Tensor, window: list[int], shift: list[int]) -> None:
+    def __init__(self, qkv: Tensor, table: Tensor, logit_scale: Tensor, grid: Grid) -> None:
         batch, *lengths, channels = qkv.shape
-        absent = 3 - len(lengths)
-        grid = tuple(map(Axis, [1] * absent + lengths, [1] * absent + list(window), [0] * absent + list(shift)))
-        self.qkv, self.window = qkv, tuple(window)
+        self.qkv, self.window = qkv, tuple(axis.window for axis in grid)
+        grid = (Axis(1, 1),) * (3 - len(grid)) + grid  # kernels have three axes
         self.tokens, self.num_heads = batch * prod(lengths), logit_scale.numel()
         self.dim = channels // 3 // self.num_heads
-        self.positions = prod(window)  # N
+        self.positions = prod(self.window)  # N
         self.cells = list(_cells(batch, grid))
         self.exact = qkv.dtype == torch.float32
         table = table.to(torch.float32)
@@ -243,3 +286,6 @@ def _reach(qkv: Tensor, grid: Grid) -> int:
 
 def _float32(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+BACKEND = kernel_backend('triton', forward, backward, refuses)

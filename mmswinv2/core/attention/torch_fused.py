@@ -1,6 +1,6 @@
 """Window attention by torch's fused kernel, in float16: few large calls on a GPU, no attention map in float32.
 
-The whole map is normalised at once, then processed cell by cell (:mod:`.layout`). Cells of one size are one call of
+The whole map is normalised at once, then processed cell by cell (:mod:`.row_order`). Cells of one size are one call of
 torch's memory-efficient attention with the bias. A call of the backward pass writes the gradient of the bias per cell,
 so it takes only as many cells as the budget allows. Nothing waits for the device and nothing depends on values, so a
 CUDA graph can hold it once a map of its size was seen.
@@ -25,23 +25,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..devices import device_type
-from ..grid import Axis
+from ..grid import Grid
 from ..position_bias import crop, expand, fold
-from ..precision import without_autocast
-from .cells import empty_results, has_argument
-from .derivatives import refuses_derivative
-from .layout import Layout, Part, layout
-from .normalize import MAX_LOGIT_SCALE, scale_of
-
-if TYPE_CHECKING:
-    from .backends import Problem
+from ..torch_compat import device_type, without_autocast
+from .cells import has_argument
+from .eager import MAX_LOGIT_SCALE, scale_of
+from .operator import kernel_backend
+from .problem import Problem, empty_results
+from .row_order import Part, RowOrder, row_order
 
 HALF, SINGLE = torch.float16, torch.float32
 EXPONENT = 0x7F800000  # bits of a float32
@@ -51,7 +48,7 @@ ROWS = 32  # to which the kernel rounds rows of its log-sum-exp
 MOST_CELLS = 65535  # of a call: the kernel's grid
 
 
-def attend(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def fused_forward(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Attention of cells by torch's kernel.
 
     Args:
@@ -66,8 +63,8 @@ def attend(qkv: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return out.transpose(1, 2), lse
 
 
-def differentiate(grad_out: Tensor, qkv: Tensor, bias: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`attend`: of ``qkv``, and of the bias of each cell, (n, nH, N, N), both float16."""
+def fused_backward(grad_out: Tensor, qkv: Tensor, bias: Tensor, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`fused_forward`: of ``qkv``, and of the bias of each cell, (n, nH, N, N), both float16."""
     q, k, v = qkv.unbind(2)
     n, seed = q.shape[1], torch.empty((), dtype=torch.int64, device=q.device)  # of dropout: not read
     grad_q, _, _, grad_bias = torch.ops.aten._efficient_attention_backward(
@@ -78,8 +75,8 @@ def differentiate(grad_out: Tensor, qkv: Tensor, bias: Tensor, out: Tensor, lse:
     return grad_q.as_strided(qkv.shape, strides), grad_bias
 
 
-def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, window: list[int], shift: list[int],
-            dropout: float, budget: int) -> tuple[Tensor, Tensor]:
+def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, grid: Grid, dropout: float,
+            budget: int) -> tuple[Tensor, Tensor]:
     """Scaled cosine attention within the cells of a map, as :func:`.cells.forward`; without dropout.
 
     Takes at most two copies of ``qkv`` in float16, beside the budget, which is for biases of masked windows.
@@ -89,13 +86,13 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, window:
         return out, lse
     num_heads = logit_scale.numel()
     with without_autocast(qkv.device):
-        order = _layout(qkv, window, shift)
+        order = row_order(len(qkv), grid, qkv.device)
         x, *_, powers = _prepare(qkv, logit_scale, order)
         out_rows = torch.empty(len(x), *x.shape[2:], dtype=qkv.dtype, device=qkv.device)  # (R, nH, d)
         lse_rows = torch.empty(len(x), num_heads, dtype=SINGLE, device=qkv.device)
         for part, biases in _biases(table, order):
             for at, bias in _calls(part, biases, order, budget, differentiated=False):
-                result, sums = attend(_cells(x[at], part), bias)
+                result, sums = fused_forward(_cells(x[at], part), bias)
                 torch.mul(result, powers[0, 2, :, None], out=_cells(out_rows[at], part))
                 _cells(lse_rows[at], part).copy_(sums[..., :part.tokens].mT)
         out = out_rows.flatten(1).index_select(0, order.places).view(out.shape)
@@ -103,7 +100,7 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, window:
 
 
 def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: None, out: Tensor, lse: Tensor,
-             window: list[int], shift: list[int], dropout: float, budget: int) -> tuple[Tensor, Tensor, Tensor]:
+             grid: Grid, dropout: float, budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of :func:`forward` with respect to ``qkv``, ``table`` and ``logit_scale``.
 
     Takes at most four copies of ``qkv`` in float16, beside the budget, which is for gradients of biases and sums in
@@ -113,7 +110,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
         return torch.empty_like(qkv), torch.zeros_like(table), torch.zeros_like(logit_scale)
     num_heads = logit_scale.numel()
     with without_autocast(qkv.device):
-        order = _layout(qkv, window, shift)
+        order = row_order(len(qkv), grid, qkv.device)
         prepared = _prepare(qkv, logit_scale, order)
         x, of_values = prepared.x, prepared.powers[0, 2]
         shape = -1, *x.shape[2:]  # (T, nH, d)
@@ -124,7 +121,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
             lse_rows = F.pad(lse_rows, (0, 0, 0, 1), value=math.inf)
         lse_rows = lse_rows.index_select(0, order.rows)
         grad_table: Tensor | None = None
-        if [part.size for part in order.parts] != [tuple(window)]:
+        if [part.size for part in order.parts] != [tuple(axis.window for axis in grid)]:
             grad_table = torch.zeros(table.shape, dtype=SINGLE, device=table.device)
         grads = []
         for part, biases in _biases(table, order):
@@ -133,7 +130,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
                 sums = _cells(lse_rows[at], part).mT.contiguous()  # (n, nH, N)
                 if part.tokens % ROWS:
                     sums = F.pad(sums, (0, -part.tokens % ROWS), value=math.inf)
-                grad, tiles = differentiate(_cells(grad_rows[at], part), _cells(x[at], part), bias,
+                grad, tiles = fused_backward(_cells(grad_rows[at], part), _cells(x[at], part), bias,
                                             _cells(out_rows[at], part), sums)
                 grads.append(grad.flatten(0, 1))
                 total = tiles.sum(0, dtype=SINGLE)
@@ -170,7 +167,7 @@ def refuses(problem: Problem) -> str | None:
         return 'it has no dropout of attention probabilities'
     if dim % 8:
         return f'it takes heads of a multiple of 8 channels, not of {dim}'
-    return refuses_derivative(problem)
+    return None
 
 
 def _has_operators() -> bool:
@@ -197,10 +194,6 @@ class Prepared(NamedTuple):
     powers: Tensor
 
 
-def _layout(qkv: Tensor, window: list[int], shift: list[int]) -> Layout:
-    return layout(qkv.shape[0], tuple(map(Axis, qkv.shape[1:-1], window, shift)), qkv.device)
-
-
 def _cells(x: Tensor, part: Part) -> Tensor:
     """Rows of some cells, (n N, ...), as (n, N, ...)."""
     return x.unflatten(0, (-1, part.tokens))
@@ -211,7 +204,7 @@ def _powers(largest: Tensor) -> Tensor:
     return (largest.view(torch.int32) & EXPONENT).clamp_(SMALLEST, LARGEST).view(SINGLE)
 
 
-def _prepare(qkv: Tensor, logit_scale: Tensor, order: Layout) -> Prepared:
+def _prepare(qkv: Tensor, logit_scale: Tensor, order: RowOrder) -> Prepared:
     num_heads = logit_scale.numel()
     tokens = qkv.reshape(-1, 3, num_heads, qkv.shape[-1] // 3 // num_heads)  # (T, 3, nH, d)
     powers = _powers(torch.linalg.vector_norm(tokens, math.inf, -1, dtype=SINGLE))
@@ -225,7 +218,7 @@ def _prepare(qkv: Tensor, logit_scale: Tensor, order: Layout) -> Prepared:
     return Prepared(x, lengths, scale, powers)
 
 
-def _gather(tensors: list[Tensor], powers: list[Tensor], order: Layout) -> Tensor:
+def _gather(tensors: list[Tensor], powers: list[Tensor], order: RowOrder) -> Tensor:
     """Divides tensors, each (T, ..., d), by powers that broadcast to (T, ...), and takes their rows; padding rows are
     zeros.
 
@@ -242,7 +235,7 @@ def _gather(tensors: list[Tensor], powers: list[Tensor], order: Layout) -> Tenso
     return divided.flatten(2).index_select(1, order.rows).view(len(tensors), -1, *divided.shape[2:])
 
 
-def _biases(table: Tensor, order: Layout) -> Iterator[tuple[Part, Tensor]]:
+def _biases(table: Tensor, order: RowOrder) -> Iterator[tuple[Part, Tensor]]:
     """The bias of cells of each size: float16, (nH, N, N), or (kinds, nH, N, N) with masks. Rows are aligned, with more
     than N columns where needed."""
     table = table.to(HALF)
@@ -255,7 +248,7 @@ def _biases(table: Tensor, order: Layout) -> Iterator[tuple[Part, Tensor]]:
         yield part, bias
 
 
-def _calls(part: Part, biases: Tensor, order: Layout, budget: int, *,
+def _calls(part: Part, biases: Tensor, order: RowOrder, budget: int, *,
            differentiated: bool) -> Iterator[tuple[slice, Tensor]]:
     """Cuts cells of one size into calls: their rows, and their bias (n, nH, N, N). Half of the budget is for tensors as
     large as biases."""
@@ -283,7 +276,7 @@ def _gradient_power(grad: Tensor, tokens: int) -> Tensor:
     return power if m == 1 else power * m
 
 
-def _gradient_rows(grad: Tensor, prepared: Prepared, order: Layout, power: Tensor, of_logits: Tensor,
+def _gradient_rows(grad: Tensor, prepared: Prepared, order: RowOrder, power: Tensor, of_logits: Tensor,
                    dtype: torch.dtype, budget: int) -> tuple[Tensor, Tensor]:
     """Gradients of queries, keys and values from the gradients of the kernel's input.
 
@@ -336,3 +329,6 @@ def _less_of_a_shift(along: Tensor, grad_table: Tensor, table: Tensor, lse: Tens
     """
     mean = lse.view(-1, len(along)).mean(0).sub_(table.flatten(1).amax(1))
     return along.addcmul_(grad_table.flatten(1).sum(1), mean, value=-1)
+
+
+BACKEND = kernel_backend('torch', forward, backward, refuses)

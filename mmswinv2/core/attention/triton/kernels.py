@@ -19,7 +19,7 @@ Source:
 import triton
 import triton.language as tl
 
-from .triton_cells import find_cell, place, place_in_window
+from .cells import find_cell, place, place_in_window
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)

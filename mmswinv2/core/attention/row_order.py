@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..devices import made_once
 from ..grid import Axis, Grid, groups, take
+from ..torch_compat import cached_per_device
 
 SMALL = 256  # tokens of windows that are taken whole
 MASKED = -3e4  # in float16; far below any logit
@@ -34,7 +34,7 @@ class Part(NamedTuple):
         return prod(self.size)
 
 
-class Layout(NamedTuple):
+class RowOrder(NamedTuple):
     """The order of rows.
 
     Args:
@@ -55,9 +55,9 @@ class Layout(NamedTuple):
     padded: bool
 
 
-@made_once
-def layout(batch: int, grid: Grid, device: torch.device) -> Layout:
-    """The layout of maps of ``batch`` images with the windows of ``grid``; computed on the device alone."""
+@cached_per_device
+def row_order(batch: int, grid: Grid, device: torch.device) -> RowOrder:
+    """The order of rows of maps of ``batch`` images with the windows of ``grid``; computed on the device alone."""
     whole = [axis.shift == 0 and axis.length == axis.padded for axis in grid]
     if prod(axis.window for axis in grid) > SMALL or all(whole):
         parts, rows = _by_size(batch, grid, device)
@@ -68,7 +68,7 @@ def layout(batch: int, grid: Grid, device: torch.device) -> Layout:
     tokens = batch * prod(axis.length for axis in grid)
     places = torch.empty(tokens + 1, dtype=torch.int64, device=device)
     places.scatter_(0, rows, torch.arange(len(rows), device=device))
-    return Layout(parts, rows, places[:tokens], masks, kinds, padded)
+    return RowOrder(parts, rows, places[:tokens], masks, kinds, padded)
 
 
 def _by_size(batch: int, grid: Grid, device: torch.device) -> tuple[tuple[Part, ...], Tensor]:
