@@ -40,10 +40,10 @@ def test_every_config_is_in_a_metafile_and_a_readme():
     assert sorted(listed) == [name for name in LEAVES if not name.endswith('_mini.py')]
 
 
-@pytest.mark.parametrize('name', [n for n in LEAVES if not n.endswith(('_zero1.py', '_fsdp.py', '_deepspeed.py'))])
+@pytest.mark.parametrize('name', [n for n in LEAVES if not n.endswith(('_zero1.py', '_fsdp.py'))])
 def test_any_config_takes_a_fragment(name, tmp_path):
     host = CONFIGS / name.split('/')[0] / '_base_'
-    for fragment in ('zero1', 'fsdp', 'deepspeed_zero1'):
+    for fragment in ('zero1', 'fsdp'):
         path = tmp_path / 'a.py'
         path.write_text(f'_base_ = {[str(CONFIGS / name), str(host / f"{fragment}.py")]}')
         cfg = Config.fromfile(path)

@@ -50,12 +50,10 @@ def test_tables(capsys):
         maps += 4 * heads * depth // 2 * pairs / 2**30
     assert maps < float(settings['plain, whole maps'][4]) - float(settings['plain'][4]) < 1.1 * maps
     assert settings['as in the config'] == settings['checkpointed'] == strategies['none']
-    assert {name: cells[-1] for name, cells in strategies.items()} == dict(none='-', zero1='-', fsdp='fits',
-                                                                           deepspeed='fits')
+    assert {name: cells[-1] for name, cells in strategies.items()} == dict(none='-', zero1='-', fsdp='fits')
     assert peaks['fsdp'] < 24  # GiB: the paper's 8 GPUs have 40
     total = 3258.2e6
     assert float(strategies['fsdp'][0]) == pytest.approx(4 * total / 8 / 2**30, rel=.01)
-    assert float(strategies['deepspeed'][2]) == pytest.approx(12 * total / 8 / 2**30, rel=.01)
 
 
 def test_what_is_read_from_the_config(tmp_path, capsys):

@@ -130,7 +130,7 @@ def test_one_training_and_one_test_step(name):
 
 
 @pytest.mark.parametrize('name', [n for n in RECIPES if n.endswith(
-    ('amp-bf16.py', 'zero1.py', 'fsdp.py', 'deepspeed.py'))])
+    ('amp-bf16.py', 'zero1.py', 'fsdp.py'))])
 def test_bfloat16_is_for_the_backbone_and_its_global_attention(name):
     """FPN, heads and all maps between modules are float32."""
     model = small_model(load(name)).eval()

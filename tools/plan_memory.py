@@ -28,7 +28,7 @@ from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 CARDS = (24, 40, 80, 141)  # GiB
 DEFAULT_SIZE = 1536  # px, where the config has no fixed size
 GPUS = 8  # of a config with a strategy
-NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DeepSpeedStrategy='deepspeed', DDPStrategy='none',
+NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DDPStrategy='none',
              SingleDeviceStrategy='none')
 UNITS = ('SwinBlock', 'GlobalAttention')  # of FSDP
 COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads', 'workspace', 'PEAK', 'at']

@@ -1,5 +1,5 @@
-# HTC++ with SwinV2-G (3.0B parameters) on COCO at 1536 px, window 32. To train: _zero1 (as in the paper), _fsdp or
-# _deepspeed, and name its weights: --cfg-options model.backbone.init_cfg.checkpoint=FILE
+# HTC++ with SwinV2-G (3.0B parameters) on COCO at 1536 px, window 32. To train: _fsdp, or
+# _zero1 as in the paper, and name its weights: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/htc-pp_swinv2_fpn.py',
     './_base_/datasets/coco_instance_lsj-1536.py', './_base_/schedules/adamw_45k.py', './_base_/tta_ms-600-1600.py',

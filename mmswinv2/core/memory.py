@@ -294,7 +294,7 @@ def _moments(sizes: Sequence[StageSizes], stages: Sequence[_Stage], setting: Set
     gradients = sharding.gradients(trainable)
     # the root's gradients, their buffer and that of the first block
     averaging = sharding.root(root, backward=True) + (4 * chain[0] if sharding.strategy == 'fsdp' else 0)
-    yield Moment('averaging', 0, gradients, averaging, sharding.reducing(trainable))
+    yield Moment('averaging', 0, gradients, averaging, 0)
     yield Moment('step', 0, gradients, 0, sharding.stepping(trainable))
 
 

@@ -6,25 +6,20 @@ bytes/parameter   weights         gradients              optimizer (Adam)
 ``none``          4               4, twice in DDP (1)    8
 ``zero1``         4               4 (1)                  8 / GPUs
 ``fsdp``          4 / GPUs (2)    4 / GPUs (2)           8 / GPUs
-``deepspeed``     4               4 (3)                  12 / GPUs, with a copy of the weights
 ================  ==============  =====================  ===============================
 
 (1) DDP's buckets exist from the first step to the last. With ``gradient_as_bucket_view`` they are the gradients,
 otherwise the gradients come on top. (2) Some blocks are temporarily whole: :meth:`Sharding.gathered`.
-(3) And a bucket of at most 5e8 elements while they are averaged. ``mmswinv2.DeepSpeedStrategy`` keeps float32 weights,
-so boxes do not lose precision; ZeRO copies its share of them nevertheless.
 
 Source:
     torch 2.13: ``distributed/fsdp/_fully_shard/_fsdp_param_group.py`` (how long FSDP2 keeps its buffers),
-    ``optim/adamw.py`` (the temporary of the foreach step); deepspeedai/DeepSpeed edaa722,
-    ``deepspeed/runtime/zero/stage_1_and_2.py`` (``setup_buckets``, ``step``) and ``zero/config.py`` (bucket sizes).
+    ``optim/adamw.py`` (the temporary of the foreach step).
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-STRATEGIES = ('none', 'zero1', 'fsdp', 'deepspeed')
-DEEPSPEED_BUCKET = 500_000_000  # elements
+STRATEGIES = ('none', 'zero1', 'fsdp')
 
 
 @dataclass(frozen=True)
@@ -33,8 +28,7 @@ class Sharding:
 
     Args:
         strategy: One of ``STRATEGIES``: ``'none'``: every GPU has everything (DDP where there are several);
-            ``'zero1'``: torch's ZeroRedundancyOptimizer under DDP; ``'fsdp'``: torch's ``fully_shard``;
-            ``'deepspeed'``: its ZeRO stage 1, in float32.
+            ``'zero1'``: torch's ZeroRedundancyOptimizer under DDP; ``'fsdp'``: torch's ``fully_shard``.
         gpus: Number of GPUs that share.
         bucket_view: DDP's ``gradient_as_bucket_view``.
         state_bytes: Optimizer states per parameter: 8 for Adam, 4 for SGD with momentum.
@@ -84,19 +78,11 @@ class Sharding:
         """Bytes of optimizer states, allocated all the time."""
         if self.strategy == 'none':
             return self.state_bytes * trainable
-        return self.share((self.state_bytes + (4 if self.strategy == 'deepspeed' else 0)) * trainable)
-
-    def reducing(self, trainable: int) -> int:
-        """Bytes while all gradients are averaged: DeepSpeed's bucket, and its share of the averages."""
-        if self.strategy != 'deepspeed':
-            return 0
-        return 4 * min(trainable, DEEPSPEED_BUCKET) + self.share(4 * trainable)
+        return self.share(self.state_bytes * trainable)
 
     def stepping(self, trainable: int) -> int:
         """Bytes that the optimizer needs during its step only."""
         size = 4 * trainable if self.foreach else 0
-        if self.strategy == 'deepspeed':  # its share of the averages, and these side by side
-            return self.share(size + 8 * trainable)
         return size if self.strategy == 'none' else self.share(size)
 
     def copying(self, matrix: int, *, autocast: bool) -> int:

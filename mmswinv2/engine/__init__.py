@@ -8,13 +8,12 @@ from .batch_size import BatchSizeHook
 from .checkpoint import read_run
 from .checkpoint_hook import CheckpointHook
 from .conversion import ConvertCheckpointHook
-from .deepspeed import DeepSpeedStrategy
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .nonfinite import NonFiniteHook
 from .optim import SwinOptimWrapperConstructor
 from .own_data import CheckClassesHook
 from .strategies import FSDPStrategy, ZeroStrategy
 
-__all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook', 'DeepSpeedStrategy',
+__all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook',
            'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor',
            'ZeroStrategy', 'read_run']

@@ -105,7 +105,6 @@ class NonFiniteHook(Hook):
                    for p in group['params'] if (g := _local(p.grad)) is not None and g.numel()]
         mine = bool(largest) and not bool(torch.stack(largest).isfinite().all())
         if self._anywhere(mine):
-            # DeepSpeed has taken the gradients of parameters apart by then, and none has a name
             bad = [n for n, p in self.runner.model.named_parameters()
                    if (g := _local(p.grad)) is not None and not g.isfinite().all()]
             name = f'the gradient of {bad[0]}{f" and {len(bad) - 1} more" if bad[1:] else ""}' if bad else 'a gradient'
