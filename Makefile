@@ -29,19 +29,19 @@ setup-onedl:
 	@$(PYTHON) tools/setup_env.py --stack onedl $(SETUP_ARGS)
 
 demo: setup
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python demos/demo.py
 
 demo-seg: setup
-	@$(BIN)/python tools/demo_seg.py
+	@$(BIN)/python demos/demo_seg.py
 
 demo-cls: setup
-	@$(BIN)/python tools/demo_cls.py $(DEMO_ARGS)
+	@$(BIN)/python demos/demo_cls.py $(DEMO_ARGS)
 
 demo-simmim: setup
-	@$(BIN)/python tools/demo_simmim.py $(DEMO_ARGS)
+	@$(BIN)/python demos/demo_simmim.py $(DEMO_ARGS)
 
 demo-video: setup
-	@$(BIN)/python tools/demo_video.py $(DEMO_ARGS)
+	@$(BIN)/python demos/demo_video.py $(DEMO_ARGS)
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST)

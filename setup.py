@@ -17,7 +17,7 @@ TEST = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'instaboostfas
 
 
 # in tools/, what works in a checkout only
-OF_A_CHECKOUT = ('demo*.py', 'make_metafiles.py', 'setup_*.py', 'sheets.py')
+OF_A_CHECKOUT = ('make_metafiles.py', 'setup_*.py')
 
 
 class BuildWithConfigs(build_py):

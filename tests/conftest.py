@@ -78,6 +78,6 @@ def mini_data(tmp_path_factory):
     """Small data sets of both hosts."""
     folder = tmp_path_factory.mktemp('data')
     for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
-        subprocess.run([sys.executable, TESTS.parent / 'tools' / f'make_mini_{tool}.py', folder / host, '--train', '6',
+        subprocess.run([sys.executable, TESTS.parent / 'demos' / f'make_mini_{tool}.py', folder / host, '--train', '6',
                         '--val', '2'], check=True, timeout=120)
     return folder

@@ -57,7 +57,7 @@ def test_what_a_command_names_is_there(command):
         assert options <= {'--info'}
     elif words[0] == 'python' and words[1].endswith('.py'):
         source = (ROOT / words[1]).read_text()
-        assert words[1].startswith(('tools/', 'benchmarks/'))
+        assert words[1].startswith(('tools/', 'demos/', 'benchmarks/'))
         assert not [option for option in options if f"'{option}'" not in source]
     elif words[0] == 'mim' and words[1] in ('train', 'test'):
         host, config = words[2:4]
@@ -73,7 +73,7 @@ def test_what_a_command_names_is_there(command):
 @pytest.mark.timeout(7200)
 def test_commands_run_as_typed(tmp_path):
     """One after another, in a copy of what they name; files of others are made with random weights."""
-    for name in ('configs', 'tools'):
+    for name in ('configs', 'tools', 'demos'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     write_files_of_others(tmp_path)
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'

@@ -35,7 +35,7 @@ def mim(*args, data):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mim')
     data, work_dir = folder / 'data', folder / 'work'
-    subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_coco.py', data, '--train', '4', '--val', '2'],
+    subprocess.run([sys.executable, ROOT / 'demos' / 'make_mini_coco.py', data, '--train', '4', '--val', '2'],
                    check=True, timeout=120)
     result = mim('train', MMDET, CONFIG, '--work-dir', work_dir, '--cfg-options', 'train_cfg.max_iters=2',
                  'param_scheduler.1.end=2', *SHORT, data=data)
@@ -90,7 +90,7 @@ def test_test_time_augmentation_writes_masks(trained):
 @pytest.mark.slow
 def test_segmentation_from_training_to_augmentation(tmp_path):
     data, work_dir = tmp_path / 'data', tmp_path / 'work'
-    subprocess.run([sys.executable, ROOT / 'tools' / 'make_mini_ade20k.py', data, '--train', '4', '--val', '2'],
+    subprocess.run([sys.executable, ROOT / 'demos' / 'make_mini_ade20k.py', data, '--train', '4', '--val', '2'],
                    check=True, timeout=120)
     config = 'configs/mmseg/upernet_swinv2_mini.py'
     small = 'model.backbone.arch.depths=[1,1,1,1]'

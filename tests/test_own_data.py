@@ -315,7 +315,7 @@ def test_the_page_shows_two_configs():
 @pytest.mark.timeout(2400)
 def test_the_page_as_typed(tmp_path):
     """Each file and command of the page, in order, in a folder that looks like a checkout."""
-    for name in 'configs', 'docs', 'tools':
+    for name in 'configs', 'docs', 'tools', 'demos':
         (tmp_path / name).symlink_to(ROOT / name)
     first = dict(PYTHONPATH=ROOT, PATH=Path(sys.executable).parent)
     env = dict(os.environ, **{key: f'{value}{os.pathsep}{os.environ.get(key, "")}' for key, value in first.items()})

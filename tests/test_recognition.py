@@ -268,7 +268,7 @@ def test_nothing_is_done_where_nothing_is_broken(drn, tmp_path, monkeypatch):
 
 
 def make(folder, *args):
-    return subprocess.run([sys.executable, 'tools/make_mini_clips.py', str(folder), '--train', '16', '--val', '16',
+    return subprocess.run([sys.executable, 'demos/make_mini_clips.py', str(folder), '--train', '16', '--val', '16',
                            *args], cwd=CONFIGS.parent, capture_output=True, text=True)
 
 

@@ -76,7 +76,7 @@ def test_names_are_listed_by_host(capsys, monkeypatch):
     names = [line.strip() for line in out.splitlines() if line.startswith(' ')]
     files = [*ROOT.glob('configs/mm*/*.py'), *ROOT.glob('tools/*.py')]
     # imported by tools, and no tools
-    helpers = {'mini_data', 'setup_gpu', 'setup_lock', 'sheets', 'trained_backbone'}
+    helpers = {'setup_gpu', 'setup_lock', 'trained_backbone'}
     assert sorted(names) == sorted({path.stem for path in files} - helpers) and len(names) == len(files) - len(helpers)
 
 
@@ -105,11 +105,10 @@ def test_a_wheel_carries_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {'mmswinv2/.mim/configs/mmdet/htc_swinv2_g.py', 'mmswinv2/core/attention/cells.py', 'mmswinv2/py.typed',
             'mmswinv2/.mim/configs/mmdet/_base_/default_runtime.py', 'mmswinv2/.mim/model-index.yml'} <= names
-    assert not [n for n in names if n.startswith(('tests', 'tools', 'benchmarks'))]
+    assert not [n for n in names if n.startswith(('tests', 'tools', 'demos', 'benchmarks'))]
     tools = {Path(n).stem for n in names if n.startswith('mmswinv2/.mim/tools/')}
     assert {path.stem for path in (ROOT / 'tools').glob('*.py')} - tools == {
-        'demo', 'demo_cls', 'demo_seg', 'demo_simmim', 'demo_video', 'make_metafiles', 'setup_env', 'setup_gpu',
-        'setup_lock', 'sheets'}
+        'make_metafiles', 'setup_env', 'setup_gpu', 'setup_lock'}
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-# A small SwinV2 on the clips of tools/make_mini_clips.py, from weights trained on stills: what `make demo-video` runs.
+# A small SwinV2 on the clips of demos/make_mini_clips.py, from weights trained on stills: what `make demo-video` runs.
 # Patches of 4 frames: 2 tokens in time. --cfg-options model.backbone.init_cfg.checkpoint=FILE, weights on images of the
 # same sizes (mmpretrain/swinv2_stills_mini.py); model.backbone.init_cfg=None for random ones.
 _base_ = [

@@ -1,4 +1,4 @@
-# HTC++ with a small SwinV2 on the small data set of tools/make_mini_coco.py: what `make demo` runs. The parts are those
+# HTC++ with a small SwinV2 on the small data set of demos/make_mini_coco.py: what `make demo` runs. The parts are those
 # of the full configs, with fewer channels, proposals and samples; trained from scratch on a CPU in minutes.
 _base_ = [
     '../_base_/backbones/swinv2_mini.py', './_base_/models/htc-pp_swinv2_fpn.py', './_base_/tta_ms-600-1600.py',

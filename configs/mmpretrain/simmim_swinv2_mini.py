@@ -1,4 +1,4 @@
-# SimMIM of a small SwinV2 on the small data set of tools/make_mini_imagenet.py: what `make demo-simmim` runs. Cells
+# SimMIM of a small SwinV2 on the small data set of demos/make_mini_imagenet.py: what `make demo-simmim` runs. Cells
 # of 8 px, 60% of them masked; the validation is the masked L1 of the images that are held out.
 _base_ = [
     '../_base_/backbones/swinv2_mini_32px.py', './_base_/models/simmim_swinv2.py',

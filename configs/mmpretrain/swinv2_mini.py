@@ -1,4 +1,4 @@
-# A small SwinV2 on the small data set of tools/make_mini_imagenet.py: what `make demo-cls` runs, tested at larger
+# A small SwinV2 on the small data set of demos/make_mini_imagenet.py: what `make demo-cls` runs, tested at larger
 # images and windows.
 _base_ = [
     '../_base_/backbones/swinv2_mini_32px.py', './_base_/models/swinv2_classifier.py',

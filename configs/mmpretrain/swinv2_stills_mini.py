@@ -1,4 +1,4 @@
-# A small SwinV2 on stills of the clips of tools/make_mini_clips.py, for mmaction2/video_swinv2_mini.py to begin with.
+# A small SwinV2 on stills of the clips of demos/make_mini_clips.py, for mmaction2/video_swinv2_mini.py to begin with.
 _base_ = [
     '../_base_/backbones/swinv2_mini_32px_narrow.py', './_base_/models/swinv2_classifier.py',
     './_base_/datasets/mini_imagenet.py', './_base_/schedules/adamw_mini.py', './_base_/default_runtime.py'

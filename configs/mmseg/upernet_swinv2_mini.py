@@ -1,4 +1,4 @@
-# UperNet with a small SwinV2 on the small data set of tools/make_mini_ade20k.py: what `make demo-seg` runs. The parts
+# UperNet with a small SwinV2 on the small data set of demos/make_mini_ade20k.py: what `make demo-seg` runs. The parts
 # are those of the full configs, with fewer channels; trained from scratch on a CPU in minutes, with windows of 8.
 _base_ = [
     '../_base_/backbones/swinv2_mini.py', './_base_/models/upernet_swinv2.py', './_base_/datasets/steps.py',

@@ -1,4 +1,4 @@
-# The small data set of tools/make_mini_clips.py: clips of 24 frames of 32 px, of which 8 are taken, every second.
+# The small data set of demos/make_mini_clips.py: clips of 24 frames of 32 px, of which 8 are taken, every second.
 # Frames are mirrored top to bottom only: left is not right. Decoded by OpenCV, which is on every machine.
 data_root = '{{$MMSWINV2_MINI_CLIPS:data/mini_clips/}}'
 image_size = 32

@@ -1,4 +1,4 @@
-# The small data set of tools/make_mini_imagenet.py at 32 px: a folder per class. Crops of 0.35 to 1 of the side,
+# The small data set of demos/make_mini_imagenet.py at 32 px: a folder per class. Crops of 0.35 to 1 of the side,
 # scaled to the whole: without them nothing transfers to another size, whatever the position bias.
 data_root = '{{$MMSWINV2_MINI_IMAGENET:data/mini_imagenet/}}'
 image_size = 32

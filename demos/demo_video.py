@@ -2,7 +2,7 @@
 """Trains a small SwinV2 on stills, inflates it, trains it on clips and tests it in several ways: ``make demo-video``.
 
 It runs what a user would type: ``mim train mmpretrain configs/mmpretrain/swinv2_stills_mini.py``, then ``mim train``
-and ``mim test mmaction2 configs/mmaction2/video_swinv2_mini.py``. The data are those of ``tools/make_mini_clips.py``;
+and ``mim test mmaction2 configs/mmaction2/video_swinv2_mini.py``. The data are those of ``demos/make_mini_clips.py``;
 the control is the same clips with their frames shuffled.
 """
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> int:
     seed = f'randomness.seed={args.seed}'
     try:
         say(f'1 of 5: the data set, {data}')
-        run([sys.executable, 'tools/make_mini_clips.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
+        run([sys.executable, 'demos/make_mini_clips.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
         say(f'2 of 5: mim train mmpretrain {STILLS}')
         stills = train('mmpretrain', STILLS, work_dir / 'stills', [seed])
         say(f'3 of 5: mim train mmaction2 {VIDEO}, from these weights, inflated')

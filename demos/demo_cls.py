@@ -3,7 +3,7 @@
 
 This is the paper's Table 1 in miniature: log-spaced continuous position bias beside a table that is resized. Both are
 trained at once, by ``mim train mmpretrain CONFIG`` on one thread each; ``tools/window_transfer.py`` tests them. The
-data are those of ``tools/make_mini_imagenet.py``: Fashion-MNIST where its files are, else crops of photographs.
+data are those of ``demos/make_mini_imagenet.py``: Fashion-MNIST where its files are, else crops of photographs.
 """
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import window_transfer
 from demo import ROOT, run
+from window_transfer import RATIOS, table, transfer
 
 CONFIGS = {'swinv2_mini': 'log-CPB', 'swinv2_parameterized_mini': 'parameterised'}
 BOUND = 65.  # top-1 accuracy in percent at the window of training, which both are expected to reach
@@ -43,17 +43,17 @@ def main() -> int:
     os.environ['MMSWINV2_MINI_IMAGENET'] = f'{data}/'
     try:
         say(f'1 of 3: the data set, {data}')
-        run([sys.executable, 'tools/make_mini_imagenet.py', str(data), '--seed', str(args.seed), *source],
+        run([sys.executable, 'demos/make_mini_imagenet.py', str(data), '--seed', str(args.seed), *source],
             work_dir / 'data.log')
         print('   ' + (work_dir / 'data.log').read_text().strip().replace('\n', '\n   '))
         say('2 of 3: mim train mmpretrain configs/mmpretrain/{' + ','.join(CONFIGS) + '}.py, both at once')
         with ThreadPoolExecutor() as pool:
             models = list(pool.map(lambda name: train(name, work_dir / name, args.seed), CONFIGS))
         say('3 of 3: tests at 1, 1.5, 2, 2.5 and 3 times the window and size')
-        rows = window_transfer.transfer(models, list(window_transfer.RATIOS), work_dir / 'transfer', jobs=2)
+        rows = transfer(models, list(RATIOS), work_dir / 'transfer', jobs=2)
     except subprocess.CalledProcessError:
         return 1
-    print(f'\n{window_transfer.table(rows)}\ncurves: {work_dir}/transfer/curves.png')
+    print(f'\n{table(rows)}\ncurves: {work_dir}/transfer/curves.png')
     say(f'done in {time.time() - start:.0f} s')
     low = {name: row for name, row in rows.items() if next(iter(row.values())) < BOUND}
     for name, row in low.items():

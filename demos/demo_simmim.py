@@ -3,7 +3,7 @@
 
 It runs what a user would type: ``mim train`` and ``mim test mmpretrain configs/mmpretrain/simmim_swinv2_mini.py``, then
 ``mim train mmpretrain configs/mmpretrain/swinv2_simmim_mini.py`` from the pre-trained weights and from random ones. The
-data are those of ``tools/make_mini_imagenet.py``.
+data are those of ``demos/make_mini_imagenet.py``.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main() -> int:
     seed = f'randomness.seed={args.seed}'
     try:
         say(f'1 of 5: the data set, {data}')
-        run([sys.executable, 'tools/make_mini_imagenet.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
+        run([sys.executable, 'demos/make_mini_imagenet.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
         say(f'2 of 5: mim train mmpretrain {PRE}')
         run(['mim', 'train', 'mmpretrain', PRE, '--work-dir', str(work_dir / 'pre'), '--cfg-options', seed],
             work_dir / 'pre.log', progress=True)

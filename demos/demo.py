@@ -19,6 +19,7 @@ from mmswinv2.hosts import mim_name
 from sheets import COLOURS, LETTERS, LINE, with_legend
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tools'))  # for those demos that use one
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
 PROGRESS = re.compile(r'Iter\((train|test)\) +(\[ *\d+/\d+\]).*?(eta: [\d:]+)(?:.* loss: ([\d.]+))?')
 TESTS = dict(test=[], tta=['--tta'])  # folder and options of each
@@ -44,7 +45,7 @@ def main() -> int:
 
     try:
         say(f'1 of 5: the data set, {data}')
-        run([sys.executable, 'tools/make_mini_coco.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
+        run([sys.executable, 'demos/make_mini_coco.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
         host = mim_name('mmdet')
         say(f'2 of 5: mim train {host} {CONFIG}')
         run(['mim', 'train', host, CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)

@@ -43,7 +43,7 @@ def main() -> int:
     steps = 3 + len(TESTS)
     try:
         say(f'1 of {steps}: the data set, {data}')
-        run([sys.executable, 'tools/make_mini_ade20k.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
+        run([sys.executable, 'demos/make_mini_ade20k.py', str(data), '--seed', str(args.seed)], work_dir / 'data.log')
         say(f'2 of {steps}: mim train mmseg {CONFIG}')
         run(['mim', 'train', 'mmseg', CONFIG, '--work-dir', str(work_dir)], work_dir / 'train.log', progress=True)
         checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())

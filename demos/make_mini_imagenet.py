@@ -5,8 +5,8 @@ Images are those of Fashion-MNIST, padded to 32 px, where its four files are: in
 or where Debian's package dataset-fashion-mnist puts them. Otherwise they are crops of the photographs that
 scikit-image ships, and the class is the photograph; train is made of the upper part of each, val of the lower.
 
-    python tools/make_mini_imagenet.py data/mini_imagenet
-    python tools/make_mini_imagenet.py data/mini_imagenet_1 --seed 1 --train 6000 --val 1000
+    python demos/make_mini_imagenet.py data/mini_imagenet
+    python demos/make_mini_imagenet.py data/mini_imagenet_1 --seed 1 --train 6000 --val 1000
 """
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Writes eleven photographs with annotations made by hand, as a data set of one's own looks: what docs/own_data.md is
 tried on.
 
-    python tools/make_photographs.py data/photographs
+    python demos/make_photographs.py data/photographs
 
     images/train, images/val    photographs: .jpg and .png, RGB, grey and with an alpha channel
     train.json, val.json        heads and discs in COCO's format

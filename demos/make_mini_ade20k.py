@@ -6,8 +6,8 @@ buildings, paintings and animals on them; here and there something of no class. 
 150, 0 where there is no class (``reduce_zero_label``). The photographs are those that scikit-image ships; train is made
 of the upper part of each, val of the lower.
 
-    python tools/make_mini_ade20k.py data/mini_ade20k
-    python tools/make_mini_ade20k.py data/mini_ade20k_1 --seed 1 --train 400 --val 80
+    python demos/make_mini_ade20k.py data/mini_ade20k
+    python demos/make_mini_ade20k.py data/mini_ade20k_1 --seed 1 --train 400 --val 80
 """
 from __future__ import annotations
 

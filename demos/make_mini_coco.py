@@ -6,8 +6,8 @@ class, turned a little and pasted on other photographs; what is pasted later hid
 exact: those of the shapes, less what hides them, computed by geometry and not from pixels. The photographs are those
 that scikit-image ships; train and val share none.
 
-    python tools/make_mini_coco.py data/mini_coco
-    python tools/make_mini_coco.py data/mini_coco_1 --seed 1 --train 400 --val 80
+    python demos/make_mini_coco.py data/mini_coco
+    python demos/make_mini_coco.py data/mini_coco_1 --seed 1 --train 400 --val 80
 """
 from __future__ import annotations
 

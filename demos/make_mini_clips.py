@@ -6,8 +6,8 @@ the class is the photograph of the disc and what it does. A single frame shows t
 tells left from right and growing from shrinking. Photographs are those that scikit-image ships; train is made of the
 upper part of each, val of the lower. Beside the clips there are stills, a folder per photograph of the disc.
 
-    python tools/make_mini_clips.py data/mini_clips
-    python tools/make_mini_clips.py data/mini_clips_1 --seed 1 --train 1000 --val 200
+    python demos/make_mini_clips.py data/mini_clips
+    python demos/make_mini_clips.py data/mini_clips_1 --seed 1 --train 1000 --val 200
 """
 from __future__ import annotations
 
