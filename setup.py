@@ -17,7 +17,7 @@ TEST = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'instaboostfas
 
 
 # in tools/, what works in a checkout only
-OF_A_CHECKOUT = ('make_metafiles.py', 'setup_*.py')
+OF_A_CHECKOUT = ('make_metafiles.py', 'setup_env.py')
 
 
 class BuildWithConfigs(build_py):
@@ -58,8 +58,9 @@ setup(
             'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmdetection==3.5.1', 'onedl-mmsegmentation==1.4.2',
             'onedl-mim==0.5.1', 'pycocotools', 'ftfy', 'regex'
         ],
-        # beside classic; it wants the torchvision that matches torch
+        # beside classic, and beside onedl; they want the torchvision that matches torch
         'mmpretrain': ['mmpretrain==1.2.0', 'torchvision'],
+        'onedl-mmpretrain': ['onedl-mmpretrain==1.3.6', 'torchvision'],
         'mmaction2': ['mmaction2==1.2.0', 'decord', 'einops'],
         'safetensors': ['safetensors'],
         'onnx': ['onnx', 'onnxscript', 'onnxruntime'],

@@ -1,344 +1,163 @@
-"""The set-up: which build of mmcv a machine gets, one set-up at a time, what differs between the stacks, the pins."""
+"""The set-up: which build of mmcv a machine gets, when it runs again, what is refused, and the pins."""
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import setup_env
-import setup_gpu
-import setup_lock
-from setup_gpu import Build, Found, SetupError
+from setup_env import SetupError
 
 pytestmark = pytest.mark.core
 
 ROOT = Path(__file__).parents[1]
-NVCC = dict(nvcc='13.0', cuda_home='/cuda', archs=('7.5', '8.0', '9.0', '10.0'))
-TORCH = dict(torch='2.13.0', torch_cuda='13.0')
-CPU = Build(cuda=False)
-
-
-@pytest.mark.parametrize('found, device, build', [
-    (Found(), 'auto', CPU),
-    (Found(**NVCC), 'auto', CPU),
-    (Found(gpus=('9.0',)), 'cpu', CPU),
-    (Found(gpus=('9.0',), torch='2.13.0+cpu'), 'cpu', CPU),
-    (Found(gpus=('9.0',), **NVCC), 'auto', Build(True, '9.0', '/cuda')),
-    (Found(gpus=('9.0',), **NVCC), 'cuda', Build(True, '9.0', '/cuda')),
-    (Found(gpus=('10.0', '9.0', '9.0'), **NVCC, **TORCH), 'auto', Build(True, '9.0;10.0', '/cuda')),
-    (Found(gpus=('9.0',), arch_list='8.0+PTX', **NVCC), 'auto', Build(True, '8.0+PTX', '/cuda')),
-    (Found(gpus=('9.0', ''), **NVCC), 'auto', Build(True, None, '/cuda')),
-    (Found(gpus=('6.1',), arch_list='7.5', **NVCC), 'auto', Build(True, '7.5', '/cuda')),
-    (Found(gpus=('9.0',), nvcc='13.2', cuda_home='/cuda'), 'auto', Build(True, '9.0', '/cuda')),
-    (Found(arch_list='9.0', **NVCC), 'cuda', Build(True, '9.0', '/cuda')),
-])
-def test_a_build_is_chosen(found, device, build):
-    assert setup_gpu.decide(found, device, '13.0') == build
-
-
-@pytest.mark.parametrize('found, device, message', [
-    (Found(gpus=('9.0',)), 'auto', r'has a GPU \(compute capability 9.0\), and nvcc, .*CUDA_HOME'),
-    (Found(gpus=('',)), 'auto', r'compute capability \?\), and nvcc'),
-    (Found(), 'cuda', 'nvcc, .* is neither in'),
-    (Found(gpus=('9.0',), nvcc='12.8', cuda_home='/cuda'), 'auto',
-     r'nvcc must be of CUDA 13, as torch is \(CUDA 13.0\), got 12.8 in /cuda'),
-    (Found(gpus=('9.0',), **NVCC, torch='2.1.2', torch_cuda='12.1'), 'auto', 'nvcc must be of CUDA 12, .* got 13.0'),
-    (Found(gpus=('9.0',), **NVCC, torch='2.13.0+cpu'), 'auto',
-     r'torch must be a build for CUDA because this machine has a GPU .*, got torch 2.13.0\+cpu'),
-    (Found(arch_list='9.0', **NVCC, torch='2.13.0+cpu'), 'cuda', 'because --cuda was given, got'),
-    (Found(gpus=('9.0',), **NVCC, **TORCH, torch_error='driver too old'), 'auto',
-     'torch 2.13.0 .* must be able to use the GPU, got: driver too old'),
-    (Found(gpus=('6.1', '9.0'), **NVCC), 'auto', r'that nvcc 13.0 compiles for \(7.5, .*\), got 6.1\.'),
-    (Found(**NVCC), 'cuda', 'TORCH_CUDA_ARCH_LIST must name .* not set'),
-])
-def test_what_cannot_be_built_is_an_error_with_a_way_out(found, device, message):
-    with pytest.raises(SetupError, match=rf'(?s){message}') as e:
-        setup_gpu.decide(found, device, '13.0')
-    assert 'TORCH_CUDA_ARCH_LIST' in str(e.value) or 'make setup SETUP_ARGS=--cpu' in str(e.value)
-
-
-def test_the_ways_out_have_the_exact_pins():
-    with pytest.raises(SetupError) as e:
-        setup_gpu.decide(Found(gpus=('9.0',)), 'auto', '13.0')
-    for pin in ('torch==2.1.2', 'mmcv==2.1.0', 'numpy==1.26.4', 'Python 3.11', 'nvcc of CUDA 13'):
-        assert pin in str(e.value)
-    commands = re.findall(r'^    (.*)$', str(e.value), re.MULTILINE)
-    page = (ROOT / 'docs' / 'install.md').read_text()
-    assert len(commands) == 3 and all(command in page for command in commands)
-
-
-def test_an_unknown_device_is_an_error():
-    with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, got 'gpu'"):
-        setup_gpu.decide(Found(), 'gpu', '13.0')
-
-
-def test_a_build_for_cpus_sees_no_gpu_and_one_for_gpus_is_forced():
-    assert CPU.environment() == dict(FORCE_CUDA='0', CUDA_VISIBLE_DEVICES='')
-    assert Build(True, None, '/cuda').environment() == dict(FORCE_CUDA='1', CUDA_HOME='/cuda')
-    assert Build(True, '9.0', '/cuda').environment()['TORCH_CUDA_ARCH_LIST'] == '9.0'
 
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """A function that puts programs on an otherwise empty PATH."""
-    def put(path, text):
+    def put(name, text):
+        path = tmp_path / 'cuda' / 'bin' / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/sh\n{text}\n')
         path.chmod(0o755)
-    for name in ('CUDA_HOME', 'CUDA_PATH', 'TORCH_CUDA_ARCH_LIST'):
+    for name in ('CUDA_HOME', 'TORCH_CUDA_ARCH_LIST'):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
-    monkeypatch.setattr(setup_gpu, 'USUAL_HOME', str(tmp_path / 'usual'))
+    monkeypatch.setenv('PATH', str(tmp_path / 'cuda' / 'bin'))
     return put
 
 
-COMPILER = '''case $1 in
---version) echo "Cuda compilation tools, release 13.0, V13.0.88";;
---list-gpu-arch) echo compute_75; echo compute_100;; esac'''
+@pytest.mark.parametrize('script, gpus', [
+    (None, []), ('echo 9.0; echo 10.0; echo 9.0', ['10.0', '9.0']), ('echo "[N/A]"', ['']), ('echo failed; exit 9', [])])
+def test_gpus_are_those_that_the_driver_tells(machine, script, gpus):
+    if script:
+        machine('nvidia-smi', script)
+    assert setup_env.find_gpus() == gpus
 
 
-def test_a_machine_without_a_gpu_is_seen(machine):
-    assert setup_gpu.look() == Found()
+def test_mmcv_is_built_for_the_gpu_that_is_there(machine, tmp_path, monkeypatch):
+    machine('nvcc', 'echo "Cuda compilation tools, release 13.0, V13.0.88"')
+    home = dict(FORCE_CUDA='1', CUDA_HOME=str(tmp_path / 'cuda'), NVCC='13')
+    assert setup_env.cuda_variables(['10.0', '9.0']) == dict(home, TORCH_CUDA_ARCH_LIST='10.0;9.0')
+    with pytest.raises(SetupError, match='TORCH_CUDA_ARCH_LIST must name .* not set'):
+        setup_env.cuda_variables([''])
+    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', '8.0+PTX')
+    assert setup_env.cuda_variables([]) == dict(home, TORCH_CUDA_ARCH_LIST='8.0+PTX')
 
 
-def test_gpus_and_compiler_are_seen(machine, tmp_path, monkeypatch):
-    machine(tmp_path / 'bin' / 'nvidia-smi', 'case $1 in --query*) echo 9.0; echo 10.0;; esac')
-    machine(tmp_path / 'cuda' / 'bin' / 'nvcc', COMPILER)
-    machine(tmp_path / 'cuda' / 'include' / 'cuda_runtime.h', '')
-    monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'cuda'))
-    assert setup_gpu.look() == Found(gpus=('9.0', '10.0'), nvcc='13.0', cuda_home=str(tmp_path / 'cuda'),
-                                     archs=('7.5', '10.0'))
+def test_without_nvcc_the_ways_out_are_those_of_the_page(machine, monkeypatch):
+    monkeypatch.setattr(Path, 'is_file', lambda path: False)
+    with pytest.raises(SetupError, match='(?s)by nvcc, which is neither in .*SETUP_ARGS=--cpu') as e:
+        setup_env.cuda_variables(['9.0'])
+    monkeypatch.undo()
+    commands = re.findall(r'^    (.*)$', str(e.value), re.MULTILINE)
+    page = (ROOT / 'docs' / 'install.md').read_text()
+    assert len(commands) == 3 and all(command in page for command in commands)
 
 
-def test_a_driver_that_does_not_tell_the_capability_has_gpus_still(machine, tmp_path):
-    machine(tmp_path / 'bin' / 'nvidia-smi',
-            'case $1 in -L) echo "GPU 0: A (UUID: 1)"; echo "GPU 1: A (UUID: 2)";; *) exit 2;; esac')
-    assert setup_gpu.look().gpus == ('', '')
+@pytest.mark.parametrize('compiler, headers, message', [
+    ('no-such-compiler -O2', None, 'compiler is needed .*build-essential'), ('sh', '/nowhere', 'headers .*python3-dev')])
+def test_what_a_build_needs_is_named(compiler, headers, message, monkeypatch):
+    monkeypatch.setenv('CXX', compiler)
+    if headers:
+        monkeypatch.setattr(setup_env.sysconfig, 'get_path', lambda name: headers)
+    with pytest.raises(SetupError, match=message):
+        setup_env.check_tools()
 
 
-def test_a_driver_that_fails_has_no_gpus(machine, tmp_path):
-    machine(tmp_path / 'bin' / 'nvidia-smi', 'echo "NVIDIA-SMI has failed"; exit 9')
-    assert setup_gpu.look().gpus == ()
-
-
-def test_a_wrapper_of_nvcc_without_headers_is_passed_over(machine, tmp_path):
-    machine(tmp_path / 'bin' / 'nvcc', COMPILER)
-    assert setup_gpu.look().nvcc is None
-    machine(tmp_path / 'usual' / 'bin' / 'nvcc', COMPILER)
-    machine(tmp_path / 'usual' / 'targets' / 'x86_64-linux' / 'include' / 'cuda_runtime.h', '')
-    assert setup_gpu.look().cuda_home == str(tmp_path / 'usual')
-
-
-def test_missing_compiler_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'no-such-compiler -O2')
-    with pytest.raises(setup_env.SetupError, match="compiler is needed .*'no-such-compiler -O2'.*build-essential"):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_missing_ninja_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'sh')
-    with pytest.raises(setup_env.SetupError, match='ninja is needed .*ninja-build'):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_missing_headers_are_named(monkeypatch, tmp_path):
-    monkeypatch.setenv('CXX', 'sh')
-    monkeypatch.setattr(setup_env.sysconfig, 'get_path', lambda name: str(tmp_path))
-    with pytest.raises(setup_env.SetupError, match="Python.h was not found.*python3-dev"):
-        setup_env.check_build_tools(tmp_path)
-
-
-def test_another_python_is_looked_for_and_named(monkeypatch):
-    monkeypatch.setattr(setup_env.shutil, 'which', lambda name: None)
-    with pytest.raises(setup_env.SetupError, match='python3.11 is needed'):
-        setup_env.run_with_right_python()
-
-
-def test_a_failed_pip_shows_the_end_of_its_log(monkeypatch, tmp_path):
-    python = tmp_path / 'python'
+def test_a_failed_pip_shows_the_end_of_its_log(tmp_path):
+    python = tmp_path / 'bin' / 'python'
+    python.parent.mkdir()
     python.write_text('#!/bin/sh\necho the reason; exit 3\n')
     python.chmod(0o755)
-    with pytest.raises(setup_env.SetupError, match=r'(?s)pip install x failed.*the reason'):
-        setup_env.pip(python, tmp_path, 'install', 'x')
-
-
-def test_progress_of_a_build_is_read_from_the_log(tmp_path):
-    (tmp_path / 'log').write_bytes(b'[1/9] old\n[3/77] g++\n[4/77] g++\n')
-    assert setup_env.build_progress(tmp_path / 'log', 0) == '4 of 77 files compiled, '
-    assert setup_env.build_progress(tmp_path / 'log', 30) == ''
-
-
-HOLD = '''import sys, time, pathlib, os
-sys.path.insert(0, {tools!r})
-from setup_lock import lock
-with lock(pathlib.Path({path!r})) as journal:
-    journal.write(str(os.getpid()))
-    print("held", flush=True)
-    sys.stdin.readline()
-    journal.write("")
-'''
+    with pytest.raises(SetupError, match=r'(?s)pip install x failed; the end of .*setup.log:\nthe reason'):
+        setup_env.pip(python, 'x')
 
 
 @pytest.fixture
-def holder(tmp_path):
-    """Another process that holds the lock of ``tmp_path / 'env'``."""
-    code = HOLD.format(tools=str(ROOT / 'tools'), path=str(tmp_path / 'env'))
-    process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == 'held\n'
-    yield process
-    process.kill()
-    process.communicate(timeout=60)
+def steps(monkeypatch):
+    """Replaces pip and Python by a list of what would have been done."""
+    done = []
 
-
-def test_a_second_set_up_says_that_it_waits(holder, tmp_path):
-    code = HOLD.format(tools=str(ROOT / 'tools'), path=str(tmp_path / 'env'))
-    second = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert second.stdout.readline() == \
-            f'setup: waiting for another set-up of {tmp_path / "env"} (process {holder.pid})\n'
-        with pytest.raises(subprocess.TimeoutExpired):
-            second.wait(.3)
-        holder.communicate('go on\n', timeout=60)
-        assert second.stdout.readline() == 'held\n'
-        second.communicate('go on\n', timeout=60)
-    finally:
-        second.kill()
-        second.wait(60)
-    with setup_lock.lock(tmp_path / 'env') as journal:
-        assert not journal.cut_off
-
-
-def test_a_killed_set_up_is_noticed_and_leaves_no_lock(holder, tmp_path):
-    holder.send_signal(signal.SIGKILL)
-    holder.wait(60)
-    with setup_lock.lock(tmp_path / 'env') as journal:
-        assert journal.cut_off
-
-
-def test_pip_that_outlives_its_set_up_holds_the_lock(tmp_path):
-    """The set-up is killed while its pip runs; the next one must not start beside that."""
-    python = tmp_path / 'python'
-    python.write_text('#!/bin/sh\ntouch "$(dirname "$0")/running"; sleep 1.5; touch "$(dirname "$0")/ended"\n')
-    python.chmod(0o755)
-    code = (f'import sys, pathlib; sys.path.insert(0, {str(ROOT / "tools")!r}); import setup_env, setup_lock\n'
-            f'path = pathlib.Path({str(tmp_path)!r})\n'
-            'with setup_lock.lock(path / "env") as journal:\n'
-            '    journal.write("1"); setup_env.pip(path / "python", path, "install")')
-    first = subprocess.Popen([sys.executable, '-c', code])
-    deadline = time.time() + 60
-    while not (tmp_path / 'running').exists() and time.time() < deadline:
-        time.sleep(.02)
-    first.kill()
-    first.wait(60)
-    assert not (tmp_path / 'ended').exists()
-    with setup_lock.lock(tmp_path / 'env') as journal:
-        assert journal.cut_off and (tmp_path / 'ended').exists()
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """Replaces the work by a list of what would have been done."""
-    calls = []
-
-    def make(path, name, device, build, *, anew):
-        calls.append((name, device, build.cuda, anew))
+    def create(path, with_pip, clear):
+        done.append('anew' if clear else 'venv')
         (path / 'bin').mkdir(parents=True, exist_ok=True)
         for file in ('bin/python', 'pyvenv.cfg'):
             (path / file).touch()
-        (path / '.setup-device').write_text(device)
-        (path / '.setup-stamp').write_text(f'{name} unfinished')
-    monkeypatch.setattr(setup_env, 'make', make)
-    monkeypatch.setattr(setup_gpu, 'look', lambda: Found(arch_list='9.0', **NVCC))
-    monkeypatch.setattr(setup_gpu, 'find_gpus', lambda: ())
-    return calls
+    monkeypatch.setattr(setup_env.venv, 'create', create)
+    monkeypatch.setattr(setup_env, 'pip', lambda python, *args, **_: done.append(Path(str(args[-1])).name))
+    monkeypatch.setattr(setup_env, 'run', lambda python, code: '')
+    monkeypatch.setattr(setup_env, 'check_tools', lambda: None)
+    monkeypatch.setattr(setup_env, 'find_gpus', lambda: [])
+    return done
 
 
-def set_up(path, name='classic', device=None):
-    with setup_lock.lock(path) as journal:
-        setup_env.set_up(path, name, device, journal)
+@pytest.mark.parametrize('stack, mmcv', [('classic', 'mmcv'), ('onedl', 'onedl-mmcv')])
+def test_the_steps_are_done_once_and_again_when_the_choice_changes(stack, mmcv, steps, tmp_path):
+    for device in (None, None, 'cpu', None, 'cpu', 'auto'):
+        setup_env.set_up(tmp_path / 'env', stack, device)
+    pinned = f'{mmcv}=={pins(f"requirements/{stack}.txt")[mmcv]}'
+    once = ['venv', f'{stack}.txt', pinned, f'{stack}.txt', 'torchvision==0.15.2', 'triton.txt', ROOT.name]
+    assert steps == 3 * once
 
 
-def test_it_is_done_once_and_again_when_the_choice_changes(made, tmp_path):
-    for device in (None, None, 'cpu', None, 'cpu', 'cuda', None, 'auto'):
-        set_up(tmp_path / 'env', device=device)
-    assert made == [('classic', 'auto', False, True), ('classic', 'cpu', False, False),
-                    ('classic', 'cuda', True, False), ('classic', 'auto', False, False)]
+def test_a_build_for_cuda_brings_triton_and_has_its_own_torchvision(steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env, 'run', lambda python, code: '13.0\n')
+    monkeypatch.setattr(setup_env, 'cuda_variables', lambda gpus: dict(NVCC='13'))
+    setup_env.set_up(tmp_path / 'env', 'classic', 'cuda')
+    assert 'torchvision==0.28.0' in steps and 'triton.txt' not in steps
+    monkeypatch.setattr(setup_env, 'cuda_variables', lambda gpus: dict(NVCC='12'))
+    with pytest.raises(SetupError, match='nvcc must be of the CUDA that torch is built for, 13.0, got another'):
+        setup_env.set_up(tmp_path / 'another', 'classic', 'cuda')
 
 
-def test_another_pin_makes_it_run_again_in_the_same_environment(made, tmp_path, monkeypatch):
-    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', *ROOT.glob('requirements/*.txt')):
-        copy = tmp_path / 'root' / (ROOT / file).relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((ROOT / file).read_bytes())
-    monkeypatch.setattr(setup_env, 'ROOT', tmp_path / 'root')
-    set_up(tmp_path / 'env')
-    with (tmp_path / 'root' / setup_env.STACKS['classic'].pins).open('a') as file:
-        file.write('another==1.0\n')
-    set_up(tmp_path / 'env')
-    set_up(tmp_path / 'env')
-    assert [anew for *_, anew in made] == [True, False]
-
-
-def test_another_gpu_makes_it_run_again(made, tmp_path, monkeypatch):
-    set_up(tmp_path / 'env')
-    monkeypatch.setattr(setup_gpu, 'find_gpus', lambda: ('9.0',))
-    monkeypatch.setattr(setup_gpu, 'look', lambda: Found(gpus=('9.0',), **NVCC))
-    set_up(tmp_path / 'env')
-    set_up(tmp_path / 'env')
-    assert [call[2] for call in made] == [False, True]
-
-
-def test_an_environment_that_was_cut_off_is_made_anew(made, tmp_path):
-    set_up(tmp_path / 'env')
-    (tmp_path / 'env.lock').write_text('12345')
-    set_up(tmp_path / 'env')
-    set_up(tmp_path / 'env')
-    assert [anew for *_, anew in made] == [True, True]
-
-
-def test_a_failure_of_pip_is_gone_on_from(made, tmp_path, monkeypatch):
-    def fail(path, *args, **options):
-        (path / 'bin').mkdir(parents=True)
-        (path / 'bin' / 'python').touch()
-        (path / 'pyvenv.cfg').touch()
-        raise SetupError('no network')
+def test_one_that_was_interrupted_is_made_anew(steps, tmp_path, monkeypatch):
+    def interrupted(*args, **_):
+        raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(setup_env, 'make', fail)
-        with pytest.raises(SetupError, match='no network'):
-            set_up(tmp_path / 'env')
-    set_up(tmp_path / 'env')
-    assert made == [('classic', 'auto', False, False)]
+        m.setattr(setup_env, 'pip', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            setup_env.set_up(tmp_path / 'env', 'classic', 'cpu')
+    setup_env.set_up(tmp_path / 'env', 'classic', None)
+    setup_env.set_up(tmp_path / 'env', 'classic', None)
+    assert [step for step in steps if step in ('venv', 'anew')] == ['venv', 'anew']
+    assert (tmp_path / 'env' / '.setup-stamp').read_text().startswith('classic cpu ')
 
 
-def test_nothing_begins_where_a_gpu_has_no_compiler(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(setup_gpu, 'look', lambda: Found(gpus=('9.0',)))
-    with pytest.raises(SetupError, match='and nvcc'):
-        set_up(tmp_path / 'env')
-    assert made == [] and not (tmp_path / 'env').exists() and (tmp_path / 'env.lock').read_text() == ''
-
-
-def test_a_folder_of_something_else_is_not_cleared(made, tmp_path):
+def test_a_folder_of_something_else_is_not_cleared(steps, tmp_path):
     (tmp_path / 'thesis.tex').touch()
-    with pytest.raises(SetupError, match='must be a folder that is new, empty or a virtual environment, got'):
-        set_up(tmp_path)
-    assert (tmp_path / 'thesis.tex').exists() and made == []
+    with pytest.raises(SetupError, match='must be new or one of the stack classic, got'):
+        setup_env.set_up(tmp_path, 'classic', None)
+    assert (tmp_path / 'thesis.tex').exists() and steps == []
 
 
-def test_the_stacks_do_not_share_a_folder(made, tmp_path):
-    set_up(tmp_path / 'env')
-    with pytest.raises(SetupError, match='must have a folder each, got .* for onedl, which has classic'):
-        set_up(tmp_path / 'env', 'onedl')
-    assert len({stack.folder for stack in setup_env.STACKS.values()}) == len(setup_env.STACKS) == 2
+def test_the_stacks_do_not_share_a_folder(steps, tmp_path):
+    setup_env.set_up(tmp_path / 'env', 'classic', None)
+    with pytest.raises(SetupError, match='must be new or one of the stack onedl, got'):
+        setup_env.set_up(tmp_path / 'env', 'onedl', None)
+
+
+@pytest.mark.parametrize('version', [(3, 9), (3, 14)])
+def test_another_python_is_refused_with_those_that_are_not(version, steps, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup_env.sys, 'version_info', version)
+    with pytest.raises(SetupError, match='Python must be 3.10 to 3.13, got .*make PYTHON=FILE'):
+        setup_env.set_up(tmp_path / 'env', 'classic', None)
+
+
+def test_a_function_reads_what_exec_has_set_as_before_python_3_13(tmp_path):
+    """mmcv's setup.py does."""
+    (tmp_path / 'sitecustomize.py').write_text(setup_env.EXEC_SETS_LOCALS)
+    code = "def f():\n    exec('a = 1')\n    return locals()['a']\nassert f() == 1"
+    subprocess.run([sys.executable, '-c', code], env=dict(os.environ, PYTHONPATH=str(tmp_path)), check=True)
 
 
 def pins(name):
-    """Version by distribution of a requirements file, which pins every line."""
-    lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith('#')]
-    found = [re.fullmatch(r'([\w.-]+)==([\w.]+)', line) for line in lines]
+    """Version by distribution of a requirements file, which pins every line; of one with markers, for Python 3.11."""
+    lines = [line for line in (ROOT / name).read_text().splitlines()
+             if line and not line.startswith('#') and 'python_version < "3.11"' not in line]
+    found = [re.fullmatch(r'([\w.-]+)==([\w.]+)(; python_version >= "3.11")?', line) for line in lines]
     assert all(found), [line for line, match in zip(lines, found) if not match]
     return {match[1].lower(): match[2] for match in found}
 
@@ -348,11 +167,9 @@ def pins(name):
     ('onedl', ['onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation', 'onedl-mim']),
 ])
 def test_every_version_of_a_stack_is_pinned_once(name, packages):
-    stack = setup_env.STACKS[name]
-    versions, build = pins(stack.pins), pins(setup_env.BUILD)
+    versions, build = pins(f'requirements/{name}.txt'), pins('requirements/build.txt')
     assert {*packages, 'numpy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'execnet'} <= set(versions)
     assert not set(versions) & set(build) and {'torch', 'setuptools', 'ninja'} <= set(build)
-    assert setup_env.pin(stack.pins, stack.mmcv) == f'{stack.mmcv}=={versions[stack.mmcv]}'
 
 
 def test_the_stacks_differ_in_openmmlab_and_in_what_it_asks_for_only():
@@ -364,6 +181,7 @@ def test_the_stacks_differ_in_openmmlab_and_in_what_it_asks_for_only():
 
 def test_extras_and_messages_have_the_pinned_versions():
     classic, onedl = pins('requirements/classic.txt'), pins('requirements/onedl.txt')
+    onedl |= {n: v for n, v in pins('requirements/more_onedl.txt').items() if n.startswith('onedl-')}
     extras = (ROOT / 'setup.py').read_text()
     for name, version in [(n, classic[n]) for n in ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation')] + [
             (n, v) for n, v in onedl.items() if n.startswith('onedl-')]:
@@ -379,7 +197,7 @@ def test_tools_of_development_have_one_version():
     classic, core = pins('requirements/classic.txt'), (ROOT / 'requirements' / 'core.txt').read_text().splitlines()
     names = ('mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff')
     assert {f'{name}=={classic[name]}' for name in names} <= set(core)
-    assert f'torch=={pins(setup_env.BUILD)["torch"]}' in core
+    assert f'torch=={pins("requirements/build.txt")["torch"]}' in core
     assert f'ruff=={classic["ruff"]}' in (ROOT / '.pre-commit-config.yaml').read_text()
 
 
@@ -390,17 +208,10 @@ def test_a_version_is_said_alike():
     assert dated[0] == said
 
 
-def test_the_dockerfile_has_the_pins_of_the_requirements():
-    """It installs through the set-up alone, so that there is nothing to keep equal but Python and CUDA."""
+def test_the_dockerfile_installs_through_the_set_up_alone():
     text = '\n'.join(line for line in (ROOT / 'Dockerfile').read_text().splitlines() if not line.startswith('#'))
-    arguments = dict(re.findall(r'^ARG (\w+)=(\S+)', text, re.MULTILINE))
-    assert arguments['PYTHON'] == '{}.{}'.format(*setup_env.PYTHON)
-    assert arguments['CUDA'] == setup_env.TORCH_CUDA
-    assert arguments['TORCH'] == pins(setup_env.BUILD)['torch']
-    assert 'tools/setup_env.py --stack ${STACK} --cuda' in text
-    assert not re.search(r'pip3? install|==', text)
-    copied = re.findall(r'^COPY (?!--from)(.*) \S+$', text, re.MULTILINE)
-    assert copied == ['.']
+    assert re.search(r'^ARG TORCH=(\S+)', text, re.MULTILINE)[1] == pins('requirements/build.txt')['torch']
+    assert 'tools/setup_env.py --stack ${STACK} --cuda' in text and not re.search(r'pip3? install|==', text)
 
 
 def test_make_passes_options_to_both_set_ups():
@@ -410,19 +221,3 @@ def test_make_passes_options_to_both_set_ups():
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, MAKEFLAGS=''),
                                check=True).stdout
         assert shown.split()[1:] == ['tools/setup_env.py', '--stack', stack, '--cpu']
-
-
-@pytest.mark.parametrize('built_for_cuda, torchvision', [
-    ('True', 'torchvision==0.28.0'), ('False', 'torchvision==0.15.2')])
-def test_torchvision_is_one_that_can_be_imported_beside_torch(built_for_cuda, torchvision, tmp_path, monkeypatch):
-    calls, ends = [], iter([(0, built_for_cuda), (0, ''), (0, built_for_cuda), (1, '')])
-
-    def run(python, code):
-        code, out = next(ends)
-        return subprocess.CompletedProcess([], code, out, 'operator torchvision::nms does not exist')
-    monkeypatch.setattr(setup_env, 'run', run)
-    monkeypatch.setattr(setup_env, 'pip', lambda *args: calls.append(args[2:]))
-    setup_env.install_more_hosts(Path('python'), tmp_path)
-    assert calls == [('install', '--no-deps', '-r', str(ROOT / setup_env.MORE_HOSTS), torchvision)]
-    with pytest.raises(SetupError, match=f'(?s){torchvision} must be importable beside torch, .*torchvision::nms'):
-        setup_env.install_more_hosts(Path('python'), tmp_path)

@@ -76,7 +76,7 @@ def test_names_are_listed_by_host(capsys, monkeypatch):
     names = [line.strip() for line in out.splitlines() if line.startswith(' ')]
     files = [*ROOT.glob('configs/mm*/*.py'), *ROOT.glob('tools/*.py')]
     # imported by tools, and no tools
-    helpers = {'setup_gpu', 'setup_lock', 'trained_backbone'}
+    helpers = {'trained_backbone'}
     assert sorted(names) == sorted({path.stem for path in files} - helpers) and len(names) == len(files) - len(helpers)
 
 
@@ -108,7 +108,7 @@ def test_a_wheel_carries_configs_and_tools(wheel):
     assert not [n for n in names if n.startswith(('tests', 'tools', 'demos', 'benchmarks'))]
     tools = {Path(n).stem for n in names if n.startswith('mmswinv2/.mim/tools/')}
     assert {path.stem for path in (ROOT / 'tools').glob('*.py')} - tools == {
-        'make_metafiles', 'setup_env', 'setup_gpu', 'setup_lock'}
+        'make_metafiles', 'setup_env'}
 
 
 @pytest.mark.slow

@@ -1,16 +1,13 @@
 #!/usr/bin/env python3
 """Makes ``.venv`` with the classic OpenMMLab stack, or ``.venv-onedl`` with the maintained forks, pinned.
 
-It does nothing when the environment is up to date. Only the standard library is used: this runs before anything is
-installed. The long part is mmcv, which has no wheel for current torch: its operators are compiled once (5 to 30
-minutes on two cores, longer with those for GPUs), after which pip keeps the wheel of a build for CPUs in its cache.
-
-One set-up at a time works on an environment and others wait. An environment whose set-up was killed is made anew.
+It does nothing when the environment is up to date; one whose set-up was interrupted is made anew. Only the standard
+library is used, with Python 3.10 to 3.13. The long part is mmcv, which has no wheel for current torch: its operators
+are compiled once (5 to 30 minutes on two cores, longer with those for GPUs). pip keeps the wheel of a build for CPUs.
 """
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import os
 import re
@@ -19,48 +16,41 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
-from dataclasses import dataclass
 from pathlib import Path
 
-import setup_gpu
-from setup_gpu import Build, SetupError
-from setup_lock import Journal, lock, say
-
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = (3, 11)
-TORCH_CUDA = '13.0'  # what PyPI's wheel of the torch in requirements/build.txt is built for
-BUILD = 'requirements/build.txt'
-TRITON = 'requirements/triton.txt'
-MORE_HOSTS = 'requirements/more_hosts.txt'
-# by whether torch is built for CUDA. PyPI has torchvision for CUDA builds of torch alone: beside another, the one that
-# matches cannot be imported ("operator torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2
-# is the last whose Python part works without its compiled one; nothing here uses more.
+PYTHONS = (3, 10), (3, 13)
+HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models, mmpretrain.models, mmpretrain.datasets'
+# by stack: the folder, the distribution of mmcv, what must be importable
+STACKS = dict(classic=('.venv', 'mmcv', f'{HOSTS}, mmaction.models, mmaction.datasets'),
+              onedl=('.venv-onedl', 'onedl-mmcv', HOSTS))
+# PyPI has torchvision for CUDA builds of torch alone: beside another, the one that matches cannot be imported ("operator
+# torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2 is the last whose Python part works
+# without its compiled one; nothing here uses more.
 TORCHVISION = {True: 'torchvision==0.28.0', False: 'torchvision==0.15.2'}
-HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models'
-MODULES = dict(
-    classic=f'{HOSTS}, mmpretrain.models, mmpretrain.datasets, mmaction.models, mmaction.datasets', onedl=HOSTS)
+# mmcv's setup.py reads a variable that exec() has set in a function, which Python 3.13 no longer allows
+EXEC_SETS_LOCALS = '''import builtins, sys
+run = builtins.exec
+def exec(code, *names):
+    frame = sys._getframe(1)
+    run(code, *(names or (frame.f_globals, frame.f_locals)))
+builtins.exec = exec
+'''
+HELP = '''
+One of these helps (docs/install.md):
+- install the nvcc of the CUDA that torch is built for, and set CUDA_HOME or put it on the PATH
+- use a torch that OpenMMLab publishes mmcv for, in an environment of your own with Python 3.11:
+    pip install torch==2.1.2 numpy==1.26.4 'setuptools>=77,<82' openmim
+    mim install mmcv==2.1.0
+    pip install '.[classic]' numpy==1.26.4
+- build for the CPU alone: make setup SETUP_ARGS=--cpu'''
 
 
-@dataclass(frozen=True)
-class Stack:
-    """What differs between the stacks.
-
-    Attributes:
-        folder: Where the environment is made.
-        mmcv: Name of mmcv's distribution.
-        pins: The file with every version that requirements/build.txt does not have.
-    """
-    folder: str
-    mmcv: str
-    pins: str
-
-
-STACKS = dict(
-    classic=Stack(folder='.venv', mmcv='mmcv', pins='requirements/classic.txt'),
-    onedl=Stack(folder='.venv-onedl', mmcv='onedl-mmcv', pins='requirements/onedl.txt'),
-)
+class SetupError(Exception):
+    """Something the user has to put right; the message says what."""
 
 
 def main() -> int:
@@ -75,235 +65,172 @@ def main() -> int:
         device.add_argument(f'--{name}', dest='device', action='store_const', const=name, help=text)
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception ends pip, too
-    path = (args.venv or ROOT / STACKS[args.stack].folder).absolute()
     try:
-        if sys.version_info[:2] != PYTHON:
-            run_with_right_python()
-        with lock(path) as journal:
-            set_up(path, args.stack, args.device, journal)
+        set_up((args.venv or ROOT / STACKS[args.stack][0]).absolute(), args.stack, args.device)
     except SetupError as e:
         print(f'setup: {e}', file=sys.stderr)
         return 1
     return 0
 
 
-def run_with_right_python() -> None:
-    """Replaces this process by one of the Python that the pins are for."""
-    name = 'python{}.{}'.format(*PYTHON)
-    found = shutil.which(name)
-    if found is None:
-        raise SetupError(f'{name} is needed (the versions in requirements/ are resolved for it), and is not on the '
-                         f'PATH; this is Python {sys.version.split()[0]}')
-    os.execv(found, [found, *sys.argv])
-
-
-def set_up(path: Path, name: str, device: str | None, journal: Journal) -> None:
+def set_up(path: Path, name: str, device: str | None) -> None:
     """Makes the environment at ``path``, unless it is there and made of the same inputs.
 
     Args:
         path: Where.
         name: Key of :data:`STACKS`.
-        device: One of :data:`setup_gpu.DEVICES`; None: as the last time, at first ``'auto'``.
-        journal: That of ``path``, which the caller has locked.
-    """
-    python, stamp = path / 'bin' / 'python', path / '.setup-stamp'
-    remembered = path / '.setup-device'
-    device = device or (remembered.read_text() if remembered.is_file() else 'auto')
-    wanted = f'{name} {fingerprint(path, name, device)}'
-    made = stamp.read_text() if stamp.is_file() else ''
-    if made == wanted and python.exists() and not journal.cut_off:
-        return
-    if not journal.cut_off:  # else it was checked then
-        check_folder(path, name, made)
-    build = setup_gpu.decide(setup_gpu.look(), device, TORCH_CUDA)
-    journal.write(str(os.getpid()))
-    try:
-        make(path, name, device, build, anew=journal.cut_off or not python.exists())
-    except SetupError:  # pip ended in order: the next set-up goes on from here
-        journal.write('')
-        raise
-    stamp.write_text(wanted)
-    journal.write('')
-
-
-def check_folder(path: Path, name: str, made: str) -> None:
-    """Refuses a folder that is something else, which would be cleared or mixed up.
+        device: ``'cpu'``, ``'cuda'`` or ``'auto'``; None: as the last time, at first ``'auto'``.
 
     Raises:
-        SetupError: if ``path`` is no virtual environment, or one of another stack.
+        SetupError: if ``path`` is something else or the environment cannot be made here.
     """
-    if path.exists() and not (path / 'pyvenv.cfg').is_file() and any(path.iterdir()):
-        raise SetupError(f'the environment must be a folder that is new, empty or a virtual environment, got {path}; '
-                         'remove it or choose another with --venv')
-    other = made.split(' ')[0]
-    if other in STACKS and other != name:
-        raise SetupError(f'the stacks share import names and must have a folder each, got {path} for {name}, which has '
-                         f'{other}; remove it or choose another with --venv')
-
-
-def make(path: Path, name: str, device: str, build: Build, *, anew: bool) -> None:
-    """Makes the environment, or brings it up to date."""
-    stack, python, start = STACKS[name], path / 'bin' / 'python', time.time()
-    pins = ROOT / stack.pins
-    say(f'making {path.name} ({name}, {"CUDA" if build.cuda else "CPU"}) for Python {sys.version.split()[0]}')
-    if anew:
-        try:
-            venv.create(path, with_pip=True, clear=path.exists())
-        except subprocess.CalledProcessError as e:
-            raise SetupError(f'python could not make a virtual environment ({e}); on Debian and Ubuntu install '
-                             'python3-venv') from e
-    (path / '.setup-stamp').write_text(f'{name} unfinished')
-    (path / '.setup-device').write_text(device)
+    stamp, python, start = path / '.setup-stamp', path / 'bin' / 'python', time.time()
+    made = stamp.read_text().split() if stamp.is_file() else []  # stack, device, what it is made of or "unfinished"
+    device = device or (made[1] if len(made) == 3 else 'auto')
+    gpus = find_gpus() if device == 'auto' else []
+    cuda = device == 'cuda' or bool(gpus)
+    wanted = [name, device, fingerprint(f'{sys.version} {path} {gpus}', name)]
+    if made == wanted and python.exists():
+        return
+    if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
+        raise SetupError('Python must be {}.{} to {}.{}, got {}; make PYTHON=FILE takes another'.format(
+            *PYTHONS[0], *PYTHONS[1], sys.version.split()[0]))
+    other = path.is_dir() and any(path.iterdir()) and not (path / 'pyvenv.cfg').is_file()
+    if other or made and made[0] != name:
+        raise SetupError(f'the environment must be new or one of the stack {name}, got {path}; remove it, or choose '
+                         'another with --venv')
+    check_tools()
+    variables = cuda_variables(gpus) if cuda else dict(FORCE_CUDA='0', CUDA_VISIBLE_DEVICES='')
+    say(f'making {path.name} ({name}, {"CUDA" if cuda else "CPU"}) for Python {sys.version.split()[0]}')
+    venv.create(path, with_pip=True, clear=made[2:] == ['unfinished'])
+    stamp.write_text(f'{name} {device} unfinished')
+    pins = ROOT / f'requirements/{name}.txt'
     say('1 of 5: torch and build tools')
-    pip(python, path, 'install', '-r', str(ROOT / BUILD), '-c', str(pins))
-    if build.cuda:
-        build = setup_gpu.decide(look_at_torch(python, setup_gpu.look()), device, TORCH_CUDA)
-    say('2 of 5: mmcv with its operators')
-    install_mmcv(python, path, stack, build)
+    pip(python, '-r', ROOT / 'requirements/build.txt', '-c', pins)
+    built = run(python, 'import torch; print(torch.version.cuda or "")').strip()
+    if cuda and built.split('.')[0] != variables.pop('NVCC'):
+        raise SetupError(f'nvcc must be of the CUDA that torch is built for, {built or "none"}, got another.{HELP}')
+    say('2 of 5: mmcv with its operators: if pip has no wheel of it, 78 C++ files are compiled, once')
+    install_mmcv(python, STACKS[name][1], pins, variables, cuda)
     say('3 of 5: mmengine, mmdet, mmsegmentation, mim and test tools')
-    pip(python, path, 'install', '-r', str(pins))
-    if run(python, 'import triton').returncode:
-        pip(python, path, 'install', '--no-deps', '-r', str(ROOT / TRITON))
-    say('4 of 5: ' + ('mmpretrain and mmaction2' if name == 'classic' else 'nothing; other hosts are for the classic '
-                      'stack'))
-    if name == 'classic':
-        install_more_hosts(python, path)
+    pip(python, '-r', pins)
+    say('4 of 5: mmpretrain, mmaction2, Triton')
+    pip(python, '--no-deps', '-r', ROOT / f'requirements/more_{name}.txt', TORCHVISION[bool(built)])
+    if not built:  # builds for CUDA bring it
+        pip(python, '--no-deps', '-r', ROOT / 'requirements/triton.txt')
     say('5 of 5: this project, in place')
-    pip(python, path, 'install', '--no-deps', '--no-build-isolation', '-e', str(ROOT))
-    result = run(python, f'import {MODULES[name]}')
-    if result.returncode:
-        raise SetupError(f'the environment was made but does not work: import {MODULES[name]}\n{result.stderr.strip()}')
-    say(f'done in {minutes(time.time() - start)}')
+    pip(python, '--no-deps', '--no-build-isolation', '-e', ROOT)
+    run(python, f'import {STACKS[name][2]}')
+    stamp.write_text(' '.join(wanted))
+    say(f'done in {(time.time() - start) / 60:.1f} min')
 
 
-def fingerprint(path: Path, name: str, device: str) -> str:
+def fingerprint(text: str, name: str) -> str:
     """What the environment is made of, as a hash: a change of it makes the set-up run again."""
-    gpus = sorted(set(setup_gpu.find_gpus())) if device == 'auto' else ''
-    digest = hashlib.sha256(f'{sys.version} {path} {device} {gpus}'.encode())
-    for file in ('tools/setup_env.py', 'tools/setup_gpu.py', 'setup.py', BUILD, TRITON, MORE_HOSTS, STACKS[name].pins):
+    digest = hashlib.sha256(text.encode())
+    for file in ('tools/setup_env.py', 'setup.py', *(f'requirements/{part}.txt' for part in (
+            'build', 'triton', name, f'more_{name}'))):
         digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()
 
 
-def look_at_torch(python: Path, found: setup_gpu.Found) -> setup_gpu.Found:
-    """Adds the installed torch to what was found, and whether it can use the GPUs."""
-    result = run(python, 'import torch; print(torch.__version__, torch.version.cuda)')
-    if result.returncode:
-        raise SetupError(f'torch was installed but does not work:\n{result.stderr.strip()}')
-    version, cuda = result.stdout.split()
-    error = None
-    if found.gpus and cuda != 'None':
-        start = run(python, 'import torch; torch.cuda.init()')
-        error = start.stderr.strip().splitlines()[-1] if start.returncode else None
-    return dataclasses.replace(found, torch=version, torch_cuda=None if cuda == 'None' else cuda, torch_error=error)
+def find_gpus() -> list[str]:
+    """Compute capability of each NVIDIA GPU; one empty text where the driver does not tell."""
+    if shutil.which('nvidia-smi') is None:
+        return []
+    told = subprocess.run(['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader'], capture_output=True,
+                          text=True)
+    return sorted(set(re.findall(r'^\d+\.\d+$', told.stdout, re.M))) or [''] * (told.returncode == 0)
 
 
-def install_mmcv(python: Path, path: Path, stack: Stack, build: Build) -> None:
-    """Installs mmcv, building it unless it is there or, for CPUs, pip has its wheel in the cache."""
-    pinned = pin(stack.pins, stack.mmcv)
-    note = path / '.setup-mmcv'  # what the operators are compiled for
-    wanted = f'cuda {build.arch_list}' if build.cuda else 'cpu'
-    check = (f'import importlib.metadata as m; print("{stack.mmcv}==" + m.version("{stack.mmcv}"), flush=True);'
-             'import mmcv.ops')
-    there = run(python, check)
-    if there.stdout.strip() == pinned and there.returncode == 0 and wanted == (
-            note.read_text() if note.is_file() else 'cpu'):
-        return
-    check_build_tools(path)
-    say('   this compiles its operators for CPUs and GPUs, once: half an hour or more' if build.cuda else
-        '   if pip has no cached wheel of it, this compiles 78 C++ files: 5 to 30 minutes on two cores, once')
-    install = ['install', '-v', '--no-build-isolation', '-c', str(ROOT / stack.pins), pinned]
-    replace = ['--force-reinstall', '--no-deps'] if there.stdout else []
-    cache = ['--no-cache-dir'] if build.cuda else []  # a wheel's name does not tell what it was built for
-    pip(python, path, *install, *cache, *replace, progress=True, variables=build.environment())
-    if not build.cuda and run(python, check).returncode:
-        say('   the wheel in the cache was built with another torch; building it anew')
-        pip(python, path, *install, '--no-cache-dir', '--force-reinstall', '--no-deps', progress=True,
-            variables=build.environment())
-    note.write_text(wanted)
-
-
-def install_more_hosts(python: Path, path: Path) -> None:
-    """Installs mmpretrain, mmaction2, what they import, and a torchvision that can be imported beside this torch.
+def cuda_variables(gpus: list[str]) -> dict[str, str]:
+    """Variables of mmcv's build with operators for GPUs, and the major version of CUDA under ``NVCC``.
 
     Raises:
-        SetupError: if torchvision cannot be imported: it would end every run of any host.
+        SetupError: without nvcc, or if nobody says what to compile for.
     """
-    result = run(python, 'import torch; print(torch.version.cuda is not None)')
-    if result.returncode:
-        raise SetupError(f'torch was installed but does not work:\n{result.stderr.strip()}')
-    torchvision = TORCHVISION[result.stdout.strip() == 'True']
-    pip(python, path, 'install', '--no-deps', '-r', str(ROOT / MORE_HOSTS), torchvision)
-    result = run(python, 'import torchvision')
-    if result.returncode:
-        raise SetupError(f'{torchvision} must be importable beside torch, or no run of MMEngine starts:\n'
-                         f'{result.stderr.strip()}')
+    homes = [os.environ.get('CUDA_HOME'), shutil.which('nvcc') and Path(shutil.which('nvcc')).resolve().parents[1],
+             '/usr/local/cuda']
+    home = next((Path(h) for h in homes if h and Path(h, 'bin', 'nvcc').is_file()), None)
+    if home is None:
+        raise SetupError('mmcv is compiled for the GPU by nvcc, which is neither in $CUDA_HOME/bin nor on the PATH nor '
+                         f'in /usr/local/cuda/bin.{HELP}')
+    version = subprocess.run([home / 'bin' / 'nvcc', '--version'], capture_output=True, text=True).stdout
+    archs = os.environ.get('TORCH_CUDA_ARCH_LIST') or ';'.join(filter(None, gpus))
+    if not archs:
+        raise SetupError('TORCH_CUDA_ARCH_LIST must name the compute capabilities to compile for, such as "8.0;9.0", '
+                         'where no GPU tells its own; it is not set')
+    return dict(FORCE_CUDA='1', CUDA_HOME=str(home), TORCH_CUDA_ARCH_LIST=archs,
+                NVCC=re.search(r'release (\d+)|$', version)[1] or '')
 
 
-def pin(file: str, name: str) -> str:
-    """The line of a requirements file with this distribution, as ``name==version``."""
-    return re.search(rf'^{re.escape(name)}==\S+', (ROOT / file).read_text(), re.MULTILINE).group()
+def check_tools() -> None:
+    """Checks for a C++ compiler and Python's headers, which mmcv's build needs."""
+    if shutil.which(os.environ.get('CXX', 'c++').split()[0]) is None:
+        raise SetupError('a C++ compiler is needed to build mmcv (Debian and Ubuntu: apt-get install build-essential)')
+    if not Path(sysconfig.get_path('include'), 'Python.h').is_file():
+        raise SetupError("Python's headers are needed to build mmcv (Debian and Ubuntu: apt-get install python3-dev)")
 
 
-def check_build_tools(path: Path) -> None:
-    """Checks for a C++ compiler, Python's headers and ninja."""
-    compiler = os.environ.get('CXX', 'c++')
-    if shutil.which(compiler.split()[0]) is None:
-        raise SetupError(f'a C++ compiler is needed to build mmcv, and {compiler!r} is not on the PATH; install one '
-                         '(Debian and Ubuntu: apt-get install build-essential), or set CXX')
-    if not (Path(sysconfig.get_path('include')) / 'Python.h').is_file():
-        raise SetupError("Python's headers are needed to build mmcv, and Python.h was not found; install them "
-                         '(Debian and Ubuntu: apt-get install python3-dev)')
-    ninja = path / 'bin' / 'ninja'
-    try:
-        subprocess.run([ninja, '--version'], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as e:
-        raise SetupError(f'ninja is needed to build mmcv, and {ninja} does not run ({e}); install it '
-                         '(Debian and Ubuntu: apt-get install ninja-build)') from e
-
-
-def run(python: Path, code: str) -> subprocess.CompletedProcess:
-    """Runs a line of Python in the environment."""
-    return subprocess.run([python, '-W', 'ignore', '-c', code], capture_output=True, text=True)
-
-
-def pip(python: Path, path: Path, *args: str, progress: bool = False, variables: dict[str, str] | None = None) -> None:
-    """Runs pip with its output in a log; with ``progress``, says now and then how far a build is."""
-    env = dict(os.environ, PATH=f'{path / "bin"}{os.pathsep}{os.environ.get("PATH", "")}', PYTHONNOUSERSITE='1',
-               MMCV_WITH_OPS='1', CFLAGS=f'{os.environ.get("CFLAGS", "")} -g0'.strip(),
-               MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)), **variables or {})
-    log = path / 'setup.log'
-    with log.open('ab') as out:
-        out.write(f'\n$ pip {" ".join(args)}\n'.encode())
-        out.flush()
-        begin = out.tell()
-        process = subprocess.Popen([python, '-m', 'pip', '--disable-pip-version-check', *args], env=env, stdout=out,
-                                   stderr=subprocess.STDOUT, close_fds=False)  # it holds the lock, too
-        start = told = time.time()
+def install_mmcv(python: Path, distribution: str, pins: Path, variables: dict[str, str], cuda: bool) -> None:
+    """Installs mmcv, compiled unless pip has the wheel of a build for CPUs in its cache."""
+    pinned = re.search(rf'^{distribution}==\S+', pins.read_text(), re.M)[0]
+    fresh = ['--no-cache-dir', '--force-reinstall', '--no-deps']  # a wheel's name does not tell what it was built for
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'sitecustomize.py').write_text(EXEC_SETS_LOCALS if sys.version_info >= (3, 13) else '')
+        variables = dict(variables, PYTHONPATH=folder, MMCV_WITH_OPS='1', CFLAGS='-g0',
+                         MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)))
+        options = ['-v', '--no-build-isolation', '-c', pins, pinned]
+        pip(python, *options, *(fresh if cuda else []), variables=variables)
         try:
-            while process.poll() is None:
-                time.sleep(.2)
-                if progress and time.time() - told >= 30:
-                    told = time.time()
-                    say(f'   {build_progress(log, begin)}{minutes(told - start)} so far')
-        finally:
-            if process.poll() is None:
+            run(python, 'import mmcv.ops')
+        except SetupError:
+            say('   the wheel in the cache was built with another torch; building it anew')
+            pip(python, *options, *fresh, variables=variables)
+
+
+def run(python: Path, code: str) -> str:
+    """Runs a line of Python in the environment and returns what it prints.
+
+    Raises:
+        SetupError: if it fails.
+    """
+    result = subprocess.run([python, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    if result.returncode:
+        raise SetupError(f'the environment does not work: {code}\n{result.stderr.strip()}')
+    return result.stdout
+
+
+def pip(python: Path, *args: object, variables: dict[str, str] | None = None) -> None:
+    """Runs ``pip install`` with its output in a log, and says every minute how far a build is.
+
+    Raises:
+        SetupError: if it fails, with the end of the log.
+    """
+    log = python.parents[1] / 'setup.log'
+    env = dict(os.environ, PATH=f'{python.parent}{os.pathsep}{os.environ.get("PATH", "")}', PYTHONNOUSERSITE='1',
+               **variables or {})
+    with log.open('wb') as out:
+        process = subprocess.Popen([python, '-m', 'pip', '--disable-pip-version-check', 'install', *map(str, args)],
+                                   env=env, stdout=out, stderr=subprocess.STDOUT)
+        while True:
+            try:
+                process.wait(60)
+                break
+            except subprocess.TimeoutExpired:
+                steps = re.findall(rb'\[(\d+/\d+)\]', log.read_bytes())
+                say(f'   {steps[-1].decode()} files compiled' if steps else '   working')
+            except BaseException:
                 process.terminate()
-                process.wait()
+                raise
     if process.returncode:
-        tail = log.read_bytes()[begin:].decode(errors='replace').strip().splitlines()[-25:]
-        raise SetupError(f'pip {" ".join(args)} failed; the end of {log}:\n' + '\n'.join(tail))
+        tail = '\n'.join(log.read_text(errors='replace').strip().splitlines()[-25:])
+        raise SetupError(f'pip install {" ".join(map(str, args))} failed; the end of {log}:\n{tail}')
 
 
-def build_progress(log: Path, begin: int) -> str:
-    """How many files ninja has compiled, in words."""
-    steps = re.findall(rb'\[(\d+)/(\d+)\]', log.read_bytes()[begin:])
-    return '{} of {} files compiled, '.format(*(n.decode() for n in steps[-1])) if steps else ''
-
-
-def minutes(seconds: float) -> str:
-    """A duration in words."""
-    return f'{int(seconds) // 60} min {int(seconds) % 60:02d} s' if seconds >= 60 else f'{seconds:.0f} s'
+def say(text: str) -> None:
+    """Prints a line at once."""
+    print(f'setup: {text}', flush=True)
 
 
 if __name__ == '__main__':
