@@ -132,8 +132,8 @@ def find_backbone(model: torch.nn.Module) -> SwinTransformerV2:
     trained = {name: m for name, m in found.items() if any(p.requires_grad for p in m.parameters())}
     nets = trained if len(found) > 1 else found
     if len(nets) != 1:
-        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, or one elsewhere in the '
-                         f'model, got {", ".join(nets) or "none"}')
+        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, or one elsewhere in '
+                         f'the model, got {", ".join(nets) or "none"}')
     return next(iter(nets.values()))
 
 

@@ -97,6 +97,6 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _is_backbone(module: nn.Module) -> bool:
-    """Whether a module is a backbone. Wrappers, which hand attributes on, are not; a classifier's method has no prefix."""
+    """Whether a module is a backbone: wrappers hand attributes on, and a classifier's method has no prefix."""
     method = getattr(type(module), 'get_layer_depth', None)
     return method is not None and 'prefix' in inspect.signature(method).parameters
