@@ -12,6 +12,7 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 
 import convert_checkpoint
+import plan_memory
 from helpers.backbones import backbone
 from helpers.configs import CONFIGS, LEAVES, build, load, register
 from helpers.files import FILES, SILENT
@@ -223,6 +224,13 @@ def test_layer_decay_by_mmpretrains_own_constructor():
     assert model.get_layer_depth('head.fc.weight') == model.get_layer_depth('backbone.norm2.weight')
     with pytest.raises(ValueError, match="param_name must be a parameter of the backbone under 'backbone.'"):
         model.get_layer_depth('backbone.other')
+
+
+def test_the_planner_counts_a_classifiers_head(capsys):
+    assert plan_memory.main([str(CONFIGS / 'mmpretrain/swinv2_b_22k_192-w12.py')]) == 0
+    out = capsys.readouterr().out
+    row = next(line.split() for line in out.splitlines() if line.startswith('plain  '))
+    assert row[6] == '0.01' and row[-1] == 'fits' and 'not counted' not in out
 
 
 @pytest.mark.parametrize('merging, layers, first', [(True, 29, 28), (False, 26, 25)])

@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from helpers.configs import load
 from helpers.detection import batch, sample
 from mmswinv2.detection import HybridTaskCascadeRoIHead, SingleRoIExtractor
+from mmswinv2.engine import SwinOptimWrapperConstructor
 
 pytestmark = pytest.mark.mmdet
 
@@ -41,6 +42,24 @@ def test_one_training_step_reaches_every_parameter(model):
     total.backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_layer_decay_reaches_the_backbone_of_a_student():
+    """SoftTeacher's student has the learning rates of its detector alone; its teacher, which is frozen, has none."""
+    def rates(model):
+        wrapper = SwinOptimWrapperConstructor(dict(optimizer=dict(type='AdamW', lr=1.)), dict(
+            backbone_lr_mult=.1, layer_decay_rate=.5))(model)
+        names = {p: name for name, p in model.named_parameters()}
+        return {names[p]: group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']}
+
+    detector = load('mmdet/htc_swinv2_mini.py').model
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        semi = ROOT.build(dict(type='mmdet.SoftTeacher', detector=detector, semi_test_cfg={},
+                               semi_train_cfg=dict(freeze_teacher=True)))
+        alone = ROOT.build(detector)
+    expected = rates(alone)
+    assert rates(semi) == {f'student.{name}': rate for name, rate in expected.items()}
+    assert min(expected.values()) == expected['backbone.patch_embed.proj.weight'] < .01
 
 
 def test_images_without_objects_train(model):

@@ -8,6 +8,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from helpers.backbones import SMALL
 from mmswinv2.engine import checkpoint
@@ -59,6 +60,55 @@ def test_learning_rates_fall_layer_by_layer():
                 'backbone.layers.1.blocks.1.attn.cpb_mlp.0.weight': .1 / 2, 'backbone.norm0.weight': .1,
                 'head.weight': 1.}
     assert {n: groups[n][0] for n in expected} == pytest.approx(expected)
+
+
+def around(wrap, *names):
+    """A model with each of the named modules inside a wrapper."""
+    model = Model()
+    for name in names:
+        parent, _, child = name.rpartition('.')
+        setattr(model.get_submodule(parent), child, wrap(model.get_submodule(name)))
+    return model
+
+
+WRAPPED = {
+    'student': lambda: nn.ModuleDict(dict(student=Model(), teacher=Model().requires_grad_(False))),
+    'model.detector': lambda: nn.ModuleDict(dict(model=nn.ModuleDict(dict(detector=Model())))),
+    'module': lambda: around(nn.Sequential, 'backbone'),
+    'compiled backbone': lambda: around(torch.compile, 'backbone'),
+    'compiled stages': lambda: around(torch.compile, 'backbone.layers.0', 'backbone.layers.1'),
+    'checkpointed stages': lambda: around(checkpoint_wrapper, 'backbone.layers.0', 'backbone.layers.1'),
+    'checkpointed blocks': lambda: around(checkpoint_wrapper, 'backbone.layers.0.blocks.0', 'backbone.patch_embed'),
+    'compiled model': lambda: torch.compile(Model()),
+    'the backbone itself': lambda: Model().backbone,
+}
+
+
+@pytest.mark.parametrize('wrapped', WRAPPED)
+def test_a_backbone_is_found_wherever_it_is(wrapped):
+    """Its parameters have the learning rates that they have in a model's ``backbone``."""
+    expected = [lr for name, (lr, _) in build(Model(), layer_decay_rate=.5, backbone_lr_mult=.1).items()]
+    model = WRAPPED[wrapped]()
+    groups = build(model, layer_decay_rate=.5, backbone_lr_mult=.1)
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert [groups[n][0] for n in trainable] == expected[:len(trainable)] and len(set(expected)) == 8
+
+
+def test_two_backbones_each_have_their_layers():
+    model = nn.ModuleDict(dict(rgb=Model().backbone, depth=SwinTransformerV2(
+        dict(SMALL, depths=[1, 1]), window_size=4, out_indices=(0, 1)), head=nn.Linear(4, 4)))
+    groups = build(model, layer_decay_rate=.5)
+    assert {n: groups[n][0] for n in ('rgb.patch_embed.proj.weight', 'depth.patch_embed.proj.weight', 'head.weight')
+            } == pytest.approx({'rgb.patch_embed.proj.weight': 1 / 2**6, 'depth.patch_embed.proj.weight': 1 / 2**4,
+                                'head.weight': 1.})
+
+
+@pytest.mark.parametrize('rates', [dict(layer_decay_rate=.9), dict(backbone_lr_mult=.1)])
+def test_rates_without_a_backbone_are_an_error(rates):
+    with pytest.raises(ValueError, match='paramwise_cfg must have no rate but 1 for a model without SwinV2, got '
+                                         'backbone_lr_mult=.*for Linear'):
+        build(nn.Linear(4, 4), **rates)
+    assert build(nn.Linear(4, 4))['weight'] == (1., .05)
 
 
 def test_frozen_parameters_are_left_out():

@@ -98,6 +98,47 @@ def test_segmentation_counts_the_loss(capsys):
     assert float(settings['plain'][5]) > 8 * 4 * 150 * 640**2 * 2 / 2**30
 
 
+def inheriting(tmp_path, base, **model):
+    """A config upon one of a host."""
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = {base!r}\nmodel = {model!r}\n')
+    return str(path)
+
+
+BACKBONE = dict(_delete_=True, type='mmswinv2.SwinTransformerV2')
+FPN = dict(in_channels=[96, 192, 384, 768])
+
+
+@pytest.mark.parametrize('base, model, left_out', [
+    ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', dict(neck=FPN), None),
+    ('mmdet::ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py', dict(neck=FPN), 'roi_head.mask_iou_head;'),
+    ('mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py', dict(neck=FPN), 'neck and heads'),
+    ('mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py', {}, 'panoptic_head;'),
+    ('mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py', {}, 'neck and heads'),
+    ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {}, 'student.neck, '),
+])
+def test_where_heads_are_not_counted_nothing_is_said_to_fit(base, model, left_out, tmp_path, capsys):
+    """Mask Scoring R-CNN's are in part. What does not fit without heads does not fit with them."""
+    model = dict(detector=dict(backbone=BACKBONE, neck=FPN)) if 'soft' in base else dict(model, backbone=BACKBONE)
+    path = inheriting(tmp_path, base, **model)
+    assert plan_memory.main([path, '--size', '512', '--batch', '1']) == 0
+    out = capsys.readouterr().out
+    verdict = 'fits' if left_out is None else '?'
+    assert out.startswith('backbone 27.6M parameters') and ('not counted' in out) == (left_out is not None)
+    assert left_out is None or f'not counted: activations of {left_out}' in out
+    for table in tables(out):
+        assert {cell for cells in table.values() for cell in cells[-4:]} == {verdict}
+    _, settings, _ = run(capsys, path, '--size', '1536', '--batch', '64')
+    assert settings['plain, whole maps'][-4:] == ['-'] * 4
+
+
+def test_of_several_trained_backbones_none_is_chosen(tmp_path, capsys):
+    base = 'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+    path = inheriting(tmp_path, base, detector=dict(backbone=BACKBONE), semi_train_cfg=dict(freeze_teacher=False))
+    assert plan_memory.main([path]) == 2
+    assert 'elsewhere in the model, got student.backbone, teacher.backbone' in capsys.readouterr().err
+
+
 def build(path, **changes):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(changes)

@@ -18,12 +18,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-import mmswinv2.models
 from mmswinv2.core.attention.config import MIB
 from mmswinv2.core.memory import Model, Plan, Setting, plan_step
 from mmswinv2.core.sharding import STRATEGIES, Sharding
 from mmswinv2.core.sizes import stage_sizes
 from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
+from mmswinv2.models import SwinTransformerV2
 
 CARDS = (24, 40, 80, 141)  # GiB
 DEFAULT_SIZE = 1536  # px, where the config has no fixed size
@@ -73,7 +73,7 @@ def plan(args: argparse.Namespace) -> None:
     try:
         cfg = Config.fromfile(args.config)
         model = build(cfg)
-        net = model.backbone
+        net = find_backbone(model)
         image = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
         if net.config.axes == 3:
             image = (args.frames or clip_length(cfg), *image)
@@ -87,43 +87,54 @@ def plan(args: argparse.Namespace) -> None:
     except Exception as e:  # a config is a program, and its model's constructors raise what they like
         raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
     sizes = stage_sizes(net, image, batch)
-    heads = count_heads(model, image, batch, args.objects)
-    rest = count_model(model, heads, 12 * batch * prod(image), (cfg.get('strategy') or {}).get('units', UNITS))
+    heads = count_heads(model, net, image, batch, args.objects)
+    rest = count_model(model, net, heads, 12 * batch * prod(image), (cfg.get('strategy') or {}).get('units', UNITS))
 
     print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
           f'{" x ".join(map(str, (batch, *image)))} px per GPU; {"autocast" if setting.autocast else "float32"}; '
           f'{optimizer}, {"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
           f'{"s" if sharding.gpus > 1 else ""}')
     cards = [args.card] if args.card else list(CARDS)
-    show(f'strategy {sharding.strategy}', cards, (
+    fits = '?' if heads.left_out else 'fits'
+    show(f'strategy {sharding.strategy}', cards, fits, (
         (name, plan_step(sizes, s, rest, sharding)) for name, s in settings(setting)))
     print()
-    show('as in the config', cards, ((name, plan_step(sizes, setting, rest, replace(
+    show('as in the config', cards, fits, ((name, plan_step(sizes, setting, rest, replace(
         sharding, strategy=name, bucket_view=sharding.bucket_view or name != 'none'))) for name in STRATEGIES))
     print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
           'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
           'is there at once.')
     if heads.left_out:
-        print(f'not counted: activations of {", ".join(heads.left_out)}')
+        print(f'not counted: activations of {", ".join(heads.left_out)}; ?: so whether it fits is not known')
 
 
 def build(cfg: Config) -> torch.nn.Module:
     """The model on the meta device, in training mode.
 
     Raises:
-        ValueError: if its backbone is not SwinV2.
+        ValueError: if the config has none.
     """
-    backbone = cfg.get('model', {}).get('backbone') or {}
-    if not str(backbone.get('type', '')).endswith('SwinTransformerV2'):
-        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, got '
-                         f'{backbone.get("type")!r}')
+    if not cfg.get('model'):
+        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, got no model')
     scope = cfg.get('default_scope', 'mmengine')
     import_module(f'{scope}.utils').register_all_modules(init_default_scope=False)
     with torch.device('meta'), DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(cfg.model)
-    if not isinstance(model.backbone, mmswinv2.models.SwinTransformerV2):
-        raise ValueError(f'model.backbone.type must be mmswinv2.SwinTransformerV2, got {backbone["type"]!r}')
-    return model.train()
+        return MODELS.build(cfg.model).train()
+
+
+def find_backbone(model: torch.nn.Module) -> SwinTransformerV2:
+    """The SwinV2 of a model, wherever it is; of several the one that is trained, as a teacher is not.
+
+    Raises:
+        ValueError: if there is not one.
+    """
+    found = {name: m for name, m in model.named_modules() if isinstance(m, SwinTransformerV2)}
+    trained = {name: m for name, m in found.items() if any(p.requires_grad for p in m.parameters())}
+    nets = trained if len(found) > 1 else found
+    if len(nets) != 1:
+        raise ValueError('CONFIG must have a model.backbone of type mmswinv2.SwinTransformerV2, or one elsewhere in '
+                         f'the model, got {", ".join(nets) or "none"}')
+    return next(iter(nets.values()))
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
@@ -189,9 +200,9 @@ def settings(config: Setting) -> list[tuple[str, Setting]]:
     return [*rows, ('as in the config', config)]
 
 
-def count_heads(model: torch.nn.Module, image: tuple[int, ...], batch: int, objects: int) -> HeadsMemory:
+def count_heads(model: torch.nn.Module, net: SwinTransformerV2, image: tuple[int, ...], batch: int,
+                objects: int) -> HeadsMemory:
     """What neck and heads need, or what is not known of them."""
-    net = model.backbone
     maps = [(batch, net.arch.dims[i], *net.map_lengths(image)[i]) for i in net.out_indices]
     try:
         return heads_memory(model, maps, image, objects=objects)
@@ -199,23 +210,25 @@ def count_heads(model: torch.nn.Module, image: tuple[int, ...], batch: int, obje
         return HeadsMemory(0, 0, 0, (f'neck and heads ({type(e).__name__}: {" ".join(str(e).split())[:80]})',))
 
 
-def count_model(model: torch.nn.Module, heads: HeadsMemory, image_bytes: int, units: Sequence[str]) -> Model:
+def count_model(model: torch.nn.Module, net: SwinTransformerV2, heads: HeadsMemory, image_bytes: int,
+                units: Sequence[str]) -> Model:
     """Numbers of parameters of a model."""
-    def count(inside: bool, trainable: bool) -> int:
-        return sum(p.numel() for n, p in model.named_parameters()
-                   if n.startswith('backbone.') == inside and (p.requires_grad or not trainable))
+    own, parts = set(net.parameters()), set(net.modules())
 
-    sharded = tuple(sum(p.numel() for p in m.parameters()) for n, m in model.named_modules()
-                    if type(m).__name__ in units and not n.startswith('backbone.'))
+    def count(inside: bool, trainable: bool) -> int:
+        return sum(p.numel() for p in model.parameters() if (p in own) == inside and (p.requires_grad or not trainable))
+
+    sharded = tuple(sum(p.numel() for p in m.parameters()) for m in model.modules()
+                    if type(m).__name__ in units and m not in parts)
     return Model(count(True, False), count(True, True), count(False, False), count(False, True), sharded, heads.kept,
                  heads.peak, heads.neck_peak, image_bytes)
 
 
-def show(title: str, cards: list[int], rows) -> None:
-    """Prints a table of named plans."""
+def show(title: str, cards: list[int], fits: str, rows) -> None:
+    """Prints a table of named plans; ``fits`` stands where the peak is within a card."""
     print(row([title, *COLUMNS, *(f'{c} GiB' for c in cards)]))
     for name, p in rows:
-        print(row([name, *cells(p), *('fits' if p.peak <= .9 * c * 1024 * MIB else '-' for c in cards)]))
+        print(row([name, *cells(p), *(fits if p.peak <= .9 * c * 1024 * MIB else '-' for c in cards)]))
 
 
 def cells(p: Plan) -> list[str]:

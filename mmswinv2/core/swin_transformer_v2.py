@@ -277,7 +277,8 @@ class SwinTransformerV2(nn.Module):
             name = param_name.removeprefix(prefix)
             if name not in dict(self.named_parameters()):
                 raise ValueError(f'param_name must be a parameter of the backbone under {prefix!r}, got {param_name!r}')
-            parts = name.split('.')
+            # without those of wrappers: _orig_mod, _checkpoint_wrapped_module, module
+            parts = [part for part in name.split('.') if not part.startswith('_') and part != 'module']
             if parts[0] in ('patch_embed', 'mask_token'):
                 depth = 0
             elif parts[0] == 'layers':

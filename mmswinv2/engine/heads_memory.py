@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..core import SwinTransformerV2
 from ..core.live_bytes import LiveBytes
 
 
@@ -28,7 +29,7 @@ class HeadsMemory:
         kept: At the end of the forward pass.
         peak: The largest, before the backward pass reaches the neck's first module.
         neck_peak: The largest from then on.
-        left_out: Modules that are not counted, because it is not known how the model calls them.
+        left_out: Modules with weights that are not counted: it is not known how the model calls them.
     """
 
     kept: int
@@ -74,15 +75,13 @@ def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[i
     """Runs neck and heads on maps of given shapes.
 
     Args:
-        model: A detector of mmdet, a segmentor of mmseg or a recognizer of mmaction2, on the meta device, in training
-            mode.
+        model: Of mmdet, mmseg, mmpretrain or mmaction2, on the meta device, in training mode.
         maps: Shapes (B, C_i, *map) of the backbone's outputs.
         image: (H, W) of the images in pixels, or (T, H, W).
         objects: Number of objects in an image.
     """
-    left_out = sorted({name for name, m in model.named_children() if _parameters(m)} - set(_known(model)))
-    peaks = []
-    with torch.device('meta'), _AsOnGPUs(), _gradients_dropped(model):
+    peaks, ran = [], set()
+    with torch.device('meta'), _AsOnGPUs(), _watched(model, ran):
         x = tuple(torch.empty(shape, requires_grad=True) for shape in maps)
         live = LiveBytes(*x, *model.parameters(), *model.buffers())
         with live:
@@ -90,17 +89,19 @@ def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[i
             kept = live.live
             _backward(outs)
             peaks.append(live.forget_peak())
-    return HeadsMemory(kept, peaks[0], peaks[-1] if len(peaks) > 1 else 0, tuple(left_out))
+    return HeadsMemory(kept, peaks[0], peaks[-1] if len(peaks) > 1 else 0, tuple(_left_out(model, ran)))
 
 
-def _known(model: nn.Module) -> Iterator[str]:
-    yield from ('backbone', 'data_preprocessor', 'neck')
-    if _is_segmentor(model):
-        yield from ('decode_head', 'auxiliary_head')
-    elif _is_two_stage(model):
-        yield from ('rpn_head', 'roi_head')
+def _left_out(module: nn.Module, ran: set[nn.Module], name: str = '') -> Iterator[str]:
+    """Names of the modules with weights in which nothing ran, without backbones."""
+    if module in ran or isinstance(module, SwinTransformerV2) or next(module.parameters(), None) is None:
+        return
+    idle = ran.isdisjoint(module.modules()) and not any(isinstance(m, SwinTransformerV2) for m in module.modules())
+    if idle or next(module.parameters(recurse=False), None) is not None:
+        yield name or type(module).__name__
     else:
-        yield from ('bbox_head', 'cls_head')
+        for child, m in module.named_children():
+            yield from _left_out(m, ran, f'{name}.{child}' if name else child)
 
 
 def _is_segmentor(model: nn.Module) -> bool:
@@ -111,21 +112,18 @@ def _is_two_stage(model: nn.Module) -> bool:
     return hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def _list(modules) -> list[nn.Module]:
     return list(modules) if isinstance(modules, (nn.ModuleList, nn.Sequential, list, tuple)) else [modules]
 
 
 @contextmanager
-def _gradients_dropped(model: nn.Module) -> Iterator[None]:
-    """Drops gradients of weights as soon as they are computed: they are counted elsewhere."""
+def _watched(model: nn.Module, ran: set[nn.Module]) -> Iterator[None]:
+    """Fills ``ran`` with the modules that run, and drops gradients of weights, which are counted elsewhere."""
     def drop(p: Tensor) -> None:
         p.grad = None
 
     handles = [p.register_post_accumulate_grad_hook(drop) for p in model.parameters() if p.requires_grad]
+    handles += [m.register_forward_pre_hook(lambda m, args: ran.add(m)) for m in model.modules()]
     try:
         yield
     finally:
@@ -148,6 +146,8 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
     if not _is_two_stage(model):
         if hasattr(model, 'cls_head'):
             return [model.cls_head(x[-1])]
+        if hasattr(model, 'head'):
+            return [model.head(x)]
         return [model.bbox_head(x)] if hasattr(model, 'bbox_head') else []
     outs = [model.rpn_head(x)]
     anchors = sum(n * t.shape[-2] * t.shape[-1] for n, t in zip(model.rpn_head.prior_generator.num_base_priors, x))

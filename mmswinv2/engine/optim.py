@@ -1,10 +1,12 @@
 """Parameter groups for a model with a SwinV2 backbone: layer-wise learning rates, and exemptions from weight decay."""
 from __future__ import annotations
 
+import inspect
+
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
-from torch import nn
+from torch import Tensor, nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -23,12 +25,14 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: As for mmengine's constructor.
         paramwise_cfg: May have ``backbone_lr_mult``, a factor on the backbone's learning rate (default 1), and
             ``layer_decay_rate`` (default 1), by which the learning rate shrinks from each layer of the backbone to
-            the one before it. ``model.backbone`` must have ``get_layer_depth``. ``merging_layers=False`` (default True)
-            gives a patch merging the layer of the block before it, as the release does when it fine-tunes SimMIM.
-            ``no_decay`` replaces the parts of names that exempt a parameter (default: the last three above).
+            the one before it. Every module with ``get_layer_depth(param_name, prefix)`` is a backbone, whatever its
+            name in the model and whatever wraps it. ``merging_layers=False`` (default True) gives a patch merging the
+            layer of the block before it, as the release does when it fine-tunes SimMIM. ``no_decay`` replaces the parts
+            of names that exempt a parameter (default: the last three above).
 
     Raises:
-        ValueError: if ``paramwise_cfg`` has another key, or a rate is not in (0, 1].
+        ValueError: if ``paramwise_cfg`` has another key, a rate is not in (0, 1], or one other than 1 is given for a
+            model without a backbone.
 
     Source:
         SwinTransformer/MIM-Depth-Estimation and AiT, ``SwinLayerDecayOptimizerConstructor`` (numbering of layers);
@@ -57,15 +61,11 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **kwargs) -> None:
         """Appends the parameter groups of a whole model to ``params``."""
-        groups: dict[tuple[float, float], dict] = {}
+        scales, groups = self._backbone_scales(module), {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            scale = 1.
-            if name.startswith('backbone.'):
-                options = {} if self.options['merging_layers'] else dict(merging_layers=False)
-                depth, num_layers = module.backbone.get_layer_depth(name, prefix='backbone.', **options)
-                scale = self.options['backbone_lr_mult'] * self.options['layer_decay_rate']**(num_layers - 1 - depth)
+            scale = scales.get(param, 1.)
             no_decay = param.ndim <= 1 or any(key in name for key in self.options['no_decay'])
             decay = 0. if no_decay else self.base_wd or 0.
             group = groups.setdefault((scale, decay), dict(params=[], weight_decay=decay))
@@ -76,3 +76,27 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             print_log(f'SwinOptimWrapperConstructor: {len(group["params"])} parameters, '
                       f'learning rate x {scale:.4g}, weight decay {decay:.4g}', logger='current')
         params.extend(groups.values())
+
+    def _backbone_scales(self, model: nn.Module) -> dict[Tensor, float]:
+        """The factor on the learning rate of each trainable parameter of a backbone, where one is not 1."""
+        mult, decay = self.options['backbone_lr_mult'], self.options['layer_decay_rate']
+        if mult == decay == 1:
+            return {}
+        backbones = [m for m in model.modules() if _is_backbone(m)]
+        if not backbones:
+            raise ValueError('paramwise_cfg must have no rate but 1 for a model without SwinV2, got '
+                             f'backbone_lr_mult={mult}, layer_decay_rate={decay} for {type(model).__name__}')
+        options = {} if self.options['merging_layers'] else dict(merging_layers=False)
+        scales = {}
+        for backbone in backbones:
+            for name, param in backbone.named_parameters():
+                if param.requires_grad:
+                    depth, layers = backbone.get_layer_depth(name, **options)
+                    scales[param] = mult * decay**(layers - 1 - depth)
+        return scales
+
+
+def _is_backbone(module: nn.Module) -> bool:
+    """Whether a module is a backbone: wrappers hand attributes on, and a classifier's method has no prefix."""
+    method = getattr(type(module), 'get_layer_depth', None)
+    return method is not None and 'prefix' in inspect.signature(method).parameters
