@@ -1,0 +1,74 @@
+"""mmpretrain's LoRA around the backbone: as its modules, and as docs/usage.md trains and merges it."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from helpers.backbones import SMALL, randomize
+from helpers.configs import CONFIGS, load, register
+from helpers.docs import files
+from helpers.runs import environment, train
+from mmswinv2.engine import read_run
+
+pytestmark = pytest.mark.mmpretrain
+
+TARGETS = ['attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2', 'cpb_mlp.0', 'reduction']
+RECIPE = 'mmpretrain/swinv2_mini.py'
+
+
+def build(cfg):
+    register('mmpretrain')
+    from mmpretrain.registry import MODELS
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg)
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_adapters_alone_are_trained(target, rng):
+    module = dict(type='mmswinv2.SwinTransformerV2', arch=SMALL, window_size=4, out_indices=(0, 1),
+                  drop_path_rate=0.)
+    model = randomize(build(dict(type='LoRAModel', module=module, rank=2, alpha=2, targets=[dict(type=target)])))
+    assert model.train() is model
+    sum(out.square().sum() for out in model(torch.randn(1, 3, 44, 36, generator=rng))).backward()
+    trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert trained == {n for n, _ in model.named_parameters() if 'lora_' in n} != set()
+    assert all(f'{target}.lora_' in name for name in trained)
+
+
+@pytest.mark.slow
+def test_training_and_merging_as_in_the_docs(tmp_path, rng):
+    """Adapters and the head are written; merged, they are a checkpoint of the recipe with the same logits."""
+    from PIL import Image
+    for split in ('train', 'val'):
+        for label in range(10):
+            folder = tmp_path / 'data' / split / str(label)
+            folder.mkdir(parents=True)
+            Image.new('RGB', (32, 32), (20 * label, 90, 40)).save(folder / '0.png')
+    plain = randomize(build(load(RECIPE).model), std=.1)
+    torch.save(plain.backbone.state_dict(), tmp_path / 'weights.pth')
+    texts = files(Path('docs/usage.md'))
+    config, merge = tmp_path / 'lora.py', tmp_path / 'merge_lora.py'
+    config.write_text(texts['swinv2_l_lora.py'].replace(
+        'configs/mmpretrain/swinv2_l_384-w24_22kto1k.py', str(CONFIGS / RECIPE)).replace(
+        'FILE', str(tmp_path / 'weights.pth')))
+    merge.write_text(texts['merge_lora.py'])
+    options = ['--cfg-options', 'train_cfg.max_iters=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
+               'param_scheduler.1.end=2', 'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=2',
+               f'train_dataloader.dataset.data_root={tmp_path / "data"}']
+    train('mmpretrain', config, tmp_path / 'work', *options, data=tmp_path)
+    saved = read_run(tmp_path / 'work' / 'iter_2.pth')['state_dict']
+    assert {name.split('.')[0] for name in saved} == {'backbone', 'head'}
+    assert all('.lora_' in name for name in saved if name.startswith('backbone.'))
+    assert all(value.any() for value in saved.values())
+    subprocess.run([sys.executable, merge, config, tmp_path / 'work' / 'iter_2.pth', tmp_path / 'merged.pth'],
+                   check=True, env=environment(), timeout=120)
+    lora = build(Config.fromfile(config).model)
+    lora.load_state_dict(saved)
+    plain.load_state_dict(torch.load(tmp_path / 'merged.pth')['state_dict'], strict=True)
+    x = torch.randn(2, 3, 32, 32, generator=rng)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.eval()(x), lora.eval()(x), atol=1e-4, rtol=1e-4)
