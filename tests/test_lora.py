@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
+from torch import nn
 
 from helpers.backbones import SMALL, randomize
 from helpers.configs import CONFIGS, load, register
@@ -39,9 +41,22 @@ def test_adapters_alone_are_trained(target, rng):
     assert all(f'{target}.lora_' in name for name in trained)
 
 
+@pytest.mark.parametrize('options, layers', [({}, (6, 5, 3, 2)), (dict(merging_layers=False), (5, 4, 3, 2))])
+def test_rates_fall_layer_by_layer(options, layers, monkeypatch):
+    from mmpretrain.models import LoRAModel  # its later versions have this method
+    monkeypatch.setattr(LoRAModel, 'get_layer_depth', lambda self, name, prefix='': (
+        self.module.get_layer_depth(name, prefix)), raising=False)
+    module = dict(type='mmswinv2.SwinTransformerV2', arch=SMALL, window_size=4, out_indices=(0, 1))
+    lora = build(dict(type='LoRAModel', module=module, rank=2, targets=[dict(type='qkv')]))
+    wrapper = build_optim_wrapper(nn.ModuleDict(dict(backbone=lora)), dict(
+        type='OptimWrapper', constructor='mmswinv2.SwinOptimWrapperConstructor', optimizer=dict(type='SGD', lr=1.),
+        paramwise_cfg=dict(layer_decay_rate=.5, **options)))
+    assert [g['lr'] for g in wrapper.optimizer.param_groups] == [.5**(n - 1) for n in layers]
+
+
 @pytest.mark.slow
 def test_training_and_merging_as_in_the_docs(tmp_path, rng):
-    """Adapters and the head are written; merged, they are a checkpoint of the recipe with the same logits."""
+    """A run's checkpoints hold adapters and the head; merged, they are the recipe's own, with the same logits."""
     from PIL import Image
     for split in ('train', 'val'):
         for label in range(10):
@@ -56,10 +71,11 @@ def test_training_and_merging_as_in_the_docs(tmp_path, rng):
         'configs/mmpretrain/swinv2_l_384-w24_22kto1k.py', str(CONFIGS / RECIPE)).replace(
         'FILE', str(tmp_path / 'weights.pth')))
     merge.write_text(texts['merge_lora.py'])
-    options = ['--cfg-options', 'train_cfg.max_iters=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
-               'param_scheduler.1.end=2', 'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=2',
+    options = ['--cfg-options', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'param_scheduler.1.end=2',
+               'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=1',
                f'train_dataloader.dataset.data_root={tmp_path / "data"}']
-    train('mmpretrain', config, tmp_path / 'work', *options, data=tmp_path)
+    for iters, resume in ((1, []), (2, ['--resume'])):
+        train('mmpretrain', config, tmp_path / 'work', *resume, *options, f'train_cfg.max_iters={iters}', data=tmp_path)
     saved = read_run(tmp_path / 'work' / 'iter_2.pth')['state_dict']
     assert {name.split('.')[0] for name in saved} == {'backbone', 'head'}
     assert all('.lora_' in name for name in saved if name.startswith('backbone.'))
