@@ -41,6 +41,9 @@ def assert_equals_reference(net, x, **options):
     ((32, 68), 9, None),        # one window along H, 17 tokens (pad 1) along W
     ((32, 52), 6, None),        # 13 tokens: padding 5 is wider than window less shift
     ((32, 32), 20, 12),         # the map is smaller than the window on both axes
+    ((1, 1), 4, None),          # maps of one token
+    ((13, 64), (5, 3), (4, 7)),  # a picture of 300 x 60 px scaled to a width of 64
+    ((3, 18), 2, 4),            # one token high
 ])
 def test_equals_reference(size, window, pretrained, mask_padding, rng):
     windows = [window, window] if isinstance(window, tuple) else window
@@ -310,8 +313,7 @@ def test_typo_is_a_type_error():
 
 
 @pytest.mark.parametrize('shape, message', [
-    ((1, 3, 31, 64), 'x must be >= 32 px high and wide, got 31 x 64'),
-    ((1, 3, 64, 16), 'x must be >= 32 px high and wide, got 64 x 16'),
+    ((1, 3, 0, 64), r'x must be >= 1 along each of \(h, w\), got \(0, 64\)'),
     ((1, 4, 64, 64), r'x must have the shape \(B, 3, h, w\), got \(1, 4, 64, 64\)'),
     ((3, 64, 64), r'x must have the shape \(B, 3, h, w\), got \(3, 64, 64\)'),
 ])

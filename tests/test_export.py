@@ -131,7 +131,7 @@ def test_balanced_windows_are_not_those_of_a_dynamic_size():
 
 @pytest.mark.parametrize('name, options, message', [
     ('mmdet/htc_swinv2_mini.py', ['--size', '64', '64'], "--backbone be given, got default_scope='mmdet'"),
-    ('mmpretrain/swinv2_mini.py', ['--size', '16', '64'], '--size must be >= 32 px, got [16, 64]')])
+    ('mmpretrain/swinv2_mini.py', ['--size', '0', '64'], '--size must be >= 1 px, got [0, 64]')])
 def test_bad_input_is_one_line(name, options, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export_onnx, 'is_installed', lambda package: True)
     assert export_onnx.main([str(CONFIGS / name), 'a.pth', str(tmp_path / 'a.onnx'), *options]) == 2

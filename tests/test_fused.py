@@ -33,6 +33,8 @@ SIZES = [
     ((4, 7, 6), (2, 3, 4)),  # three axes, ragged
     ((3, 5, 8), (1, 4, 4)),  # windows of one token along an axis
     ((2, 5, 4), (8, 3, 3)),  # one window along time
+    ((1, 1), (4, 4)),     # one token
+    ((1, 9), (4, 4)),     # one token along H
 ]
 
 

@@ -180,7 +180,7 @@ def test_heads_keep_what_the_loss_keeps():
 
 
 @pytest.mark.parametrize('args, message', [
-    (['configs/mmdet/htc_swinv2_t.py', '--size', '10'], '--size must be one or two numbers >= 32 px, got [10]'),
+    (['configs/mmdet/htc_swinv2_t.py', '--size', '0'], '--size must be one or two numbers >= 1 px, got [0]'),
     (['configs/mmdet/htc_swinv2_t.py', '--batch', '0'], '--batch must be >= 1, got 0'),
     (['configs/mmdet/htc_swinv2_t.py', '--gpus', '0'], '--gpus must be >= 1, got 0'),
     (['configs/mmdet/_base_/default_runtime.py'], 'CONFIG must have a model.backbone of type'),

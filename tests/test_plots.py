@@ -56,7 +56,8 @@ def test_rows(file):
                                             'linear CPB (fitted), window 8', 'bicubic, window 8']
     attn = backbone(PLAIN).layers[0].blocks[1].attn
     for (_, table), window in zip(rows, ((4, 4), (8, 8))):
-        torch.testing.assert_close(table.double(), attn.cpb_mlp(window, (4, 4)), atol=1e-5, rtol=1e-5)
+        exact = attn.cpb_mlp(window, (4, 4), dtype=torch.float64)
+        torch.testing.assert_close(table.double(), exact, atol=1e-5, rtol=1e-5)
     assert rows[2][1].shape == rows[1][1].shape and not torch.allclose(rows[2][1], rows[1][1])
 
 
@@ -94,10 +95,8 @@ def test_probabilities_times_values_are_the_attention_of_the_block(options, shif
     x = torch.randn(1, 7, 6, 8, generator=rng, dtype=torch.float64)
     normed = block.norm1(x) if block.norm_first else x
     seen = F.pad(normed, (0, 0, 0, 2, 0, 1)) if options.get('mask_padding') is False else normed
-    attn, bias = block.attn, None
-    if attn.q_bias is not None:
-        bias = torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
-    values = attn.qkv(seen, bias)[0, ..., -8:].unflatten(-1, (2, 4))  # (H, W, nH, d)
+    attn = block.attn
+    values = attn.project(seen)[0, ..., -8:].unflatten(-1, (2, 4))  # (H, W, nH, d)
     rows = torch.stack([torch.stack([plot_attention.attention_from(block, x, (i, j))[1] for j in range(6)])
                         for i in range(7)])  # (7, 6, nH, H, W)
     torch.testing.assert_close(rows.sum((-2, -1)), torch.ones(7, 6, 2).double(), atol=1e-12, rtol=0)

@@ -73,9 +73,10 @@ def test_the_bias_of_a_small_window_is_the_restriction_of_a_large_ones(first, se
     large = tuple(max(a, b) for a, b in zip(first, second))
     small = tuple(min(a, b) for a, b in zip(first, second))
     cpb = randomize(ContinuousBias(2, log_spaced=log_spaced).double())
-    table = cpb(small, pretrained)
-    torch.testing.assert_close(crop(cpb(large, pretrained), small), table, rtol=0, atol=1e-12)
-    pairs = expand(cpb(large, pretrained)).view(2, *large, *large)
+    table = cpb(small, pretrained, dtype=torch.float64)
+    whole = cpb(large, pretrained, dtype=torch.float64)
+    torch.testing.assert_close(crop(whole, small), table, rtol=0, atol=1e-12)
+    pairs = expand(whole).view(2, *large, *large)
     pairs = pairs[:, :small[0], :small[1], :small[0], :small[1]].flatten(3).flatten(1, 2)
     torch.testing.assert_close(pairs, expand(table), rtol=0, atol=1e-12)
 

@@ -62,11 +62,13 @@ def test_equals_the_slow_reference(backend, kind):
         torch.testing.assert_close(out, wanted, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize('frames, patch', [(1, 1), (1, 2), (3, 4), (4, 2), (6, 1)])
-def test_clips_of_any_length(frames, patch):
-    net, x = video(temporal_patch_size=patch), clip(1, 3, frames, 33, 40)
+@pytest.mark.parametrize('size, patch', [
+    ((1, 33, 40), 1), ((1, 33, 40), 2), ((3, 33, 40), 4), ((4, 33, 40), 2), ((6, 33, 40), 1), ((1, 1, 1), 2),
+    ((3, 1, 50), 1)])
+def test_clips_of_any_size(size, patch):
+    net, x = video(temporal_patch_size=patch), clip(1, 3, *size)
     for out, wanted in zip(net(x), slow(net, x)):
-        assert out.shape[2] == -(-frames // patch)
+        assert out.shape[2] == -(-size[0] // patch)
         torch.testing.assert_close(out, wanted, atol=1e-10, rtol=0)
 
 
@@ -113,7 +115,7 @@ def test_autocast():
         outs = net(x)
     for out, right in zip(outs, wanted):
         assert out.dtype == torch.float32
-        assert (out - right).abs().max() < .05 * right.abs().max()
+        assert (out - right).norm() < .05 * right.norm()
 
 
 @needs_torch_2_4('its compiler knows no dataclasses')
@@ -129,7 +131,7 @@ def test_torch_compile_without_graph_breaks():
 
 @pytest.mark.parametrize('x, message', [
     (torch.zeros(1, 3, 64, 64), r'must have the shape \(B, 3, t, h, w\), got \(1, 3, 64, 64\)'),
-    (torch.zeros(1, 3, 4, 31, 64), 'x must be >= 32 px high and wide, got 31 x 64')])
+    (torch.zeros(1, 3, 0, 31, 64), r'x must be >= 1 along each of \(t, h, w\), got \(0, 31, 64\)')])
 def test_other_clips_are_errors(x, message):
     with pytest.raises(ValueError, match=message):
         video()(x.double())

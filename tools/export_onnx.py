@@ -89,8 +89,8 @@ def export(args: argparse.Namespace) -> float | None:
     for package in ('onnx', 'onnxscript'):
         if not is_installed(package):
             raise ImportError(f"{package} is not installed: pip install 'mmswinv2-plugin[onnx]'")
-    if min(args.size) < 32:
-        raise ValueError(f'--size must be >= 32 px, got {args.size}')
+    if min(args.size) < 1:
+        raise ValueError(f'--size must be >= 1 px, got {args.size}')
     cfg = read_config(args.config, {})
     if cfg.default_scope == 'mmdet' and not args.backbone:
         raise ValueError("CONFIG must be of mmseg or mmpretrain, or --backbone be given, got default_scope='mmdet'")

@@ -68,8 +68,8 @@ def plan(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name} must be >= 1, got {value}')
-    if args.size is not None and (len(args.size) > 2 or min(args.size) < 32):
-        raise ValueError(f'--size must be one or two numbers >= 32 px, got {args.size}')
+    if args.size is not None and (len(args.size) > 2 or min(args.size) < 1):
+        raise ValueError(f'--size must be one or two numbers >= 1 px, got {args.size}')
     try:
         cfg = Config.fromfile(args.config)
         model = build(cfg)

@@ -169,9 +169,8 @@ def attention_from(block: SwinBlock, x: Tensor, token: tuple[int, int]) -> tuple
     if not attn.config.mask_padding:  # a token of padding is one of zeros, before the projection
         h, w = (axis.padded - axis.length for axis in grid)
         x, grid = F.pad(x, (0, 0, 0, w, 0, h)), tuple(replace(axis, length=axis.padded) for axis in grid)
-    bias = None if attn.q_bias is None else torch.cat([attn.q_bias, torch.zeros_like(attn.q_bias), attn.v_bias])
     num_heads = attn.logit_scale.numel()
-    q, k, _ = attn.qkv(x, bias)[0].unflatten(-1, (3, num_heads, -1)).unbind(-3)  # (H, W, nH, d)
+    q, k, _ = attn.project(x)[0].unflatten(-1, (3, num_heads, -1)).unbind(-3)  # (H, W, nH, d)
     cell = Cell(*(cell_of(axis, i) for axis, i in zip(grid, token)))
     rows, columns = (torch.arange(run.start, run.start + run.size, device=x.device)
                      for run in (cell.rows, cell.columns))

@@ -79,7 +79,7 @@ class TrainedBackbone:
             x: As of :meth:`read`.
 
         Raises:
-            ValueError: if the image is smaller than 32 px.
+            ValueError: if the image has no pixels.
         """
         x = self.net.pos_drop(self.net.embed(x))
         for i, stage in enumerate(self.stages):

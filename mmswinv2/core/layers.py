@@ -44,7 +44,22 @@ def dropout(rate: float) -> nn.Module:
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm over C in the dtype of its weights: float32 under autocast, whatever the dtype of the input."""
+    """LayerNorm over C in the dtype of its weights: float32 under autocast, whatever the dtype of the input.
+
+    Args:
+        dim: C.
+        zero: Whether its weight starts at 0 instead of 1.
+    """
+
+    def __init__(self, dim: int, *, zero: bool = False) -> None:
+        self.zero = zero  # which the constructor of torch's initialises by
+        super().__init__(dim)
+
+    def reset_parameters(self) -> None:
+        """Initialises weight and bias."""
+        super().reset_parameters()
+        if self.zero:
+            nn.init.zeros_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (..., C)."""
@@ -90,6 +105,7 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, drop_rate: float = 0., keep_hidden: bool = False) -> None:
         super().__init__()
+        self.hidden_dim = hidden_dim
         self.keep_hidden = keep_hidden
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
@@ -99,7 +115,7 @@ class Mlp(nn.Module):
         """Maps (..., C) to (..., C)."""
         if is_transformed():
             return self._map(x)
-        hidden = self.fc1.out_features * product_dtype(x).itemsize  # bytes a token
+        hidden = self.hidden_dim * product_dtype(x).itemsize  # bytes a token
         if is_kept(x.device, x.shape[:-1].numel() * hidden) or self.keep_hidden and torch.is_grad_enabled():
             return self._map(x)
         tokens, rows = x.flatten(0, -2), mlp_rows(x.device, hidden)

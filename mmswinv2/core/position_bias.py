@@ -268,21 +268,21 @@ class ContinuousBias(nn.Sequential):
         self.log_spaced = log_spaced
 
     def forward(self, window: Sequence[int], pretrained_window: Sequence[int], *,  # type: ignore[override]
+                dtype: torch.dtype = torch.float32, device: torch.device = torch.device('cpu'),
                 budget: int | None = None) -> Tensor:
         """Computes ``16 sigmoid(mlp(coordinates))``.
 
         Args:
             window: Tokens along each axis.
             pretrained_window: P, tokens along each axis.
+            dtype: float32 or float64.
+            device: That of the weights.
             budget: Bytes that hidden maps may take. Above it, offsets are processed in chunks, whose hidden maps are
                 recomputed in the backward pass; windows over time need this. None: no limit.
 
         Returns:
-            Shape (nH, 2W-1, ...), float32 (float64 for float64 weights).
+            Shape (nH, 2W-1, ...), in ``dtype``.
         """
-        weight = self[0].weight
-        assert isinstance(weight, Tensor)
-        dtype, device = torch.promote_types(weight.dtype, torch.float32), weight.device
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
             if budget is None or is_transformed() or len(x) <= cpb_rows(budget, dtype.itemsize):

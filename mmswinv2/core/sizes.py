@@ -68,16 +68,16 @@ def stage_sizes(net: SwinTransformerV2, image: Sequence[int], batch: int) -> lis
         batch: B.
     """
     stages: list[StageSizes] = []
-    patch = net.patch_embed.proj.weight[0].numel()
-    for stage, lengths in zip(net.layers, net.map_lengths(image)):
+    patch = net.config.in_channels * prod(net.config.patch_size)
+    for stage, dim, lengths in zip(net.layers, net.arch.dims, net.map_lengths(image)):
         merge = 0 if stage.downsample is None else sum(p.numel() for p in stage.downsample.parameters())
-        blocks = tuple(_block_sizes(block, lengths, batch) for block in stage.blocks)
+        blocks = tuple(_block_sizes(block, dim, lengths, batch) for block in stage.blocks)
         stages.append(StageSizes(blocks, merge, 0 if stages else patch))
     return stages
 
 
-def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockSizes:
-    attn = block.attn
+def _block_sizes(block: SwinBlock, dim: int, lengths: Sequence[int], batch: int) -> BlockSizes:
+    attn, channels = block.attn, block.mlp.hidden_dim
     grid: Grid = attn.grid(lengths, shifted=block.shifted)
     if not attn.config.mask_padding:
         grid = tuple(Axis(axis.padded, axis.window, axis.shift) for axis in grid)
@@ -88,8 +88,7 @@ def _block_sizes(block: SwinBlock, lengths: Sequence[int], batch: int) -> BlockS
         maps[size] = maps.get(size, 0) + 4 * batch * heads * prod(run.tokens * run.size for run in group)
     rows = prod(2 * axis.window - 1 for axis in grid)
     hidden = 0 if attn.config.position_bias == 'parameterized' else 4 * rows * CPB_HIDDEN
-    weights = [m.weight.numel() for m in (attn.qkv, attn.proj, block.mlp.fc1, block.mlp.fc2)]
-    return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), attn.proj.out_features, heads,
-                      block.mlp.fc1.out_features, tuple(maps.values()), 4 * heads * window**2,
-                      4 * rows * 4 * heads, hidden, sum(p.numel() for p in block.parameters()), sum(weights),
-                      max(weights))
+    weights = [3 * dim * dim, dim * dim, *[dim * channels] * 2]
+    return BlockSizes(batch * prod(lengths), batch * prod(axis.length for axis in grid), dim, heads, channels,
+                      tuple(maps.values()), 4 * heads * window**2, 4 * rows * 4 * heads, hidden,
+                      sum(p.numel() for p in block.parameters()), sum(weights), max(weights))

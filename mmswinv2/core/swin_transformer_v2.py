@@ -30,8 +30,6 @@ from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_wi
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # of typing, from Python 3.11
 
-MIN_IMAGE_SIZE = 32  # pixels, the stride of the last stage
-
 Constructor = TypeVar('Constructor', bound=Callable[..., None])
 
 
@@ -85,10 +83,10 @@ class SwinBlock(nn.Module):
         self.norm_first = config.norm_first
         self.attn = WindowAttention(dim, num_heads, window_size=window_size, pretrained_window=pretrained_window,
                                     config=config)
-        self.norm1 = LayerNorm(dim)
+        self.norm1 = LayerNorm(dim, zero=not config.norm_first)  # residual post-norm starts as the identity
         self.mlp = Mlp(dim, hidden_channels(dim, config.mlp_ratio), drop_rate=config.drop_rate,
                        keep_hidden=keep_hidden)
-        self.norm2 = LayerNorm(dim)
+        self.norm2 = LayerNorm(dim, zero=not config.norm_first)
         self.drop_path = DropPath(drop_path_rate)
         self.norm3 = LayerNorm(dim) if extra_norm else None
 
@@ -137,7 +135,7 @@ class SwinStage(nn.Module):
 
 
 class SwinTransformerV2(nn.Module):
-    """Swin Transformer V2 for images of any size from 32 px.
+    """Swin Transformer V2 for images of any size.
 
     ``forward`` is ``embed``, ``maps``, ``outputs``: mask tokens can follow ``embed``, another head can replace
     ``outputs``.
@@ -188,7 +186,7 @@ class SwinTransformerV2(nn.Module):
             self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=config.with_cp[i]))
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm(self.arch.dims[i]))
-        self._init_weights()
+        self.apply(_init_linear)
         self._register_state_dict_hook(_save_pretrained_windows)
         self._freeze()
 
@@ -197,14 +195,7 @@ class SwinTransformerV2(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.LayerNorm, WindowAttention)):
                 module.reset_parameters()
-        self._init_weights()
-
-    def _init_weights(self) -> None:
         self.apply(_init_linear)
-        for stage in [] if self.config.norm_first else self.layers:
-            for block in stage.blocks:  # residual post-norm starts as the identity
-                nn.init.zeros_(block.norm1.weight)
-                nn.init.zeros_(block.norm2.weight)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -215,13 +206,13 @@ class SwinTransformerV2(nn.Module):
         """Computes the feature maps of an image.
 
         Args:
-            x: Pixels, shape (B, in_channels, h, w), h and w >= 32.
+            x: Pixels, shape (B, in_channels, h, w), h and w >= 1; padded with zeros to whole patches.
 
         Returns:
             One map per entry of ``out_indices``, shape (B, C_i, ceil(h/s_i), ceil(w/s_i)); float32 under autocast.
 
         Raises:
-            ValueError: if the image is smaller than 32 px or has another number of channels.
+            ValueError: if the image has no pixels or another number of channels.
         """
         return self.outputs(self.maps(self.embed(x)))
 
@@ -233,8 +224,8 @@ class SwinTransformerV2(nn.Module):
         channels, axes = self.config.in_channels, self.config.axes
         if x.ndim != 2 + axes or x.shape[1] != channels:
             raise ValueError(f'x must have the shape (B, {channels}, {AXES[axes][1:-1]}), got {tuple(x.shape)}')
-        if min(x.shape[-2:]) < MIN_IMAGE_SIZE:
-            raise ValueError(f'x must be >= {MIN_IMAGE_SIZE} px high and wide, got {x.shape[-2]} x {x.shape[-1]}')
+        if min(x.shape[2:]) < 1:
+            raise ValueError(f'x must be >= 1 along each of {AXES[axes]}, got {tuple(x.shape[2:])}')
         return self.patch_embed(x)
 
     def map_lengths(self, image: Sequence[int]) -> list[tuple[int, ...]]:
@@ -330,7 +321,7 @@ class SwinTransformerV2(nn.Module):
 
     def _check_axes(self, state_dict: Mapping, prefix: str) -> None:
         weight = state_dict.get(prefix + EMBEDDING)
-        if weight is not None and weight.ndim != self.patch_embed.proj.weight.ndim:
+        if weight is not None and weight.ndim != 2 + self.config.axes:
             raise ValueError(f'{prefix}{EMBEDDING} must be of patches along {self.config.axes} axes, got shape '
                              f'{tuple(weight.shape)}; mmswinv2.core.weights.load_backbone inflates weights on images '
                              'for video')

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class VideoSwinTransformerV2(SwinTransformerV2):
-    """Swin Transformer V2 for clips of any length, of frames of any size from 32 px.
+    """Swin Transformer V2 for clips of any length, of frames of any size.
 
     Windows are (t, h, w) tokens. Along an axis where the map is no longer than the window, there is one unshifted
     window. Coordinates of the position bias are normalised by the pre-training window of their axis.
@@ -45,14 +45,14 @@ class VideoSwinTransformerV2(SwinTransformerV2):
         """Computes the feature maps of a clip.
 
         Args:
-            x: Frames, shape (B, in_channels, t, h, w), h and w >= 32 px. A clip whose frames are no multiple of
-                ``temporal_patch_size`` is padded with zeros at its end.
+            x: Frames, shape (B, in_channels, t, h, w), each >= 1; padded with zeros to whole patches of
+                ``temporal_patch_size`` frames.
 
         Returns:
             One map per entry of ``out_indices``, shape (B, C_i, ceil(t/P), ceil(h/s_i), ceil(w/s_i)), P being
             ``temporal_patch_size``; float32 under autocast.
 
         Raises:
-            ValueError: if frames are smaller than 32 px, or the shape is another.
+            ValueError: if the clip has no frames or pixels, or the shape is another.
         """
         return super().forward(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import core
 from ..core.checks import check_bool, first
 from ..core.weights import find_prefix, fit_state, read_backbone_state, read_rows, take_rows
+from ..core.weights.layouts.base import EXTRAS, OWN
 from ..core.weights.state import CONTAINERS
 from ..registry import HOOKS
 
@@ -119,8 +120,9 @@ def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> No
 def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpected: Collection[str]) -> None:
     """Converts weights at the start of a backbone's ``_load_from_state_dict``, whoever loads.
 
-    If the backbone is loaded by itself, weights with its own names are left to torch. Within a model, the backbone gets
-    all of its weights, or none if the state dict is of other parts: mmengine would only log missing ones.
+    If the backbone is loaded by itself, weights with its own names are left to torch, and so are those of adapters,
+    which may be saved without the weights beside them. Within a model, the backbone otherwise gets all of its weights,
+    or none if the state dict is of other parts: mmengine would only log missing ones.
 
     Args:
         backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
@@ -132,7 +134,9 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
         ValueError: if the weights do not fit, or if there are none for the backbone and the file has names that are not
             the model's, as a file of a backbone alone has.
     """
-    if not any(k.startswith(prefix) for k in state_dict):
+    inside = {k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)}
+    own = inside <= backbone.state_dict().keys()
+    if not inside:
         if unexpected:
             raise ValueError(
                 f'{_name(backbone, prefix)}: checkpoint must hold weights under {prefix!r}, got none, and '
@@ -140,7 +144,7 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
                 "backbone alone: init_cfg=dict(type='Pretrained', checkpoint=FILE); load_from=FILE with default_hooks."
                 "convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'); or, into a model that is there, "
                 f'mmengine.runner.load_checkpoint(model.{prefix[:-1]}, FILE)')
-    elif prefix or not state_dict.keys() <= backbone.state_dict().keys():
+    elif not own or prefix and all(OWN.fullmatch(k) or k in EXTRAS for k in inside):
         convert_state(backbone, state_dict, prefix)
 
 

@@ -82,7 +82,8 @@ class SwinOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         mult, decay = self.options['backbone_lr_mult'], self.options['layer_decay_rate']
         if mult == decay == 1:
             return {}
-        backbones = [m for m in model.modules() if _is_backbone(m)]
+        # the innermost: mmpretrain's LoRAModel hands names with its own prefix on
+        backbones = [m for m in model.modules() if [n for n in m.modules() if _is_backbone(n)] == [m]]
         if not backbones:
             raise ValueError('paramwise_cfg must have no rate but 1 for a model without SwinV2, got '
                              f'backbone_lr_mult={mult}, layer_decay_rate={decay} for {type(model).__name__}')

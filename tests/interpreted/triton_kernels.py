@@ -32,6 +32,8 @@ CASES = [
     ((3, 5, 4), (2, 3, 4), True, torch.float32, dict(num_heads=2, seed=4)),  # three axes
     ((2, 5, 4), (8, 3, 3), True, torch.float16, {}),  # one window along time
     ((2, 4, 6), (1, 4, 4), True, torch.float32, {}),  # windows of one token along time
+    ((1, 1), (4, 4), True, torch.float32, {}),  # one token
+    ((1, 9), (4, 4), True, torch.float16, {}),  # one token along H
 ]
 
 

@@ -5,22 +5,15 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..grid import Axis, Grid, lengths_of
 from ..layers import dropout
+from ..modules import may_be_kept
+from ..operators import is_transformed
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
 from .backends import attend
 from .config import AttentionConfig, default_budget
-
-
-class BiasedLinear(nn.Linear):
-    """A linear layer whose bias is given at the call: here of queries and values alone, or none."""
-
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Maps (..., C) to (..., C'), with ``bias`` (C',)."""
-        return F.linear(x, self.weight, bias)
 
 
 class WindowAttention(nn.Module):
@@ -46,7 +39,7 @@ class WindowAttention(nn.Module):
         else:
             self.cpb_mlp = ContinuousBias(num_heads, axes=len(self.window_size),
                                           log_spaced=config.position_bias == 'log_cpb')
-        self.qkv = BiasedLinear(dim, 3 * dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
         self.v_bias = nn.Parameter(torch.empty(dim)) if config.qkv_bias else None
         self.proj = nn.Linear(dim, dim)
@@ -66,7 +59,9 @@ class WindowAttention(nn.Module):
     def bias_table(self, window: Sequence[int]) -> Tensor:
         """The bias table of a window no larger than ``window_size``: (nH, 2W-1, ...)."""
         if self.config.position_bias != 'parameterized':
-            return self.cpb_mlp(window, self.pretrained_window, budget=self._budget(self.logit_scale.device))
+            scale = self.logit_scale
+            return self.cpb_mlp(window, self.pretrained_window, dtype=torch.promote_types(scale.dtype, torch.float32),
+                                device=scale.device, budget=self._budget(scale.device))
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
     def _budget(self, device: torch.device) -> int:
@@ -79,6 +74,24 @@ class WindowAttention(nn.Module):
         return tuple(Axis.fit(length, window, shifted=shifted, balanced=balanced)
                      for length, window in zip(lengths, self.window_size))
 
+    def _bias(self) -> Tensor | None:
+        """The bias of queries, keys (zero) and values, (3C,)."""
+        if self.q_bias is None or self.v_bias is None:
+            return None
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def project(self, x: Tensor) -> Tensor:
+        """Maps (B, *map, C) to queries, keys and values with their bias, (B, *map, 3C).
+
+        The bias joins a result of ``qkv`` that nobody else may have kept in place, which costs no more than within the
+        product.
+        """
+        qkv, bias = self.qkv(x), self._bias()
+        if bias is None:
+            return qkv
+        bias = bias.to(qkv.dtype)
+        return qkv + bias if is_transformed() or may_be_kept(self.qkv) else qkv.add_(bias)
+
     def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
         """Attends within windows.
 
@@ -90,14 +103,12 @@ class WindowAttention(nn.Module):
             Shape (B, *map, C).
         """
         config, grid = self.config, self.grid(lengths_of(x), shifted=shifted)
-        bias = None
-        if self.q_bias is not None and self.v_bias is not None:
-            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # (3C,)
         padding = None
         if not config.mask_padding:  # what the projection makes of a token of zeros
-            padding = self.qkv.weight.new_zeros(self.qkv.out_features) if bias is None else bias
+            bias = self._bias()
+            padding = x.new_zeros(3 * x.shape[-1]) if bias is None else bias
         table = self.bias_table([axis.window for axis in grid])
         x = attend(  # of a temporary, which is gone before the projection
-            self.qkv(x, bias), table, self.logit_scale, grid, padding=padding, backend=config.attn_backend,
+            self.project(x), table, self.logit_scale, grid, padding=padding, backend=config.attn_backend,
             budget=self._budget(x.device), dropout=config.attn_drop_rate if self.training else 0.)
         return self.proj_drop(self.proj(x))
