@@ -115,7 +115,7 @@ def test_autocast():
         outs = net(x)
     for out, right in zip(outs, wanted):
         assert out.dtype == torch.float32
-        assert (out - right).norm() < .05 * right.norm()
+        assert (out - right).abs().max() < .05 * right.abs().max()
 
 
 @needs_torch_2_4('its compiler knows no dataclasses')

@@ -1,10 +1,9 @@
-"""torch's list of modules, which type checkers see with the kind of its modules; who sees a layer's result."""
+"""torch's list of modules, which type checkers see with the kind of its modules."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,12 +25,3 @@ if TYPE_CHECKING:
         def __getitem__(self, i: int | slice) -> M | ModuleList[M]: ...
 else:
     ModuleList = nn.ModuleList
-
-
-def may_be_kept(linear: nn.Module) -> bool:
-    """Whether others may have kept the result of a linear layer: a hook, or a module that has taken its place.
-
-    Such a result must not be changed in place.
-    """
-    return (type(linear) is not nn.Linear or 'forward' in vars(linear) or _has_any_global_hook()
-            or bool(linear._forward_hooks or linear._backward_hooks or linear._backward_pre_hooks))

@@ -7,6 +7,8 @@ No other file of ``mmswinv2.core`` uses a private name of torch. These have no p
 * ``torch.autograd.forward_ad._current_level`` (2.1 to 2.13): whether forward mode is on. Without it, likewise.
 * ``torch.compiler._is_exporting_flag`` (2.7 to 2.13): whether a program is exported. ``torch.compiler.is_exporting()``
   tells the same, but the compiler of torch 2.11 takes that call for True. Without it, an older torch does not tell.
+* ``_forward_hooks`` and its like of a module, and ``torch.nn.modules.module._has_any_global_hook`` (2.1 to 2.13): whether
+  somebody else sees what a layer gives. Without the latter, layers are taken to have hooks.
 * ``torch._utils.is_compiling`` (2.1 and 2.2): what ``torch.compiler.is_compiling`` became.
 """
 from __future__ import annotations
@@ -17,6 +19,7 @@ from functools import lru_cache, wraps
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from torch.autograd import forward_ad
 
 T = TypeVar('T')
@@ -39,6 +42,19 @@ def is_in_forward_mode() -> bool:
 def is_transformed() -> bool:
     """Whether code is compiled, traced, under torch.func or in forward mode. Then nothing may depend on values."""
     return is_compiling() or torch.jit.is_tracing() or is_under_torch_func() or is_in_forward_mode()
+
+
+_has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda: True)
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Whether a layer is torch's own linear layer that nobody has replaced or watches.
+
+    Compilers do not ask: they fuse what follows a product anyway.
+    """
+    return not (is_transformed() or type(layer) is not nn.Linear or 'forward' in vars(layer) or _has_any_global_hook()
+                or layer._forward_pre_hooks or layer._forward_hooks or layer._backward_pre_hooks
+                or layer._backward_hooks)
 
 
 def autocast_dtype(kind: str) -> torch.dtype | None:

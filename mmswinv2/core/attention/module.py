@@ -5,13 +5,13 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..grid import Axis, Grid, lengths_of
 from ..layers import dropout
-from ..modules import may_be_kept
-from ..operators import is_transformed
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
+from ..torch_compat import is_plain_linear
 from .backends import attend
 from .config import AttentionConfig, default_budget
 
@@ -83,14 +83,13 @@ class WindowAttention(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """Maps (B, *map, C) to queries, keys and values with their bias, (B, *map, 3C).
 
-        The bias joins a result of ``qkv`` that nobody else may have kept in place, which costs no more than within the
-        product.
+        A layer that is torch's own, without hooks, adds the bias within its product. What takes its place is called.
         """
-        qkv, bias = self.qkv(x), self._bias()
-        if bias is None:
-            return qkv
-        bias = bias.to(qkv.dtype)
-        return qkv + bias if is_transformed() or may_be_kept(self.qkv) else qkv.add_(bias)
+        bias = self._bias()
+        if bias is not None and is_plain_linear(self.qkv):
+            return F.linear(x, self.qkv.weight, bias)
+        qkv = self.qkv(x)
+        return qkv if bias is None else qkv + bias.to(qkv.dtype)
 
     def forward(self, x: Tensor, *, shifted: bool = False) -> Tensor:
         """Attends within windows.
