@@ -30,7 +30,8 @@ def machine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('script, gpus', [
-    (None, []), ('echo 9.0; echo 10.0; echo 9.0', ['10.0', '9.0']), ('echo "[N/A]"', ['']), ('echo failed; exit 9', [])])
+    (None, []), ('echo 9.0; echo 10.0; echo 9.0', ['10.0', '9.0']), ('echo "[N/A]"', ['']),
+    ('echo failed; exit 9', [])])
 def test_gpus_are_those_that_the_driver_tells(machine, script, gpus):
     if script:
         machine('nvidia-smi', script)
@@ -58,7 +59,8 @@ def test_without_nvcc_the_ways_out_are_those_of_the_page(machine, monkeypatch):
 
 
 @pytest.mark.parametrize('compiler, headers, message', [
-    ('no-such-compiler -O2', None, 'compiler is needed .*build-essential'), ('sh', '/nowhere', 'headers .*python3-dev')])
+    ('no-such-compiler -O2', None, 'compiler is needed .*build-essential'),
+    ('sh', '/nowhere', 'headers .*python3-dev')])
 def test_what_a_build_needs_is_named(compiler, headers, message, monkeypatch):
     monkeypatch.setenv('CXX', compiler)
     if headers:

@@ -27,9 +27,9 @@ HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models, mm
 # by stack: the folder, the distribution of mmcv, what must be importable
 STACKS = dict(classic=('.venv', 'mmcv', f'{HOSTS}, mmaction.models, mmaction.datasets'),
               onedl=('.venv-onedl', 'onedl-mmcv', HOSTS))
-# PyPI has torchvision for CUDA builds of torch alone: beside another, the one that matches cannot be imported ("operator
-# torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2 is the last whose Python part works
-# without its compiled one; nothing here uses more.
+# by whether torch is built for CUDA. PyPI has torchvision for such builds alone: beside another, the one that matches
+# cannot be imported ("operator torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2 is the
+# last whose Python part works without its compiled one; nothing here uses more.
 TORCHVISION = {True: 'torchvision==0.28.0', False: 'torchvision==0.15.2'}
 # mmcv's setup.py reads a variable that exec() has set in a function, which Python 3.13 no longer allows
 EXEC_SETS_LOCALS = '''import builtins, sys

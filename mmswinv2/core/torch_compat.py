@@ -7,7 +7,7 @@ No other file of ``mmswinv2.core`` uses a private name of torch. These have no p
 * ``torch.autograd.forward_ad._current_level`` (2.1 to 2.13): whether forward mode is on. Without it, likewise.
 * ``torch.compiler._is_exporting_flag`` (2.7 to 2.13): whether a program is exported. ``torch.compiler.is_exporting()``
   tells the same, but the compiler of torch 2.11 takes that call for True. Without it, an older torch does not tell.
-* ``_forward_hooks`` and its like of a module, and ``torch.nn.modules.module._has_any_global_hook`` (2.1 to 2.13): whether
+* ``_forward_hooks`` and its like of a module, ``torch.nn.modules.module._has_any_global_hook`` (2.1 to 2.13): whether
   somebody else sees what a layer gives. Without the latter, layers are taken to have hooks.
 * ``torch._utils.is_compiling`` (2.1 and 2.2): what ``torch.compiler.is_compiling`` became.
 """
