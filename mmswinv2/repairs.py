@@ -104,6 +104,29 @@ def count_every_annotation() -> None:
     COCO.createIndex = createIndex
 
 
+def name_classes_in_order() -> None:
+    """mmdet 3.3.0: ``CocoMetric(classwise=True)`` writes the AP of one class beside the name of another where ids of
+    categories do not ascend in the file.
+
+    pycocotools sorts the ids, and mmdet reads its results in the file's order. No report of it was found upstream.
+    The class that mmdet evaluates with gives them in that order.
+    """
+    from mmdet.evaluation.metrics import coco_metric
+    if coco_metric.COCOeval.__module__ == __name__:
+        return
+
+    class InOrder(coco_metric.COCOeval):
+        def accumulate(self, p=None) -> None:
+            super().accumulate(p)
+            ids = list(self.params.catIds)
+            order = [ids.index(c['id']) for c in self.cocoGt.dataset['categories'] if c['id'] in ids]
+            if self.params.useCats:
+                self.eval.update(precision=self.eval['precision'][:, :, order], recall=self.eval['recall'][:, order],
+                                 scores=self.eval['scores'][:, :, order])
+
+    coco_metric.COCOeval = InOrder
+
+
 def category_id(value: object) -> object:
     """The id of a category, as a number where it is one that is written as text."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -12,7 +12,7 @@ from mmdet.datasets import CocoDataset
 from ..core.checks import first, is_int
 from ..engine.own_data import check_classes, raise_for, size_as_read
 from ..registry import DATASETS
-from ..repairs import category_id, count_every_annotation, polygons
+from ..repairs import category_id, count_every_annotation, name_classes_in_order, polygons
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
 
@@ -39,6 +39,7 @@ class CocoInstances(CocoDataset):
     def __init__(self, *, metainfo: dict | None = None, **kwargs) -> None:
         check_classes((metainfo or {}).get('classes'))
         count_every_annotation()
+        name_classes_in_order()
         super().__init__(metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
