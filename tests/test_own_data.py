@@ -341,7 +341,7 @@ def score(data, found=(0, 1), **more):
     from mmdet.registry import METRICS
     from pycocotools import mask
     metric = METRICS.build(dict(
-        type='CocoMetric', ann_file=data.ann_file, metric=['bbox', 'segm'], classwise=True, **more))
+        type='mmdet.CocoMetric', ann_file=data.ann_file, metric=['bbox', 'segm'], classwise=True, **more))
     metric.dataset_meta = data.metainfo
     for sample in data:
         kept = np.isin(sample['gt_bboxes_labels'], found)

@@ -12,7 +12,7 @@ from ..registry import HOOKS
 
 HEADS = {'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head'}  # with one row per class of the data set
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # EXIF: the tag, and its values that swap width and height
-HEADERS = ('BMP', 'PNG', 'TIFF', 'WEBP')  # formats of which OpenCV reads each file, as large as its header says
+HEADERS = ('BMP', 'PNG', 'TIFF', 'WEBP')  # formats that OpenCV reads, but for TIFFs of 32 bits a channel (modes F, I)
 
 
 def check_classes(classes: Sequence[str] | None) -> None:
@@ -51,9 +51,9 @@ def size_as_read(path: str | Path, *, turn: bool = True) -> tuple[int, int]:
                 exif = Image.Exif()
                 exif.load(image.info.get('exif', b''))  # getexif() has what stands in XMP, too
                 return image.size[::-1] if turn and exif.get(ORIENTATION) in TURNED else image.size
-            header = image.format in HEADERS and image.mode not in ('F', 'I')
-            tagged = b'eXIf' in Path(path).read_bytes() if image.format == 'PNG' else ORIENTATION in image.getexif()
-            if header and not tagged:
+            tagged = (b'eXIf' in Path(path).read_bytes() if image.format == 'PNG' else  # it may stand after the pixels
+                      image.getexif().get(ORIENTATION) in TURNED)
+            if image.format in HEADERS and image.mode not in ('F', 'I') and not tagged:
                 return image.size
             if not turn:
                 image.load()
