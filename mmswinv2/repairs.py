@@ -73,6 +73,71 @@ def stand_in_for_drn() -> None:
     sys.modules.update({name: package, f'{name}.drn': module})
 
 
+def count_every_annotation() -> None:
+    """pycocotools 2.0.11: AP is too low, or evaluation fails, for annotations that training reads.
+
+    An object whose annotation has the id 0 counts as missed (cocodataset/cocoapi#332, open), annotations that share an
+    id count as one, those without ``iscrowd`` end in a ``KeyError`` (cocodataset/cocoapi#374), ids of categories that
+    are text are read letter by letter, and a part of a mask that has one or two points and comes first is taken for a
+    box; mmdet trains on the other parts. Before a file is indexed such ids become numbers, ``iscrowd`` 0, and such
+    parts are left out.
+    """
+    if find_spec('pycocotools') is None:
+        return
+    from pycocotools.coco import COCO
+    if COCO.createIndex.__module__ == __name__:
+        return
+    create_index = COCO.createIndex
+
+    def createIndex(self) -> None:
+        annotations, categories = self.dataset.get('annotations', []), self.dataset.setdefault('categories', [])
+        for item, key in [*((c, 'id') for c in categories), *((a, 'category_id') for a in annotations)]:
+            item[key] = category_id(item.get(key))
+        ids = {a.get('id') for a in annotations}
+        keep = len(ids) == len(annotations) and all(isinstance(i, int) and i for i in ids)
+        for number, a in enumerate(annotations, 1):
+            a.update(id=a['id'] if keep else number, iscrowd=a.get('iscrowd') or 0)
+            if parts := polygons(a.get('segmentation')):
+                a['segmentation'] = parts
+        create_index(self)
+
+    COCO.createIndex = createIndex
+
+
+def name_classes_in_order() -> None:
+    """mmdet 3.3.0: ``CocoMetric(classwise=True)`` writes the AP of one class beside the name of another where ids of
+    categories do not ascend in the file.
+
+    pycocotools sorts the ids, and mmdet reads its results in the file's order. No report of it was found upstream.
+    The class that mmdet evaluates with gives them in that order.
+    """
+    from mmdet.evaluation.metrics import coco_metric
+    if coco_metric.COCOeval.__module__ == __name__:
+        return
+
+    class InOrder(coco_metric.COCOeval):
+        def accumulate(self, p=None) -> None:
+            super().accumulate(p)
+            ids = list(self.params.catIds)
+            order = [ids.index(c['id']) for c in self.cocoGt.dataset['categories'] if c['id'] in ids]
+            if self.params.useCats:
+                self.eval.update(precision=self.eval['precision'][:, :, order], recall=self.eval['recall'][:, order],
+                                 scores=self.eval['scores'][:, :, order])
+
+    coco_metric.COCOeval = InOrder
+
+
+def category_id(value: object) -> object:
+    """The id of a category, as a number where it is one that is written as text."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def polygons(segmentation: object) -> list[list]:
+    """The parts of a mask that mmdet trains on: those with an even number of coordinates, of three points or more."""
+    parts = segmentation if isinstance(segmentation, list) else []
+    return [part for part in parts if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
+
+
 def transformers_has(names: tuple[str, ...]) -> bool:
     """Whether transformers is not there, or its ``modeling_utils`` knows all names; it is read and not imported."""
     spec = find_spec('transformers')

@@ -1,10 +1,13 @@
 """docs/own_data.md: its configs, its commands as typed, and what data that do not fit are told."""
 import json
+import math
 import os
 import re
 import shutil
 import sys
 import time
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -96,6 +99,17 @@ def test_a_head_that_says_another_number_is_an_error():
     assert [head.num_classes for head in build(cfg).roi_head.bbox_head] == [80, 2, 80]  # 80 is mmdet's default
 
 
+@pytest.mark.parametrize('name', ['cascade-mask-rcnn', 'cascade-rcnn'])
+def test_a_cascade_of_mmdets_takes_the_number(name):
+    """Its heads say 80, and a config that inherits a list cannot change one thing in it."""
+    register('mmdet')
+    cfg = Config.fromfile(Path(find_spec('mmdet').origin).parent / f'.mim/configs/_base_/models/{name}_r50_fpn.py')
+    cfg.merge_from_dict({'default_scope': 'mmdet', 'model.roi_head.type': 'mmswinv2.CascadeRoIHead',
+                         'model.roi_head.num_classes': 2})
+    head = build(cfg).roi_head
+    assert {h.num_classes for h in [*head.bbox_head, *(head.mask_head if head.with_mask else [])]} == {2}
+
+
 @pytest.mark.parametrize('mini', FIRST_MINI)
 def test_instances_are_read(mini, whole, tmp_path):
     train, val = samples('mmdet', config('photographs.py', tmp_path, mini=mini))
@@ -142,19 +156,62 @@ def turn(copy):
     image.save(path, exif=exif)
 
 
-@pytest.mark.parametrize('suffix', ['jpg', 'png'])
-@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
-def test_sizes_are_those_that_are_read(suffix, orientation, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = str(tmp_path / f'a.{suffix}')
-    Image.new('RGB', (30, 20)).save(path, exif=exif)
-    height, width = mmcv.transforms.LoadImageFromFile().transform(dict(img_path=path))['img'].shape[:2]
-    assert size_as_read(path) == (width, height)
-    assert mmcv.imread(path, flag='unchanged', backend='pillow').shape[:2] == (20, 30)  # as masks are read
-    assert size_as_read(path, turn=False) == (30, 20)
+def late(data):
+    """A PNG with its EXIF after the pixels."""
+    chunk = re.search(rb'....eXIf.*?(?=....IDAT)', data, re.DOTALL)[0]
+    end = data.index(b'IEND') - 4
+    return data[:end].replace(chunk, b'') + chunk + data[end:]
 
 
+PACKET = '<rdf:Description tiff:Orientation="{}"/>'
+
+
+@pytest.mark.parametrize(['suffix', 'kind'], [
+    *product(['jpg', 'png', 'tif', 'webp'], ['RGB', 'L', 'XMP']), ('png', 'I;16'), ('tif', 'I;16'), ('png', 'late'),
+    ('bmp', 'RGB'), ('gif', 'RGB'), ('jp2', 'RGB')])
+def test_sizes_are_those_that_are_read(suffix, kind, tmp_path):
+    """By OpenCV, as images are, and by Pillow, as masks are."""
+    path, exif = tmp_path / f'a.{suffix}', Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        tag = dict(xmp=PACKET.format(orientation).encode()) if kind == 'XMP' else dict(exif=exif)
+        Image.new('RGB' if kind in ('late', 'XMP') else kind, (30, 20)).save(path, **tag)
+        if kind == 'late':
+            path.write_bytes(late(path.read_bytes()))
+        assert size_as_read(path) == mmcv.imread(path).shape[1::-1]
+        assert size_as_read(path, turn=False) == mmcv.imread(path, flag='unchanged', backend='pillow').shape[1::-1]
+
+
+def test_files_that_opencv_cannot_read_are_an_error(tmp_path):
+    Image.new('RGB', (30, 20)).save(tmp_path / 'a.tga')
+    with pytest.raises(ValueError, match='a.tga must be an image that OpenCV reads, got TGA of mode RGB'):
+        size_as_read(tmp_path / 'a.tga')
+    assert size_as_read(tmp_path / 'a.tga', turn=False) == (30, 20)
+
+
+def second(**changes):
+    """Changes the second annotation, a head of 225 x 317 px in grace_hopper.jpg, 512 x 600 px."""
+    return lambda coco: coco['annotations'][1].update(changes)
+
+
+def each_box(change):
+    """Changes each box with the size of its image."""
+    def spoil(coco):
+        for annotation, image in zip(coco['annotations'], coco['images']):
+            annotation['bbox'] = change(*annotation['bbox'], image['width'], image['height'])
+    return spoil
+
+
+def ids(part, key, change):
+    """Changes ids, and those of images and categories in annotations, too."""
+    def spoil(coco):
+        for item in [*coco[part], *(coco['annotations'] if part != 'annotations' else [])]:
+            name = 'id' if item in coco[part] else key
+            item[name] = change(item[name])
+    return spoil
+
+
+NAMED = 'annotation 2 of grace_hopper.jpg has'
 INSTANCES = {
     'renamed': (lambda copy: edit(copy / 'val.json', lambda c: c['categories'][0].update(name='Head')),
                 r'val.json: categories must have each of metainfo.classes once, got none called head; .* Head, disc'),
@@ -171,7 +228,8 @@ INSTANCES = {
     'missing': (lambda copy: (copy / 'images/val/cell.png').unlink(), r'must name an image in .*images/val.*cell.png'),
     'no image': (lambda copy: (copy / 'images/val/cell.png').write_bytes(b'no'), 'cell.png must be an image, got'),
     'turned': (turn, r'width and height must be .*grace_hopper.jpg is 600 x 512 px, not 512 x 600'),
-    'empty': (lambda copy: edit(copy / 'val.json', lambda c: c.update(annotations=[])), 'must have an object'),
+    'empty': (lambda copy: edit(copy / 'val.json', lambda c: c.update(images=[], annotations=[])),
+              'must have an object'),
     'no list': (lambda copy: edit(copy / 'val.json', lambda c: c.update(images={})), 'images must be a list'),
     'no width': (lambda copy: edit(copy / 'val.json', lambda c: c['images'][0].pop('width')),
                  'images must be a list whose items have id, file_name, width, height'),
@@ -179,21 +237,190 @@ INSTANCES = {
 }
 
 
+OBJECTS = {  # what mmdet drops or cannot read: a change of the file, and what is said
+    'three numbers': (second(bbox=[151, 23, 225]), f'bbox must be four finite numbers .* got 1 .*: {NAMED} .151, 23, '),
+    'nested': (second(bbox=[[151, 23, 225, 317]]), 'bbox must be four finite numbers'),
+    'text': (second(bbox=['151', '23', '225', '317']), 'bbox must be four finite numbers'),
+    'no number': (second(bbox=[151, 23, None, 317]), 'bbox must be four finite numbers'),
+    'not a number': (second(bbox=[151, 23, math.nan, 317]), f'bbox must be four finite numbers .*{NAMED} .*nan'),
+    'no box': (second(bbox=None), f'bbox must be four finite numbers .*{NAMED} None'),
+    'flat': (second(bbox=[151, 23, 0, 317]), rf'sides of a bbox must be >= 1 px, .*others, got 1 .*: {NAMED} .151'),
+    'thin': (second(bbox=[151, 23, 225, .9]), 'sides of a bbox must be >= 1 px'),
+    'backwards': (second(bbox=[376, 340, -225, -317]), 'sides of a bbox must be >= 1 px'),
+    '0 to 1': (each_box(lambda x, y, w, h, width, height: [x / width, y / height, w / width, h / height]),
+               r'sides of a bbox must be >= 1 px, .*\(0 to 1\?\), got 3 that do not: annotation 1 of chelsea.png has'),
+    'elsewhere': (second(bbox=[-300, 23, 225, 317]), f'bbox must be in its image but for a pixel of .*{NAMED}'),
+    'beside': (second(bbox=[512, 23, 1, 317]), 'bbox must be in its image'),
+    'above': (second(bbox=[151, -2, 225, 317]), 'bbox must be in its image'),
+    'corners': (each_box(lambda x, y, w, h, *size: [x, y, x + w, y + h]), r'be in its image .*\(corners\?\), got 2'),
+    'centres': (each_box(lambda x, y, w, h, *size: [x + w / 2, y + h / 2, w, h]), r'in its image .*\(centres\?\), '),
+    'no area': (second(area=0), f'area must be a finite number > 0, .* got 1 that do not: {NAMED} 0'),
+    'area is text': (second(area='56386'), 'area must be a finite number > 0'),
+    'area is none': (second(area=None), 'area must be a finite number > 0'),
+    'ignored': (second(ignore=1), f'ignore must be 0, mmdet .*{NAMED} 1'),
+    'crowd is text': (second(iscrowd='0'), f'iscrowd must be 0 or 1, .*{NAMED} 0'),
+    'ids of two kinds': (lambda coco: (coco['images'][0].update(id='1'), coco['annotations'][0].update(image_id='1')),
+                         "ids of images must all be numbers or all be text, got 1 .*: chelsea.png has '1'"),
+    'an id of two': (lambda coco: coco['categories'].append(dict(id='2', name='other')),
+                     'ids of categories must be different integers, got 1 .*: disc has 2'),
+    'a name as an id': (ids('categories', 'category_id', lambda i: f'c{i}'),
+                        "ids of categories must be different integers, got 2 .*: head has 'c1', disc has 'c2'"),
+}
+INSTANCES |= {case: (lambda copy, change=change: edit(copy / 'val.json', change), message)
+              for case, (change, message) in OBJECTS.items()}
+
+
 @pytest.mark.parametrize('case', INSTANCES)
 def test_instances_that_do_not_fit_are_an_error(case, copy):
     spoil, message = INSTANCES[case]
     assert len(instances()) == 3
     spoil(copy)
-    with pytest.raises(ValueError, match=message):
-        instances()
+    for test_mode in True, False:
+        with pytest.raises(ValueError, match=message):
+            instances(test_mode=test_mode)
 
 
-def instances(classes=('head', 'disc')):
+def instances(classes=('head', 'disc'), with_mask=False, **more):
     """The data set of validation of the page's config."""
     register('mmdet')
     from mmdet.registry import DATASETS
-    return DATASETS.build(dict(type='mmswinv2.CocoInstances', data_root='data/photographs/', ann_file='val.json',
-                               data_prefix=dict(img='images/val/'), metainfo=dict(classes=classes), test_mode=True))
+    steps = [dict(type='mmdet.LoadImageFromFile'),
+             dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=with_mask)]
+    return DATASETS.build(dict(dict(
+        type='mmswinv2.CocoInstances', data_root='data/photographs/', ann_file='val.json', pipeline=steps,
+        data_prefix=dict(img='images/val/'), metainfo=dict(classes=classes), test_mode=True,
+        serialize_data=False), **more))  # serializing collects garbage
+
+
+def rle(coco, compress):
+    """Writes the second mask as a run-length encoding."""
+    from pycocotools import mask
+    encoded, = mask.frPyObjects(coco['annotations'][1]['segmentation'], 600, 512)
+    flat = mask.decode(encoded).T.reshape(-1)
+    counts = np.diff(np.flatnonzero(np.diff(flat)), prepend=-1, append=flat.size - 1).tolist()
+    coco['annotations'][1]['segmentation'] = dict(
+        size=[600, 512], counts=encoded['counts'].decode() if compress else counts)
+
+
+HOLD = {  # files that are right, or are read as they are meant
+    'as it is': lambda coco: None,
+    'ids from 0': ids('annotations', 'id', lambda i: i - 1),
+    'ids that repeat': ids('annotations', 'id', lambda i: 7),
+    'ids with gaps': ids('annotations', 'id', lambda i: i ** 40),
+    'ids are text': ids('annotations', 'id', lambda i: f'a{i}'),
+    'ids of images are text': ids('images', 'image_id', lambda i: f'00{i}'),
+    'ids of images from 0': ids('images', 'image_id', lambda i: i - 1),
+    'ids of categories are text': ids('categories', 'category_id', lambda i: str(i + 9)),
+    'ids of categories from 0': ids('categories', 'category_id', lambda i: i - 1),
+    'no iscrowd': lambda coco: [annotation.pop('iscrowd') for annotation in coco['annotations']],
+    'iscrowd is none': second(iscrowd=None),
+    'not ignored': second(ignore=0),
+    'a pixel of rounding': second(bbox=[151, -1, 225, 341]),
+    'a part of two points': lambda coco: coco['annotations'][1]['segmentation'].insert(0, [1, 2, 3, 4]),
+    'an odd part': lambda coco: coco['annotations'][1]['segmentation'].append([1, 2, 3, 4, 5, 6, 7]),
+    'a part outside': lambda coco: coco['annotations'][1]['segmentation'].append([-9, 5, 2, 5, 2, 8]),
+    'run lengths': lambda coco: rle(coco, False),
+    'compressed run lengths': lambda coco: rle(coco, True),
+    'an invalid box of another class': lambda coco: (
+        coco['categories'].append(dict(id=5, name='other')),
+        coco['annotations'].append(dict(id=9, image_id=1, category_id=5, bbox=[0, 0, 0, 0], area=0))),
+}
+
+
+@pytest.mark.parametrize('case', HOLD)
+def test_perfect_predictions_have_an_ap_of_1(case, copy):
+    """With mmdet's own metric, which reads the file again."""
+    edit(copy / 'val.json', HOLD[case])
+    scores = score(instances(with_mask=True), format_only=False)
+    assert [scores[f'coco/{name}'] for name in ('bbox_mAP', 'segm_mAP', 'head_precision', 'disc_precision')] == [1] * 4
+    assert len(instances(with_mask=True, test_mode=False, filter_cfg=dict(filter_empty_gt=True, min_size=32))) == 3
+
+
+def score(data, found=(0, 1), **more):
+    """What mmdet's metric says of a data set's own objects, those of some labels."""
+    from mmdet.registry import METRICS
+    from pycocotools import mask
+    metric = METRICS.build(dict(
+        type='mmdet.CocoMetric', ann_file=data.ann_file, metric=['bbox', 'segm'], classwise=True, **more))
+    metric.dataset_meta = data.metainfo
+    for sample in data:
+        kept = np.isin(sample['gt_bboxes_labels'], found)
+        masks = [mask.encode(np.asfortranarray(m)) for m in sample['gt_masks'].masks[kept]]
+        predicted = dict(bboxes=sample['gt_bboxes'].tensor[kept], labels=torch.tensor(sample['gt_bboxes_labels'][kept]),
+                         scores=torch.ones(len(masks)), masks=masks)
+        metric.process({}, [dict(sample, pred_instances=predicted)])
+    return metric.evaluate(len(data))
+
+
+def test_ap_stands_beside_the_name_of_its_class(copy):
+    """Whatever the order of ids in the file."""
+    edit(copy / 'val.json', ids('categories', 'category_id', lambda i: 9 - i))
+    scores = score(instances(with_mask=True), found=[0])
+    assert [scores[f'coco/{name}'] for name in ('head_precision', 'disc_precision')] == [1, 0]
+
+
+def test_crowds_are_read(copy):
+    """They are neither objects nor background, in training and in evaluation."""
+    edit(copy / 'val.json', second(iscrowd=1))
+    edit(copy / 'val.json', lambda coco: rle(coco, False))
+    data = instances(with_mask=True)
+    assert [sample['gt_ignore_flags'].tolist() for sample in data] == [[False], [True], [False]]
+    assert score(data)['coco/segm_mAP'] == 1
+
+
+@pytest.mark.parametrize('segmentation', [
+    None, [], [[]], [[5, 6, 7, 8]], [151, 23, 376, 23, 376, 340], [[151, 23, 376, 23, 376]], '', [None],
+    [[151, 23, None, 23, 5, 6]], [['151', '23', '376', '23', '376', '340']], {},
+    dict(counts=[100, 10], size=[600, 512]), dict(counts='abc', size=[512, 600]), dict(counts=None, size=[600, 512])])
+def test_objects_need_masks_where_masks_are_read(segmentation, copy):
+    edit(copy / 'val.json', second(segmentation=segmentation))
+    for test_mode in True, False:
+        with pytest.raises(ValueError, match=f'segmentation must have polygons .* got 1 that do not: {NAMED}'):
+            instances(with_mask=True, test_mode=test_mode)
+        assert [len(sample['gt_bboxes']) for sample in instances(test_mode=test_mode)] == [1, 1, 1]
+    edit(copy / 'val.json', lambda coco: coco['annotations'][1].pop('segmentation'))
+    with pytest.raises(ValueError, match=f'segmentation must have polygons .*{NAMED} none'):
+        instances(with_mask=True)
+
+
+def test_images_that_mmdet_filters_are_an_error(copy):
+    assert len(instances(filter_cfg=dict(min_size=400))) == 3  # at test nothing is filtered
+    with pytest.raises(ValueError, match=r'filter_cfg.min_size, 400 px, got 1 that do not: chelsea.png'):
+        instances(filter_cfg=dict(min_size=400), test_mode=False)
+
+
+def test_images_need_not_be_turned(copy):
+    turn(copy)
+    steps = [dict(type='mmdet.LoadImageFromFile', color_type='color_ignore_orientation')]
+    assert instances(pipeline=steps)[1]['img'].shape[:2] == (600, 512)
+
+
+@pytest.mark.parametrize('rest', [dict(annotations=[]), {}])
+def test_a_test_set_needs_no_annotations(rest, copy):
+    """For predictions that are written; where they would be scored, the hook says so before training or the test."""
+    coco = json.loads((copy / 'val.json').read_text())
+    (copy / 'val.json').write_text(json.dumps(dict(images=coco['images'], categories=coco['categories'], **rest)))
+    data = instances(with_mask=True)
+    assert len(data) == 3 and data.parts == {'images', 'categories'}
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data),
+                           evaluator=SimpleNamespace(metrics=[SimpleNamespace(format_only=True), object()]))
+    runner = SimpleNamespace(model=torch.nn.Module(), train_loop=loop, val_loop=loop, test_loop=loop)
+    hook = CheckClassesHook()
+    hook.before_test(runner)
+    assert score(data, format_only=True, outfile_prefix='predicted') == {}
+    assert json.loads(Path('predicted.bbox.json').read_text()) == []
+    loop.evaluator.metrics[0].format_only = False
+    for check in hook.before_train, hook.before_val, hook.before_test:
+        with pytest.raises(ValueError, match='val.json must have annotations of .* format_only=True'):
+            check(runner)
+    with pytest.raises(ValueError, match='annotations must '):
+        instances(test_mode=False)
+    (copy / 'val.json').write_text(json.dumps(dict(images=coco['images'])))
+    loop.dataloader.dataset = instances()
+    assert [len(sample['gt_bboxes']) for sample in loop.dataloader.dataset] == [0, 0, 0]
+    loop.evaluator.metrics[0].format_only = True
+    with pytest.raises(ValueError, match='val.json must have categories, whose ids format_only=True writes'):
+        hook.before_test(runner)
 
 
 def test_a_category_may_be_left_out(copy):

@@ -13,13 +13,14 @@ class OneNumberOfClasses:
     """Gives ``num_classes`` to each box and mask head of a cascade; comes before mmdet's RoI head among the bases.
 
     Args:
-        num_classes: Of each head, >= 1; None: as the heads say.
+        num_classes: Of each head, >= 1, in place of the number that all heads have, as in mmdet's own configs; None:
+            as the heads say.
         bbox_head: As of mmdet's class.
         mask_head: As of mmdet's class.
         kwargs: As of mmdet's class.
 
     Raises:
-        ValueError: if ``num_classes`` is no integer >= 1, or a head says another number.
+        ValueError: if ``num_classes`` is no integer >= 1, or heads of one list differ and one says another number.
     """
 
     def __init__(self, *, num_classes: int | None = None, bbox_head: Heads = None, mask_head: Heads = None,
@@ -35,15 +36,17 @@ def with_classes(name: str, heads: Heads, num_classes: int) -> Heads:
     """Configs of heads with their number of classes.
 
     Raises:
-        ValueError: if one says another number.
+        ValueError: if heads of a list differ in what they say, and one says another number.
     """
-    if isinstance(heads, list):
-        return [with_classes(f'{name}.{stage}', head, num_classes) for stage, head in enumerate(heads)]
     if heads is None:
         return None
-    if heads.get('num_classes', num_classes) != num_classes:
-        raise ValueError(f'{name}.num_classes must be left out or be {num_classes}, the num_classes of the RoI head, '
-                         f'got {heads["num_classes"]}')
+    said = [head.get('num_classes') for head in (heads if isinstance(heads, list) else [heads])]
+    other = [stage for stage, number in enumerate(said) if number not in (None, num_classes)]
+    if other and len(set(said)) > 1:
+        raise ValueError(f'{name}.{other[0]}.num_classes must be left out or be {num_classes}, the num_classes of the '
+                         f'RoI head, or be the same in all stages, got {said[other[0]]}')
+    if isinstance(heads, list):
+        return [dict(head, num_classes=num_classes) for head in heads]
     return dict(heads, num_classes=num_classes)
 
 

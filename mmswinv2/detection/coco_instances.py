@@ -2,14 +2,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from mmdet.datasets import CocoDataset
 
-from ..core.checks import first
+from ..core.checks import first, is_int
 from ..engine.own_data import check_classes, raise_for, size_as_read
 from ..registry import DATASETS
+from ..repairs import category_id, count_every_annotation, name_classes_in_order, polygons
+
+PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
 
 
 @DATASETS.register_module()
@@ -17,70 +22,179 @@ class CocoInstances(CocoDataset):
     """mmdet's ``CocoDataset`` for data of a user's own, on a local disk.
 
     mmdet drops classes that the file has not, numbers the others in the file's order whatever the order of
-    ``classes``, and leaves out annotations of unknown categories, all without a word. Categories of the file that are
-    not in ``classes`` are left out here, too. Arguments are those of mmdet's class; ``metainfo`` must have
-    ``classes``.
+    ``classes``, and leaves out annotations of unknown categories and boxes that it takes for invalid, all without a
+    word. Categories of the file that are not in ``classes`` are left out here, too. Arguments are those of mmdet's
+    class; ``metainfo`` must have ``classes``. With ``test_mode`` the file may have images without annotations.
+
+    Attributes:
+        parts: Which of ``'images'``, ``'categories'`` and ``'annotations'`` (of ``classes``) the file has.
 
     Raises:
         ValueError: if ``classes`` is no list of different names, or ``ann_file`` is not in COCO's format, has not
-            these categories in this order, has annotations without image or category, or names images that are
-            missing or of another size.
+            these categories in this order, has annotations without image or category, names images that are missing
+            or of another size, or has objects that mmdet would drop: boxes that are smaller than a pixel or leave
+            their image, and, if the pipeline loads masks, objects without one.
     """
 
     def __init__(self, *, metainfo: dict | None = None, **kwargs) -> None:
         check_classes((metainfo or {}).get('classes'))
+        count_every_annotation()
+        name_classes_in_order()
         super().__init__(metainfo=metainfo, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """The images with their objects, as in mmdet, after the check."""
-        check_file(self.ann_file, self.metainfo['classes'], self.data_prefix.get('img') or '')
+        steps = self.pipeline.transforms
+        filters = {} if self.test_mode else self.filter_cfg or {}
+        self.parts = check_file(
+            self.ann_file, self.metainfo['classes'], self.data_prefix.get('img') or '', test=self.test_mode,
+            masks=any(getattr(step, 'with_mask', False) for step in steps),
+            turn=all(getattr(step, 'color_type', 'color') in ('color', 'grayscale') for step in steps),
+            min_size=filters.get('min_size', 0))
         return super().load_data_list()
 
 
-def check_file(ann_file: str, classes: Sequence[str], folder: str) -> None:
+def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool = False, masks: bool = False,
+               turn: bool = True, min_size: int = 0) -> set[str]:
     """Checks a file in COCO's format and its images.
 
     Args:
         ann_file: The file.
         classes: Names of categories.
         folder: Where the images are.
+        test: Whether the file may lack annotations, and with them categories.
+        masks: Whether each object needs a mask.
+        turn: Whether images are turned as their EXIF says when they are read.
+        min_size: The least side of an image with objects in pixels.
+
+    Returns:
+        Its parts that are not empty; annotations are those of ``classes``.
 
     Raises:
         ValueError: if it is none, or does not fit; see :class:`CocoInstances`.
     """
-    coco = read(ann_file)
+    coco = read(ann_file, test=test)
     named = [c['name'] for c in coco['categories']]
     ordered = [name for name in named if name in classes]
-    if sorted(ordered) != sorted(classes):
+    if sorted(ordered) != sorted(classes) and (named or not test):
         missing = [name for name in classes if name not in named]
         what = f'none called {first(missing)}' if missing else 'a name more than once'
         raise ValueError(f'{ann_file}: categories must have each of metainfo.classes once, got {what}; categories are '
                          f'{first(named)}')
-    if ordered != list(classes):
+    if named and ordered != list(classes):
         raise ValueError(f'metainfo.classes must be in the order of the categories of {ann_file}, {tuple(ordered)}, '
                          f'got {tuple(classes)}')
-    images, categories = {i['id']: i for i in coco['images']}, {c['id'] for c in coco['categories']}
+    images, categories = {i['id']: i for i in coco['images']}, {c['id']: c for c in coco['categories']}
     wanted = {c['id'] for c in coco['categories'] if c['name'] in classes}
     paths = [os.path.join(folder, i['file_name']) for i in images.values()]
-    absent = [path for path in paths if not os.path.isfile(path)]
+    text = [i for i in coco['images'] if isinstance(i['id'], str)]
     raise_for({
         'ids of images must be different': [i['file_name'] for i in coco['images'] if images[i['id']] is not i],
+        'ids of images must all be numbers or all be text':
+            [f'{i["file_name"]} has {i["id"]!r}' for i in text if len(text) < len(coco['images'])],
+        'ids of categories must be different integers':
+            [f'{c["name"]} has {c["id"]!r}' for c in coco['categories']
+             if categories[c['id']] is not c or not is_int(c['id'])],
         'image_id must be the id of an image':
-            [f'annotation {a["id"]} has {a["image_id"]}' for a in coco['annotations'] if a['image_id'] not in images],
+            [f'annotation {a["id"]} has {a["image_id"]!r}' for a in coco['annotations']
+             if a['image_id'] not in images],
         'category_id must be the id of a category':
-            [f'annotation {a["id"]} has {a["category_id"]}' for a in coco['annotations']
+            [f'annotation {a["id"]} has {a["category_id"]!r}' for a in coco['annotations']
              if a['category_id'] not in categories],
-        f'file_name must name an image in {folder or "."}': absent}, ann_file)
-    if not any(a['category_id'] in wanted for a in coco['annotations']):
+        f'file_name must name an image in {folder or "."}': [path for path in paths if not os.path.isfile(path)]},
+        ann_file)
+    objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
+    if not objects and not (test and images):
         raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
-    sizes = [(path, size_as_read(path), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
-    raise_for({'width and height must be those of the image as it is read, turned as its EXIF says':
-               [f'{path} is {found[0]} x {found[1]} px, not {said[0]} x {said[1]}'
-                for path, found, said in sizes if found != said]}, ann_file)
+    sizes = [(size_as_read(path, turn=turn), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
+    raise_for({f'width and height must be those of the image as it is read{", turned as its EXIF says" * turn}':
+               [f'{path} is {found[0]} x {found[1]} px, not {said[0]!r} x {said[1]!r}'
+                for path, (found, said) in zip(paths, sizes) if found != said]}, ann_file)
+    check_objects(coco['annotations'], objects, images, ann_file, masks=masks, min_size=min_size)
+    return {part for part, items in dict(coco, annotations=objects).items() if items}
 
 
-def read(ann_file: str) -> dict:
+def check_objects(annotations: list[dict], objects: list[dict], images: dict, ann_file: str, *, masks: bool,
+                  min_size: int) -> None:
+    """Checks that mmdet keeps each object.
+
+    Args:
+        annotations: All of the file.
+        objects: Those of the classes.
+        images: Of the file, by their ids.
+        ann_file: The file.
+        masks: Whether each object needs a mask.
+        min_size: The least side of an image with objects in pixels.
+
+    Raises:
+        ValueError: if it would drop one, or could not read it.
+
+    Source:
+        mmdetection 3.3.0, ``CocoDataset.parse_data_info``, ``CocoDataset.filter_data``,
+        ``LoadAnnotations._process_masks``.
+    """
+    def name(annotation: dict, key: str) -> str:
+        value = str(annotation.get(key, 'none'))
+        return (f'annotation {annotation["id"]} of {images[annotation["image_id"]]["file_name"]} has '
+                f'{value if len(value) <= 80 else value[:77] + "..."}')
+
+    raise_for({'bbox must be four finite numbers (x, y, width, height in pixels)':
+               [name(a, 'bbox') for a in annotations if not (are_numbers(a['bbox']) and len(a['bbox']) == 4)]},
+              ann_file)
+    boxes = np.array([a['bbox'] for a in objects], dtype=float).reshape(-1, 4)
+    sizes = np.array([(images[a['image_id']]['width'], images[a['image_id']]['height']) for a in objects], dtype=float)
+    low, sides, sizes = boxes[:, :2], boxes[:, 2:], sizes.reshape(-1, 2)
+    high = low + sides
+    small = (sides < 1).any(1)
+    outside = ((low < -PIXEL) | (high > sizes + PIXEL) | (low >= sizes) | (high <= 0)).any(1)
+    guesses = {  # what all boxes of a file may be instead
+        '0 to 1?': (boxes >= 0) & (boxes <= 1),
+        'corners?': (sides > low) & (sides <= sizes + PIXEL),
+        'centres?': (low - sides / 2 >= -PIXEL) & (low + sides / 2 <= sizes + PIXEL)}
+    guess = next((f' ({guess})' for guess, fits in guesses.items() if fits.all()), '')
+    raise_for({
+        f'sides of a bbox must be >= 1 px, mmdet drops others{guess}':
+            [name(a, 'bbox') for a, bad in zip(objects, small) if bad],
+        f'a bbox must be in its image but for a pixel of rounding{guess}':
+            [name(a, 'bbox') for a, bad in zip(objects, outside) if bad],
+        'area must be a finite number > 0, mmdet drops other objects':
+            [name(a, 'area') for a in objects if not (are_numbers([a['area']]) and a['area'] > 0)],
+        'iscrowd must be 0 or 1': [name(a, 'iscrowd') for a in objects if a.get('iscrowd') not in (None, 0, 1)],
+        'ignore must be 0, mmdet trains on such objects as background (what is neither is a crowd: iscrowd 1)':
+            [name(a, 'ignore') for a in objects if a.get('ignore')],
+        f'images with objects must have sides >= filter_cfg.min_size, {min_size} px':
+            list(dict.fromkeys(images[a['image_id']]['file_name']
+                               for a, size in zip(objects, sizes) if min(size) < min_size)),
+        'segmentation must have polygons of three points or more, or a run-length encoding of the image\'s size, to '
+        'train on masks':
+            [name(a, 'segmentation') for a in objects
+             if masks and not is_mask(a.get('segmentation'), images[a['image_id']])]}, ann_file)
+
+
+def are_numbers(values: object) -> bool:
+    """Whether these are a list of finite numbers."""
+    try:
+        return isinstance(values, list) and math.isfinite(sum(values))
+    except (OverflowError, TypeError):
+        return False
+
+
+def is_mask(segmentation: object, image: dict) -> bool:
+    """Whether a mask can be read from polygons or a run-length encoding of an image."""
+    if isinstance(segmentation, dict):
+        counts, size = segmentation.get('counts'), [image['height'], image['width']]
+        return segmentation.get('size') == size and (
+            isinstance(counts, str) or are_numbers(counts) and sum(counts) == math.prod(size))
+    parts = polygons(segmentation)
+    return bool(parts) and all(map(are_numbers, parts))
+
+
+def read(ann_file: str, *, test: bool = False) -> dict:
     """The content of a file in COCO's format.
+
+    Args:
+        ann_file: The file.
+        test: Whether it may lack categories and annotations, which are then empty.
 
     Raises:
         ValueError: if it is missing, not JSON, or has not what each image, category and annotation needs.
@@ -92,9 +206,13 @@ def read(ann_file: str) -> dict:
         raise ValueError(f'ann_file must be a file in COCO\'s format, got {ann_file}: {type(e).__name__}: {e}') from e
     keys = dict(images=('id', 'file_name', 'width', 'height'), categories=('id', 'name'),
                 annotations=('id', 'image_id', 'category_id', 'bbox', 'area'))
+    parts = {}
     for part, names in keys.items():
-        items = coco.get(part) if isinstance(coco, dict) else None
+        items = coco.get(part, [] if test and part != 'images' else None) if isinstance(coco, dict) else None
         if not isinstance(items, list) or not all(isinstance(item, dict) and item.keys() >= {*names} for item in items):
             raise ValueError(f'{ann_file}: {part} must be a list whose items have {", ".join(names)}, as in COCO\'s '
                              'format')
-    return coco
+        parts[part] = items
+    for item, key in [*((c, 'id') for c in parts['categories']), *((a, 'category_id') for a in parts['annotations'])]:
+        item[key] = category_id(item[key])
+    return parts
