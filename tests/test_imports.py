@@ -101,7 +101,7 @@ with __import__("contextlib").suppress(ImportError): import mmaction
 
 def test_the_repairs_are_these():
     added, changed = changes('import mmswinv2.engine.setup, mmswinv2.engine as e\n'
-                             'e.setup.read_files_safely(), e.setup.count_attention()', beside=HOST)
+                             'e.setup.read_local_files_safely(), e.setup.count_attention()', beside=HOST)
     assert added == OURS and set(changed) == {'schemes', 'operations'}
     before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
     assert different(before['schemes'], after['schemes']) == {'', 'http://', 'https://'}

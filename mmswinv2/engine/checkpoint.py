@@ -141,8 +141,8 @@ def load_from_http(filename: str, map_location=None) -> Mapping:
     return read_named(filename)
 
 
-def read_files_safely() -> None:
-    """Has MMEngine read files and URLs by the loaders above, for ``load_from``, ``--resume`` and ``mim test``.
+def read_local_files_safely() -> None:
+    """Has MMEngine read files, fetched ones too, by the loaders above: ``load_from``, ``--resume`` and ``mim test``.
 
     Under torch 2.6 and later, MMEngine's own loader cannot read its runner's files; under earlier versions it runs code
     in a file (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine

@@ -133,7 +133,9 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
             the model's, as a file of a backbone alone has.
     """
     own = backbone.state_dict()
-    if not any(k.startswith(prefix) for k in state_dict):
+    inside = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    fits = all(k in own and (v.shape == own[k].shape or k.endswith(TABLE)) for k, v in inside.items())
+    if not inside:
         if unexpected:
             raise ValueError(
                 f'{_name(backbone, prefix)}: checkpoint must hold weights under {prefix!r}, got none, and '
@@ -141,8 +143,7 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
                 "backbone alone: init_cfg=dict(type='Pretrained', checkpoint=FILE); load_from=FILE with default_hooks."
                 "convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'); or, into a model that is there, "
                 f'mmengine.runner.load_checkpoint(model.{prefix[:-1]}, FILE)')
-    elif prefix or any(k not in own or v.shape != own[k].shape and not k.endswith(TABLE)
-                       for k, v in state_dict.items()):
+    elif prefix or not fits:
         convert_state(backbone, state_dict, prefix)
 
 

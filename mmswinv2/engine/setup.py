@@ -4,11 +4,11 @@
 process of a launcher. A repair is a function that documents its defect; calling it again changes nothing.
 """
 from ..repairs import leave_out_multimodal_models, leave_out_vindlu, stand_in_for_drn
-from .checkpoint import read_files_safely
+from .checkpoint import read_local_files_safely
 from .flops import count_attention
 
 leave_out_multimodal_models()
 leave_out_vindlu()
 stand_in_for_drn()
-read_files_safely()
+read_local_files_safely()
 count_attention()
