@@ -11,9 +11,11 @@ from helpers.files import FILES
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.position_bias import from_rows, resize, to_rows
 from mmswinv2.core.weights import (
+    adapt_in_channels,
     check_complete,
     config_of,
     detect_layout,
+    inflate_state,
     load_backbone,
     read_backbone_state,
     read_file,
@@ -244,7 +246,8 @@ COORDS = 'layers.0.blocks.0.attn.relative_coords_table'
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda s: s.update({f'module.{k}': v + 1 for k, v in list(s.items())}), 'with and without the prefix module'),
+    (lambda s: s.update({f'module.{k}': v + 1 for k, v in list(s.items())}), 'with and without the prefix module.$'),
+    (lambda s: s.update({f'_orig_mod.{k}': v for k, v in list(s.items())}), 'with and without the prefix _orig_mod.$'),
     (lambda s: s.update({'norm2.weight': s['norm.weight']}), 'once, got norm.weight and norm2.weight'),
     (lambda s: s.pop('norm.bias'), 'weight and bias of norm2, got one of them'),
     (lambda s: s.update({'norm.weight': s['norm.weight'].to_sparse()}), 'norm.weight must be a dense tensor'),
@@ -465,3 +468,133 @@ def test_a_table_of_a_window_that_nobody_says_is_an_error():
         load_backbone(parameterized(window_size=[(5, 3)] * 3, pretrained_window_sizes=None), read_backbone_state(state))
     with pytest.raises(ValueError, match='square or one of .* got 45'):
         check_complete(read_backbone_state(state))
+
+
+def prefixed(text):
+    return lambda state: {text + k: v for k, v in state.items()}
+
+
+def in_each_block(text):
+    return lambda state: {k.replace('.attn.', f'.{text}attn.').replace('.mlp.', f'.{text}mlp.'): v
+                          for k, v in state.items()}
+
+
+def averaged(state):
+    """As torch saves a model's average."""
+    net = torch.optim.swa_utils.AveragedModel(backbone(PLAIN))
+    assert {'n_averaged', 'module.norm0.bias'} <= net.state_dict().keys()
+    return {**net.state_dict(), **prefixed('module.')(state)}
+
+
+WRAPPED = {
+    'DistributedDataParallel': prefixed('module.'), 'torch.compile': prefixed('_orig_mod.'),
+    'both': prefixed('module._orig_mod.'), 'both, the other way': prefixed('_orig_mod.module.'),
+    'activation checkpointing': in_each_block('_checkpoint_wrapped_module.'),
+    'compiled blocks': in_each_block('_orig_mod.'),
+    'FSDP': lambda state: prefixed('_fsdp_wrapped_module.')(in_each_block(
+        '_fsdp_wrapped_module._checkpoint_wrapped_module.')(state)),
+    'AveragedModel': averaged, 'model_ema': lambda s: dict(model_ema=s, epoch=3, optimizer=dict(state={}, lr=.1)),
+    'state_dict_ema': lambda s: dict(state_dict_ema=prefixed('module.')(s), arch='swinv2', amp_scaler=dict(scale=1.)),
+    'ema_state_dict': lambda s: dict(ema_state_dict=dict(prefixed('module.')(s), steps=torch.tensor(4))),
+    'nested': lambda s: dict(ema=dict(module=s, updates=3)), 'model_state_dict': lambda s: dict(model_state_dict=s),
+    'beside an empty one': lambda s: dict(state_dict={}, model=None, model_ema=s),
+    'a detector': lambda s: dict(model_ema=dict(prefixed('module.backbone.')(s), **{'module.neck.w': torch.ones(1)})),
+}
+
+
+@pytest.mark.parametrize('wrapped', WRAPPED)
+def test_what_wraps_a_model_is_taken_off(wrapped):
+    state = dict(backbone(PLAIN).state_dict())
+    found = read_backbone_state(WRAPPED[wrapped](state))
+    assert_same(found.state, state)
+
+
+def test_the_names_are_those_that_torch_gives():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+    net = backbone(PLAIN)
+    apply_activation_checkpointing(net, check_fn=lambda module: type(module).__name__ in ('SwinBlock', 'Mlp'))
+    names = dict(torch.compile(net).named_parameters())  # of a state dict torch takes the wrapper off itself
+    assert sum('_checkpoint_wrapped_module.' in k for k in names) > 50 and all(k[:10] == '_orig_mod.' for k in names)
+    state = backbone(PLAIN).state_dict()
+    found = read_backbone_state({k: v.detach() for k, v in names.items()})
+    assert found.state.keys() == {k for k in state if k != 'pretrained_window_sizes'}
+    assert all(torch.equal(v, state[k]) for k, v in found.state.items())
+
+
+def test_which_entry_is_meant_can_be_said():
+    state = dict(backbone(PLAIN).state_dict())
+    ema = {k: v + 1 for k, v in state.items()}
+    contents = dict(state_dict=state, state_dict_ema=prefixed('module.backbone.')(ema))
+    assert_same(read_backbone_state(contents).state, state)
+    for prefix in ('state_dict_ema', 'state_dict_ema.', 'state_dict_ema.backbone', 'state_dict_ema.module.backbone.'):
+        found = read_backbone_state(contents, prefix=prefix)
+        assert_same(found.state, ema)
+        assert found.prefix == 'state_dict_ema.backbone.'
+    contents = dict(student=state, teacher=ema)
+    with pytest.raises(ValueError, match=r"prefix must say which state dict .* one of \['student', 'teacher'\]"):
+        read_backbone_state(contents)
+    assert_same(read_backbone_state(contents, prefix='teacher').state, ema)
+
+
+RGB = torch.eye(3, dtype=torch.float64)
+CHANNELS = {  # what each channel gets of the red, green and blue weights
+    ('sum', 1): [[1, 1, 1]], ('mean', 1): [[1 / 3] * 3], ('repeat', 1): [[1, 1, 1]],
+    ('sum', 2): [[1, 1, 1]] * 2, ('mean', 2): [[1 / 3] * 3] * 2, ('repeat', 2): [[1, 0, 1], [0, 1, 0]],
+    **{(how, n): [*RGB, [0] * 3, [0] * 3][:n] for how in ('sum', 'mean', 'repeat') for n in (3, 4, 5)},
+}
+
+
+@pytest.mark.parametrize('how, channels', CHANNELS)
+def test_rgb_weights_for_other_channels(how, channels):
+    state = backbone(PLAIN).state_dict()
+    before = state['patch_embed.proj.weight'].clone()
+    rows = torch.tensor([list(row) for row in CHANNELS[how, channels]], dtype=torch.float64)
+    expected = torch.einsum('nm,cmhw->cnhw', rows, before)
+    found = adapt_in_channels(read_backbone_state(state), channels, how)
+    torch.testing.assert_close(found.state['patch_embed.proj.weight'], expected, rtol=1e-12, atol=1e-12)
+    assert check_complete(found).get('in_channels', 3) == channels
+    assert torch.equal(state['patch_embed.proj.weight'], before)
+    net = backbone(PLAIN, seed=1, in_channels=channels)
+    load_backbone(net, found)
+    clips = adapt_in_channels(inflate_state(read_backbone_state(state), temporal_patch_size=2, temporal_window=8),
+                              channels, how)
+    torch.testing.assert_close(clips.state['patch_embed.proj.weight'].sum(2), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4])
+def test_repeated_channels_are_seen_as_the_rgb_model_sees_them(channels, rng):
+    net, other = backbone(PLAIN), backbone(PLAIN, seed=1, in_channels=channels)
+    load_backbone(other, adapt_in_channels(read_backbone_state(net.state_dict()), channels, 'repeat'))
+    x = torch.randn(1, channels, 40, 40, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(other(x)[-1], net(x[:, [i % channels for i in range(3)]])[-1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('theirs, ours, message', [
+    (dict(arch='tiny'), dict(arch='base'), r"with arch='base' \(embed_dims=128, depths=\(2, 2, 18, 2\), num_heads=.*, "
+     r"as the config says, got one with arch='tiny' \(embed_dims=96, depths=\(2, 2, 6, 2\)"),
+    (dict(arch=PLAIN), dict(arch='tiny'), r'got one with arch=dict\(embed_dims=8, depths=\(2, 1, 2\), num_heads='),
+    (dict(arch=DEEP), dict(arch=dict(DEEP, extra_norm_every_n_blocks=3)), 'with arch.* extra_norm_every_n_blocks=3.*'
+     r', got one with .*extra_norm_every_n_blocks=2\)$'),
+    (dict(arch=PLAIN), dict(arch=dict(PLAIN, num_heads=(1, 2, 4))), r'num_heads=\(1, 2, 4\)\), .*\(2, 4, 4\)\)$'),
+    (dict(arch=PLAIN), dict(arch=PLAIN, in_channels=1), 'with in_channels=1, as the config says, got one with '
+     "in_channels=3; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in-channels of "),
+    (dict(arch=PLAIN), dict(arch=PLAIN, mlp_ratio=2, qkv_bias=False), 'with mlp_ratio=2, qkv_bias=False, as'),
+    (dict(arch=PLAIN, mlp_ratio=2.7), dict(arch=PLAIN, mlp_ratio=2.7, in_channels=1), 'with in_channels=1, as'),
+    (dict(arch=PLAIN, position_bias='parameterized'), dict(arch=PLAIN, position_bias='linear_cpb'),
+     "with position_bias='linear_cpb', as the config says, got one with position_bias='parameterized'$"),
+])
+def test_weights_of_another_backbone_say_of_which(theirs, ours, message):
+    outputs = dict(out_indices=(1, 2), window_size=4, pretrained_window_sizes=4)
+    with torch.device('meta'):
+        net, other = SwinTransformerV2(**outputs, **ours), SwinTransformerV2(**outputs, **theirs)
+    state = {k: torch.ones(()).expand(v.shape) if k != 'pretrained_window_sizes' else v
+             for k, v in other.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as error:
+        load_backbone(net, read_backbone_state(state))
+    assert 'layers.' not in str(error.value)
+
+
+def test_weights_on_clips_are_not_for_images():
+    found = inflate_state(read_backbone_state(backbone(PLAIN).state_dict()), temporal_patch_size=2, temporal_window=8)
+    with pytest.raises(ValueError, match='with no temporal_patch_size, as the config says, got one with temporal_'):
+        load_backbone(backbone(PLAIN), found)

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio.backends import LocalBackend
@@ -36,6 +37,30 @@ def test_old_ones_go_after_the_new_one_is_there(tmp_path):
     assert_resumable(tmp_path, 8)
     assert torch.load(tmp_path / 'iter_8.pth', weights_only=False)['message_hub']['runtime_info'][
         'keep_ckpt_ids'] == [6, 8]
+
+
+class Told(Hook):
+    """Tells the message hub things of numpy, as metrics do."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        runner.message_hub.update_info('best_score', np.float32(.5))
+        runner.message_hub.update_info('val/precision', dict(rows=[np.arange(3.), np.bool_(True)]))
+
+
+def test_torch_reads_a_run_as_weights_only_and_a_run_goes_on_from_it(tmp_path):
+    """As mmengine does without this package; the files of its own hook it cannot read."""
+    first = toy.runner(tmp_path, iters=2, hooks=[Told()])
+    first.train()
+    contents = torch.load(tmp_path / 'iter_2.pth', weights_only=True)
+    info = contents['message_hub']['runtime_info']
+    assert info['best_score'] == .5 and info['val/precision'] == dict(rows=[[0., 1., 2.], True])
+    assert type(info['best_score']) is float and 'cfg' in info
+    second = toy.runner(tmp_path, iters=4, resume=True, load_from=str(tmp_path / 'iter_2.pth'))
+    second.load_or_resume()
+    for name, history in first.message_hub.log_scalars.items():
+        for old, new in zip(history.data, second.message_hub.log_scalars[name].data, strict=True):
+            assert old.dtype == new.dtype and (old == new).all()
+    assert len(second.message_hub.log_scalars['train/loss'].data[0]) == 2
 
 
 class Dies(BaseException):

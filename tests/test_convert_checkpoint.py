@@ -11,6 +11,7 @@ import convert_checkpoint
 from helpers import peer_files
 from helpers.backbones import PLAIN, backbone
 from helpers.files import PLACES, SILENT
+from helpers.interpreter import run_python
 from mmswinv2.core.weights import LAYOUTS, load_backbone, read_backbone_state, read_file, write_file
 
 pytestmark = pytest.mark.core
@@ -164,7 +165,43 @@ def test_a_bad_file_is_one_line_and_no_output(name, message, state, tmp_path, ca
     assert sorted(p.name for p in tmp_path.iterdir()) == names  # no output, no leftovers, no code run
 
 
+ALONE = """
+import sys
+sys.modules.update(mmengine=None, numpy=None)  # as if not installed
+sys.path.insert(0, {tools!r})
+import convert_checkpoint
+sys.exit(convert_checkpoint.main([{src!r}, {dst!r}]))
+"""
+
+
+def test_a_run_is_converted_where_there_is_no_mmengine(state, tmp_path):
+    """As mmengine 0.10 writes it: with HistoryBuffer objects and what numpy computed."""
+    np, logging = pytest.importorskip('numpy'), pytest.importorskip('mmengine.logging')
+    history = logging.HistoryBuffer([1., 2.], [1, 1])
+    info = dict(best_score=np.float64(.5), array=np.arange(3), bools=np.ones(2, bool), cfg='model = dict()')
+    hub = dict(log_scalars=dict(loss=history), runtime_info=info, resumed_keys=dict(loss=True))
+    torch.save(dict(state_dict={f'backbone.{k}': v for k, v in state.items()}, meta=dict(seed=np.int64(3)),
+                    message_hub=hub), tmp_path / 'iter_2.pth')
+    tools = str(Path(convert_checkpoint.__file__).parent)
+    result = run_python(ALONE.format(tools=tools, src=str(tmp_path / 'iter_2.pth'), dst=str(tmp_path / 'b.pth')))
+    assert result.returncode == 0, result.stderr
+    assert 'dropped  beside the weights: 2 (meta, ...)' in result.stdout.splitlines()
+    written = read_file(tmp_path / 'b.pth')['state_dict']
+    assert written.keys() == state.keys() and all(torch.equal(v, state[k]) for k, v in written.items())
+
+
+@pytest.mark.parametrize('how, expected', [('sum', lambda w: w.sum(1, True)), ('mean', lambda w: w.mean(1, True))])
+def test_channels_of_images(how, expected, state, tmp_path, capsys):
+    torch.save(dict(model_ema=dict(state)), tmp_path / 'a.pth')
+    code, out, _ = run(capsys, tmp_path / 'a.pth', tmp_path / 'b.pth', '--in-channels', 1, '--adapt-in-channels', how)
+    assert code == 0 and 'config   in_channels=1' in out.splitlines() and "under 'model_ema.'" in out
+    name = 'patch_embed.proj.weight'
+    torch.testing.assert_close(read_file(tmp_path / 'b.pth')['state_dict'][name], expected(state[name]))
+
+
 @pytest.mark.parametrize('args, message', [
+    (['--in-channels', '1'], '--in-channels and --adapt-in-channels must be given together, got 1 and None'),
+    (['--in-channels', '0', '--adapt-in-channels', 'sum'], 'in_channels must be an integer >= 1, got 0'),
     (['--source', 'timm', '--prefix', 'backbone'], 'prefix must be one that names in the checkpoint begin with'),
     (['--pretrained-window-sizes', '8'], r'must be what SRC says, [12, 12, 6], got [8, 8, 8]'),
     (['--pretrained-window-sizes', '8', '8'], 'must have one entry per stage, 3 in all, got 2'),

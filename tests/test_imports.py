@@ -104,7 +104,7 @@ def test_the_repairs_are_these():
                              'e.setup.read_local_files_safely(), e.setup.count_attention()', beside=HOST)
     assert added == OURS and set(changed) == {'schemes', 'operations'}
     before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
-    assert different(before['schemes'], after['schemes']) == {''}
+    assert different(before['schemes'], after['schemes']) == {'', 'http://', 'https://'}
     for table in ('_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS'):
         assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
             'mmswinv2::window_attention', 'aten::scaled_dot_product_attention'}

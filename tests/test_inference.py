@@ -2,11 +2,14 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
 from helpers.configs import CONFIGS
+from helpers.interpreter import run_python
+from mmswinv2.engine import CheckpointHook
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
@@ -36,6 +39,26 @@ def test_mmdet(folder):
     again, = DetInferencer(config, str(folder / 'det.pth'), device='cpu', palette='random')(
         [IMAGE], return_datasamples=True, no_save_vis=True)['predictions']
     assert torch.equal(again.pred_instances.scores, found.scores)
+
+
+def test_mmdet_with_a_file_alone(folder):
+    """The config is in the file, and nothing has imported this package when it is read."""
+    from mmdet.registry import MODELS
+    config = Config.fromfile(CONFIGS / 'mmdet/htc_swinv2_mini.py')
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(config.model)
+    model.backbone.norm0.bias.data[:8] = 1
+    checkpoint = dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=('a',), palette=[(1, 2, 3)])),
+                      message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.], [1])), resumed_keys={},
+                                       runtime_info=dict(cfg=config.pretty_text, score=np.float64(1))))
+    CheckpointHook(by_epoch=False).before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, folder / 'iter_2.pth')
+    result = run_python('import mmswinv2.repairs as r; r.leave_out_multimodal_models()\n'
+                        'from mmdet.apis import DetInferencer\n'
+                        f'found = DetInferencer(weights={str(folder / "iter_2.pth")!r}, device="cpu")\n'
+                        'print(found.model.backbone.norm0.bias.sum().item())')
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout.split()[-1]) == model.backbone.norm0.bias.sum().item() == 8
 
 
 def test_a_file_of_a_backbone_alone_is_not_ignored(folder):

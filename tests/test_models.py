@@ -1,5 +1,7 @@
 """The registered backbone: lookup, configs, pre-trained weights, the checkpoint's pre-training windows."""
 import copy
+from http.client import IncompleteRead
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from helpers.interpreter import run_python
 from mmswinv2 import core
 from mmswinv2.core.weights import weights_of
 from mmswinv2.engine import conversion
-from mmswinv2.models import SwinTransformerV2
+from mmswinv2.models import SwinTransformerV2, VideoSwinTransformerV2
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
@@ -100,10 +102,11 @@ def test_is_the_core_with_the_same_names():
 
 @pytest.mark.parametrize('init_cfg', [
     dict(type='TruncNormal', layer='Linear'), dict(type='Pretrained'), 'weights.pth',
-    dict(type='Pretrained', checkpoint='a.pth', revise_keys=[])
+    dict(type='Pretrained', checkpoint='a.pth', revise_keys=[]),
+    dict(type='Pretrained', checkpoint='a.pth', adapt_in_channels='max'), [dict(type='TruncNormal', layer='Linear')]
 ])
 def test_other_init_cfg_is_refused(init_cfg):
-    with pytest.raises(ValueError, match='init_cfg must be dict'):
+    with pytest.raises(ValueError, match='init_cfg must be dict.*one of sum, mean, repeat, got .*_delete_=True'):
         SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), init_cfg=init_cfg)
 
 
@@ -289,7 +292,7 @@ def check_loaded(backbone, state, layout):
 def test_a_whole_model_may_have_its_backbone_in_each_layout(layout, tmp_path):
     """Whoever loads it, as ``init_detector`` does without a runner."""
     state = randomize(Detector().backbone).state_dict()
-    weights, _ = weights_of(LOAD_FROM[layout](state, PLAIN['depths']))
+    weights, *_ = weights_of(LOAD_FROM[layout](state, PLAIN['depths']))
     torch.save(dict(state_dict={**{f'backbone.{k}': v for k, v in weights.items()}, 'neck.weight': torch.ones(2, 2)}),
                tmp_path / 'a.pth')
     detector = Detector()
@@ -320,6 +323,9 @@ def test_loaded_by_itself_a_backbone_takes_no_others_weights():
     for state in {'fc.weight': torch.zeros(2, 2)}, {**before, 'gamma': torch.zeros(1)}:
         with pytest.raises(ValueError, match='no patch embedding among 1 names|not known: 1 '):
             net.load_state_dict(state, strict=False)
+    other = SwinTransformerV2(dict(PLAIN, embed_dims=16), window_size=4, out_indices=(0, 1, 2))
+    with pytest.raises(ValueError, match='arch.*embed_dims=8, .*got one with arch.*embed_dims=16,'):
+        load_state_dict(net, other.state_dict())  # mmengine's, which would only log it
     assert net.load_state_dict({'norm0.bias': torch.ones(8)}, strict=False).missing_keys  # torch's own rules
     assert (net.norm0.bias == 1).all()
 
@@ -333,6 +339,32 @@ def test_averaged_weights_begin_with_what_is_loaded(tmp_path):
     ema.before_run(run)
     run.load_checkpoint(str(tmp_path / 'a.pth'))
     check_loaded(ema.ema_model.module.backbone, state, 'timm')
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda s: dict(model_ema=s), lambda s: dict(ema_state_dict={f'module.{k}': v for k, v in s.items()}),
+    lambda s: dict(state_dict={f'_orig_mod.module.{k}': v for k, v in s.items()}),
+    lambda s: dict(state_dict={k.replace('.attn.', '._checkpoint_wrapped_module.attn.'): v for k, v in s.items()}),
+    lambda s: {k.replace('.weight', '._fsdp_wrapped_module.weight'): v for k, v in s.items()},
+])
+def test_load_from_takes_off_what_wraps_a_model(wrap, tmp_path, load_from):
+    """From all of it, not the backbone alone."""
+    state = {k: v if k == 'backbone.pretrained_window_sizes' else v + 1 for k, v in Detector().state_dict().items()}
+    torch.save(wrap(state), tmp_path / 'a.pth')
+    detector = Detector()
+    load_from(detector, tmp_path / 'a.pth')
+    loaded = detector.state_dict()
+    assert [k for k, v in state.items() if not torch.equal(v, loaded[k])] == []
+
+
+def test_names_of_wrappers_that_the_model_has_stay():
+    detector = Detector()
+    detector.neck = torch.nn.ModuleDict(dict(_orig_mod=torch.nn.Linear(2, 2)))
+    own = detector.state_dict()
+    for state in (own, {f'module.{k}': v for k, v in own.items()}):
+        checkpoint = dict(state_dict=state)
+        conversion.convert_checkpoint(detector, checkpoint)
+        assert checkpoint['state_dict'].keys() == own.keys()
 
 
 def test_two_backbones_take_one_file(tmp_path, load_from):
@@ -458,6 +490,79 @@ def test_a_state_dict_holds_weights_and_windows_alone():
     net = SwinTransformerV2(dict(PLAIN, extra_norm_every_n_blocks=2), window_size=4, out_indices=(0, 1, 2))
     assert set(net.state_dict()) == {n for n, _ in net.named_parameters()} | {'pretrained_window_sizes'}
     assert list(net.buffers()) == []
+
+
+@pytest.mark.parametrize('kind, channels', [
+    (SwinTransformerV2, 1), (SwinTransformerV2, 4), (VideoSwinTransformerV2, 2)])
+def test_pretrained_for_other_channels(kind, channels, tmp_path):
+    state = source().state_dict()
+    torch.save(dict(state), tmp_path / 'a.pth')
+    options = dict(arch=SMALL, window_size=4, pretrained_window_sizes=4, out_indices=(0, 1), in_channels=channels)
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    with pytest.raises(ValueError, match=rf"init_cfg: .*a.pth: .*in_channels={channels}.*adapt_in_channels='sum'"):
+        kind(**options, init_cfg=init_cfg).init_weights()
+    net = kind(**options, init_cfg=dict(init_cfg, adapt_in_channels='mean'))
+    net.init_weights()
+    weight, rgb = net.patch_embed.proj.weight, state['patch_embed.proj.weight']
+    weight = weight.sum(2) if weight.ndim == 5 else weight  # of a clip's frames
+    torch.testing.assert_close(weight[:, :3], rgb if channels > 3 else rgb.mean(1, keepdim=True).repeat(
+        1, channels, 1, 1))
+    assert not weight[:, 3:].any()
+    net = kind(**dict(options, in_channels=3), init_cfg=dict(init_cfg, adapt_in_channels='mean'))
+    net.init_weights()  # nothing to do
+    torch.testing.assert_close(net.norm1.weight, state['norm1.weight'])
+
+
+@pytest.mark.parametrize('name', ['torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe'])
+def test_weights_inherited_from_another_backbone_are_named(name):
+    with pytest.raises(ValueError, match=f'begins with http:// or https://, got {name}; .* _delete_=True'):
+        target(name).init_weights()
+
+
+URL = 'https://example.org/models/w.pth?download=1'
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Where torch.hub keeps files."""
+    monkeypatch.setattr('torch.hub.get_dir', lambda: str(tmp_path))
+    return tmp_path / 'checkpoints' / 'w.pth'
+
+
+@pytest.fixture(params=['init_cfg', 'load_from'])
+def load_url(request):
+    """Both ways to name a URL."""
+    from mmswinv2.engine import setup  # noqa: F401
+    return dict(init_cfg=lambda: target(URL).init_weights(),
+                load_from=lambda: CheckpointLoader.load_checkpoint(URL))[request.param]
+
+
+@pytest.mark.parametrize('local_rank', [0, 1])
+@pytest.mark.parametrize('error', [URLError('no route'), TimeoutError('timed out'), IncompleteRead(b'')])
+def test_weights_that_cannot_be_fetched(error, local_rank, hub, load_url, monkeypatch):
+    """The processes that do not fetch do not wait for ever for the one that does."""
+    def download(url, path):
+        raise error
+    barriers = []
+    monkeypatch.setattr('torch.hub.download_url_to_file', download)
+    monkeypatch.setattr('mmengine.dist.barrier', lambda: barriers.append(1))
+    monkeypatch.setenv('LOCAL_RANK', str(local_rank))
+    with pytest.raises(ValueError) as raised:
+        load_url()
+    for part in (URL, str(hub), 'init_cfg.checkpoint=FILE', 'load_from=FILE', *[type(error).__name__][local_rank:]):
+        assert part in str(raised.value)
+    assert barriers == [1]
+
+
+@pytest.mark.parametrize('contents', [b'', b'<!DOCTYPE html><html>sign in</html>', None])
+def test_a_file_that_was_fetched_in_part(contents, hub, load_url):
+    hub.parent.mkdir()
+    torch.save(dict(source().state_dict()), hub)
+    hub.write_bytes(hub.read_bytes()[:-500] if contents is None else contents)
+    with pytest.raises(ValueError, match='must be a whole file') as error:
+        load_url()
+    for part in (URL, str(hub), 'remove it', 'init_cfg.checkpoint=FILE'):
+        assert part in str(error.value)
 
 
 @pytest.mark.parametrize('rank, local_rank, downloads', [(0, 0, True), (1, 1, False), (8, 0, True), (9, 1, False)])

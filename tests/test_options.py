@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from helpers.backbones import SMALL
-from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core import SwinTransformerV2, VideoSwinTransformerV2
 from mmswinv2.core.attention import AttentionConfig
 from mmswinv2.models import GlobalAttention
+from mmswinv2.models import SwinTransformerV2 as Registered
 
 pytestmark = pytest.mark.mmengine
 
@@ -82,3 +83,26 @@ def test_attention_checks_its_switches(name):
 def test_the_neck_checks_as_the_backbone_does(options, message):
     with pytest.raises(ValueError, match=message):
         GlobalAttention(8, **{**dict(num_heads=2), **options})
+
+
+INHERITED = '; where a config inherits them from another backbone, _delete_=True in its backbone=dict(...) leaves ' \
+    'them out'
+
+
+@pytest.mark.parametrize('net, names, message', [
+    (SwinTransformerV2, ['windw_size'], 'option windw_size (did you mean window_size?)'),
+    (Registered, ['windw_size', 'autocast_dtyp'],
+     'options windw_size (did you mean window_size?), autocast_dtyp (did you mean autocast_dtype?)'),
+    (VideoSwinTransformerV2, ['temporal_patch'], 'option temporal_patch (did you mean temporal_patch_size?)'),
+    (Registered, ['pretrain_img_size'],
+     'option pretrain_img_size (did you mean pretrained_window_sizes?)' + INHERITED),
+    (Registered, ['embed_dims', 'depths', 'num_heads', 'patch_size', 'qk_scale', 'use_abs_pos_embed', 'pretrained'],
+     'options embed_dims (of arch=dict(...)), depths (of arch=dict(...)), num_heads (of arch=dict(...)), patch_size, '
+     'qk_scale, use_abs_pos_embed, pretrained' + INHERITED),
+    (Registered, ['depth', 'num_stages', 'norm_cfg', 'style'],
+     'options depth, num_stages, norm_cfg, style' + INHERITED),
+])
+def test_unknown_options_are_all_named(net, names, message):
+    with pytest.raises(TypeError) as error:
+        net(SMALL, window_size=4, **dict.fromkeys(names))
+    assert str(error.value) == f'{net.__name__} has no {message}'

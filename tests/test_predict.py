@@ -129,7 +129,7 @@ def test_files_folders_and_patterns(images):
     (dict(options=['--cfg-options', 'model.head.num_classes=7']), 'head.fc.weight must have 7 rows'),
     (dict(host='mmseg', options=['--cfg-options', 'model.decode_head.num_classes=7']),
      'CHECKPOINT must hold each weight of the model, got .*; of another shape: 2 .decode_head.conv_seg.weight'),
-    (dict(host='mmdet', options=['--cfg-options', 'model.backbone.arch.depths=[1,1,3,1]']), 'missing: '),
+    (dict(host='mmdet', options=['--cfg-options', 'model.backbone.arch.depths=[1,1,3,1]']), 'got one with arch=dict'),
     (dict(config=str(CONFIGS / 'mmaction2/video_swinv2_mini.py')), "got default_scope='mmaction'")])
 def test_bad_input_is_one_line(change, message, checkpoints, images, tmp_path, capsys):
     host = change.get('host', 'mmpretrain')

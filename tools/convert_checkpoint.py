@@ -13,8 +13,10 @@ from pathlib import Path
 
 from mmswinv2.core.checks import as_configured, first, to_windows
 from mmswinv2.core.weights import (
+    ADAPTATIONS,
     LAYOUTS,
     WINDOWS_KEY,
+    adapt_in_channels,
     check_complete,
     group_extras,
     inflate_state,
@@ -26,10 +28,6 @@ from mmswinv2.core.weights import (
     write_file,
 )
 from mmswinv2.core.weights.windows import check_same, say_windows
-from mmswinv2.hosts import is_installed
-
-if is_installed('mmengine'):  # whose checkpoints hold more than weights
-    from mmswinv2.engine.checkpoint import read_run as read_file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,8 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('dst', metavar='DST', type=Path, help='.pth or .safetensors; replaced when it is there')
     parser.add_argument('--source', default='auto', choices=['auto', *LAYOUTS], help='the layout of SRC')
     parser.add_argument('--to', default='mmswinv2', choices=LAYOUTS, help='the layout of DST')
-    parser.add_argument('--prefix', help="where the backbone is in SRC, such as 'backbone.'; default: where its patch "
-                        'embedding is')
+    parser.add_argument('--prefix', help="where the backbone is in SRC, such as 'backbone.' or 'model_ema.backbone.'; "
+                        'default: where its patch embedding is')
     parser.add_argument('--pretrained-window-sizes', type=int, nargs='+', metavar='TOKENS',
                         help='one, or one per stage: what SRC was pre-trained with, where it does not say so itself')
     parser.add_argument('--window-size', type=int, nargs='+', metavar='TOKENS',
@@ -51,6 +49,10 @@ def main(argv: list[str] | None = None) -> int:
                         help='inflates SRC, weights on images, for VideoSwinTransformerV2; with --temporal-window')
     parser.add_argument('--temporal-window', type=int, nargs='+', metavar='TOKENS',
                         help='one, or one per stage: its pre-training window along time')
+    parser.add_argument('--in-channels', type=int, metavar='N',
+                        help='channels of the images, where SRC is of others; with --adapt-in-channels')
+    parser.add_argument('--adapt-in-channels', choices=ADAPTATIONS, help='what they get: the sum or the mean of the '
+                        'weights of SRC over its channels (more than those of SRC: the others 0), or these repeated')
     parser.add_argument('--head-rows', type=Path, metavar='FILE', help='a row number of the head of SRC per class of '
                         'DST, such as data/map22kto1k.txt of microsoft/Swin-Transformer; default: all rows')
     args = parser.parse_args(argv)
@@ -87,12 +89,11 @@ def convert(args: argparse.Namespace) -> None:
         if not head:
             raise ValueError('--head-rows must be given for a checkpoint with a head, got one without')
         found.extras.update(take_rows(head, read_rows(args.head_rows)))
-    given = (args.temporal_patch_size, args.temporal_window)
-    if given != (None, None):
-        if None in given:
-            raise ValueError(f'--temporal-patch-size and --temporal-window must be given together, got {given[0]} and '
-                             f'{given[1]}')
-        found = inflate_state(found, temporal_patch_size=given[0], temporal_window=unwrap(given[1]))
+    if both(args, 'in_channels', 'adapt_in_channels'):
+        found = adapt_in_channels(found, args.in_channels, args.adapt_in_channels)
+    if both(args, 'temporal_patch_size', 'temporal_window'):
+        found = inflate_state(found, temporal_patch_size=args.temporal_patch_size,
+                              temporal_window=unwrap(args.temporal_window))
     config = check_complete(found)
     out, left = to_layout(found, args.to, window_size=unwrap(args.window_size), image_size=args.image_size)
 
@@ -109,6 +110,19 @@ def convert(args: argparse.Namespace) -> None:
     meta = {} if args.to != 'mmswinv2' else dict(source=found.source)
     write_file(args.dst, out, container=LAYOUTS[args.to].container, meta=meta)
     print(f'wrote    {args.dst}: {args.to}, {len(out)} entries, {args.dst.stat().st_size / 2**20:.1f} MiB')
+
+
+def both(args: argparse.Namespace, *names: str) -> bool:
+    """Whether two options are given.
+
+    Raises:
+        ValueError: if one of them is.
+    """
+    given = [getattr(args, name) for name in names]
+    if given.count(None) == 1:
+        options = ' and '.join(f'--{name.replace("_", "-")}' for name in names)
+        raise ValueError(f'{options} must be given together, got {given[0]} and {given[1]}')
+    return None not in given
 
 
 def unwrap(values: list[int] | None) -> int | list[int] | None:

@@ -100,3 +100,15 @@ def get_arch(arch: str | Mapping | Arch) -> Arch:
         raise ValueError(f'arch must have the keys embed_dims, depths, num_heads and may have '
                          f'extra_norm_every_n_blocks; missing {missing}, unknown {unknown}')
     return Arch(**{k: arch[k] for k in known if k in arch})
+
+
+def arch_name(arch: Arch) -> str | None:
+    """The name of an architecture, if it is one of ``ARCHS``."""
+    return next((name for name in ARCHS if get_arch(name) == arch), None)
+
+
+def describe_arch(arch: Arch) -> str:
+    """An architecture as it stands in a config, for a message."""
+    sizes = ', '.join(f'{field.name}={value}' for field in fields(Arch) if (value := getattr(arch, field.name)))
+    name = arch_name(arch)
+    return f'arch=dict({sizes})' if name is None else f'arch={name!r} ({sizes})'

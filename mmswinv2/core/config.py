@@ -1,9 +1,11 @@
 """Options of blocks and of the whole backbone: typed, checked once, each named once."""
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .arch import Arch, get_arch
 from .attention.config import AttentionConfig
@@ -23,7 +25,7 @@ from .checks import (
 from .options import ArchLike, BackboneOptions, VideoOptions, given
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack  # of typing, from Python 3.11
+    from typing_extensions import Self, Unpack  # of typing, from Python 3.11
 
 NORM_PLACEMENTS = ('res_post', 'pre')
 PATCH_SIZE = 4  # pixels
@@ -115,6 +117,23 @@ class BackboneConfig(BlockConfig):
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def of(cls, backbone: type, **options: Any) -> Self:
+        """The options of a backbone that is built.
+
+        Args:
+            backbone: Its class.
+            options: As given.
+
+        Raises:
+            TypeError: if some are unknown; all are named, each with the nearest option of the class.
+            ValueError: as the constructor.
+        """
+        unknown = [name for name in options if name not in {field.name for field in fields(cls)}]
+        if unknown:
+            raise TypeError(_describe_unknown(backbone, unknown))
+        return cls(**options)
+
     @property
     def patch_size(self) -> tuple[int, ...]:
         """Patch size of the embedding, along each axis."""
@@ -167,3 +186,18 @@ def _to_indices(name: str, value: Sequence[int], stages: int) -> tuple[int, ...]
     if not ok or any(a >= b for a, b in zip(value, value[1:])):
         raise ValueError(f'{name} must be increasing stage indices from 0 to {stages - 1}, got {value!r}')
     return tuple(value)
+
+
+def _describe_unknown(backbone: type, names: Sequence[str]) -> str:
+    constructors = [vars(base)['__init__'] for base in backbone.__mro__ if '__init__' in vars(base)]
+    known = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    known -= {'self', 'args', 'kwargs', 'options'}
+    near = {name: get_close_matches(name, known, 1, .7) for name in names}
+    sizes = [field.name for field in fields(Arch)]
+    said = [f'{name} (did you mean {near[name][0]}?)' if near[name] else f'{name} (of arch=dict(...))' if name in sizes
+            else name for name in names]
+    text = f'{backbone.__name__} has no option{"s" * (len(names) > 1)} {", ".join(said)}'
+    if all(get_close_matches(name, known, 1, .8) for name in names):
+        return text
+    return (f'{text}; where a config inherits them from another backbone, _delete_=True in its backbone=dict(...) '
+            'leaves them out')

@@ -157,7 +157,7 @@ class SwinTransformerV2(nn.Module):
     @with_keywords(BackboneConfig, BackboneOptions)
     def __init__(self, arch: ArchLike = 'tiny', **options: Unpack[BackboneOptions]) -> None:
         super().__init__()
-        self.config = config = self.config_type(arch=arch, **options)
+        self.config = config = self.config_type.of(type(self), arch=arch, **options)
         self.arch = config.arch
         self.window_sizes = config.window_size
         self.pretrained_window_given = config.pretrained_window_sizes is not None

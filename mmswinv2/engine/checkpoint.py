@@ -1,26 +1,25 @@
-"""Reads the checkpoints of MMEngine's runner as weights and plain values; code in a file is never run.
+"""Checkpoints of MMEngine's runner: read from files and URLs without running code, written as plain values.
 
-They hold the message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer`` that pickle
-writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed beside the objects that torch
-allows for weights; ``getattr`` itself is not.
+What the runner writes holds the message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of
+``HistoryBuffer`` that pickle writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed
+beside the objects that torch allows for weights; ``getattr`` itself is not.
 """
 from __future__ import annotations
 
-import codecs
 import os
-import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
+from mmengine import dist
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
-from torch._weights_only_unpickler import _get_allowed_globals
 
-from ..core.weights.files import load_weights, read_file
+from ..core.weights.files import read_file
+
+URLS = ('http://', 'https://')
 
 
 def history_buffer_method(owner: type, name: str):
@@ -49,50 +48,6 @@ def safe_globals() -> dict[str, object]:
     return allowed
 
 
-@contextmanager
-def _allowed() -> Iterator[None]:
-    """Lets ``torch.load`` treat the objects above as safe within the context; afterwards restores its list."""
-    listed = torch.serialization.get_safe_globals()  # torch takes off all that a context adds, who ever added it first
-    ours = [(value, name) for name, value in safe_globals().items() if (value, name) not in listed]
-    with torch.serialization.safe_globals(ours):
-        yield
-
-
-def load_run(path: str):
-    """Reads a checkpoint of MMEngine's runner as weights only, with the objects above.
-
-    Raises:
-        pickle.UnpicklingError: if the file holds anything else.
-    """
-    with _allowed():
-        return load_weights(path)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds the classes that torch and MMEngine checkpoints need, and nothing else."""
-
-    def find_class(self, module: str, name: str):
-        module = 'builtins' if module == '__builtin__' else module  # protocol 2 has Python 2's names
-        allowed = {'_codecs.encode': codecs.encode, **_get_allowed_globals(), **safe_globals()}  # bytes of numpy's
-        if f'{module}.{name}' in allowed:
-            return allowed[f'{module}.{name}']
-        if module == 'torch' and name.endswith('Storage'):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f'GLOBAL {module}.{name}')
-
-
-def load_run_before_torch_2_6(path: str):
-    """The same for torch before 2.6, where an object cannot be declared safe under the name that a file has for it.
-
-    Raises:
-        pickle.UnpicklingError: if the file holds anything else.
-    """
-    module = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler, UnpicklingError=pickle.UnpicklingError,
-                             load=lambda f, **kwargs: _Unpickler(f, **kwargs).load())
-    with open(path, 'rb') as file:  # of a path torch looks at the name
-        return torch.load(file, map_location='cpu', weights_only=False, pickle_module=module)
-
-
 def read_run(path: str | os.PathLike) -> Mapping:
     """Reads a checkpoint, also one of MMEngine's runner, in any format that ``mmswinv2.core.weights.read_file`` knows.
 
@@ -100,7 +55,75 @@ def read_run(path: str | os.PathLike) -> Mapping:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, no checkpoint, or holds objects other than weights and the runner's.
     """
-    return read_file(path, load=load_run if torch.__version__ >= (2, 6) else load_run_before_torch_2_6)
+    return read_file(path, objects=safe_globals())
+
+
+def read_named(name: str) -> Mapping:
+    """Reads a checkpoint from a file or a URL; a URL is fetched once per node and kept by torch.hub.
+
+    All processes call it for a URL.
+
+    Args:
+        name: A file, or a URL that begins with http:// or https://.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as :func:`read_run`, if the URL cannot be fetched, or ``name`` is another URL.
+    """
+    if not name.startswith(URLS):
+        if re.match(r'[\w-]+://', name):
+            raise ValueError(f'checkpoint must be a file or a URL that begins with {" or ".join(URLS)}, got {name}; '
+                             'where a config inherits it from another backbone, _delete_=True in its backbone=dict(...)'
+                             ' leaves it out')
+        return read_run(name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
+    ways = 'name a file in place of the URL (init_cfg.checkpoint=FILE, or load_from=FILE)'
+    try:
+        # nodes need not share a home; each of mmengine's launchers sets LOCAL_RANK, and torch.hub moves a file in whole
+        if int(os.environ.get('LOCAL_RANK', dist.get_rank())) == 0 and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(name, str(path))
+    except Exception as e:  # what a network raises is various
+        raise ValueError(f'checkpoint must be a URL that can be fetched, got {name} ({type(e).__name__}: {e}). Put the '
+                         f'file at {path}, where torch.hub keeps what it fetched, or {ways}') from e
+    finally:
+        dist.barrier()  # also if it failed: the other processes would wait
+    try:
+        return read_run(path)
+    except (ValueError, FileNotFoundError) as e:
+        raise ValueError(f'{e}; torch.hub keeps there what was fetched from {name}: remove it, so that it is fetched '
+                         f'again, or {ways}') from e
+
+
+def to_plain(checkpoint: dict) -> None:
+    """Replaces what a runner keeps beside its weights by plain values, in place.
+
+    ``torch.load`` reads the file then with ``weights_only=True``, its default from 2.6, as do
+    ``DetInferencer(weights=FILE)`` and the other inferencers, which take the config from the file.
+    """
+    for key in ('meta', 'message_hub', 'param_schedulers'):
+        if key in checkpoint:
+            checkpoint[key] = _plain(checkpoint[key])
+
+
+def _plain(value):
+    if isinstance(value, HistoryBuffer):
+        logs, counts = map(torch.from_numpy, value.data)
+        return dict(log_history=logs, count_history=counts, max_length=value.max_length)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def from_plain(checkpoint: dict) -> None:
+    """Makes the message hub's ``HistoryBuffer`` objects again, in place; those of a file of MMEngine stay."""
+    scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
+    for name, value in scalars.items():
+        if isinstance(value, Mapping) and value.keys() == {'log_history', 'count_history', 'max_length'}:
+            scalars[name] = HistoryBuffer(*(value[k].cpu().numpy() for k in ('log_history', 'count_history')),
+                                          value['max_length'])
 
 
 def load_from_local(filename: str, map_location=None) -> Mapping:
@@ -113,8 +136,13 @@ def load_from_local(filename: str, map_location=None) -> Mapping:
     return read_run(Path(filename).expanduser())
 
 
+def load_from_http(filename: str, map_location=None) -> Mapping:
+    """The same for URLs; see :func:`read_named`."""
+    return read_named(filename)
+
+
 def read_local_files_safely() -> None:
-    """Has MMEngine read local files by :func:`load_from_local`, for ``load_from``, ``--resume`` and ``mim test``.
+    """Has MMEngine read files, fetched ones too, by the loaders above: ``load_from``, ``--resume`` and ``mim test``.
 
     Under torch 2.6 and later, MMEngine's own loader cannot read its runner's files; under earlier versions it runs code
     in a file (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine
@@ -122,3 +150,4 @@ def read_local_files_safely() -> None:
     ``.safetensors`` or checks checksums. There is no release without these defects.
     """
     CheckpointLoader.register_scheme('', load_from_local, force=True)
+    CheckpointLoader.register_scheme(URLS, load_from_http, force=True)

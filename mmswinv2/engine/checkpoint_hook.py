@@ -2,6 +2,7 @@
 
 mmengine's hook deletes old checkpoints before it writes the new one, and writes in place. Here a checkpoint is written
 to a temporary file, flushed to the disk and renamed; then ``last_checkpoint`` is replaced; then old ones are deleted.
+It holds plain values and tensors only, which ``torch.load`` reads with ``weights_only=True``.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from mmengine.hooks import CheckpointHook as _CheckpointHook
 
 from ..core.weights.files import put_in_place, remove, replace_text
 from ..registry import HOOKS
+from .checkpoint import from_plain, to_plain
 from .loops import accumulative_counts
 from .resume import LAST
 
@@ -41,6 +43,14 @@ class CheckpointHook(_CheckpointHook):
         if self.local and dist.is_main_process():
             for left in Path(self.out_dir).glob('.*.part'):
                 remove(left)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Makes what is beside the weights plain, after all other hooks."""
+        to_plain(checkpoint)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Undoes this for the message hub."""
+        from_plain(checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated = []

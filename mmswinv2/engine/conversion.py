@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from .. import core
 from ..core.checks import check_bool, first
-from ..core.weights import find_prefix, fit_state, read_backbone_state, read_rows, take_rows
+from ..core.weights import fit_state, read_backbone_state, read_rows, take_rows
 from ..core.weights.layouts.base import EXTRAS, OWN
-from ..core.weights.state import CONTAINERS
+from ..core.weights.state import backbones_in, bare, find_container
 from ..registry import HOOKS
 
 HEAD = 'head.fc.'  # of mmpretrain's linear heads
+TABLE = '.relative_position_bias_table'  # which is resized to the window
 
 
 def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -71,8 +72,7 @@ def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -
         ValueError: if weights of the backbone are missing or unexpected.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    weights = next((inside[k] for k in CONTAINERS if isinstance(inside.get(k), Mapping)), inside)
-    if any(k.startswith('backbone.') for k in inside) or not _has_backbone(weights):
+    if any(k.startswith('backbone.') for k in inside) or len(backbones_in(find_container(inside)[0])) != 1:
         return
     taken, head, text = _fit_with_head(backbone, inside, f'{prefix}backbone.')
     print_log(text, logger='current')
@@ -120,9 +120,9 @@ def fit_head(model: nn.Module, state: dict[str, Tensor], rows: str | None) -> No
 def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpected: Collection[str]) -> None:
     """Converts weights at the start of a backbone's ``_load_from_state_dict``, whoever loads.
 
-    If the backbone is loaded by itself, weights with its own names are left to torch, and so are those of adapters,
-    which may be saved without the weights beside them. Within a model, the backbone otherwise gets all of its weights,
-    or none if the state dict is of other parts: mmengine would only log missing ones.
+    If the backbone is loaded by itself, weights with its own names and shapes are left to torch, and so are those of
+    adapters, which may be saved without the weights beside them. Within a model, the backbone otherwise gets all of its
+    weights, or none if the state dict is of other parts: mmengine would only log missing ones.
 
     Args:
         backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
@@ -134,8 +134,9 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
         ValueError: if the weights do not fit, or if there are none for the backbone and the file has names that are not
             the model's, as a file of a backbone alone has.
     """
-    inside = {k.removeprefix(prefix) for k in state_dict if k.startswith(prefix)}
-    own = inside <= backbone.state_dict().keys()
+    own = backbone.state_dict()
+    inside = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+    fits = all(k in own and (v.shape == own[k].shape or k.endswith(TABLE)) for k, v in inside.items())
     if not inside:
         if unexpected:
             raise ValueError(
@@ -144,7 +145,7 @@ def convert_on_load(backbone: nn.Module, state_dict: dict, prefix: str, unexpect
                 "backbone alone: init_cfg=dict(type='Pretrained', checkpoint=FILE); load_from=FILE with default_hooks."
                 "convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'); or, into a model that is there, "
                 f'mmengine.runner.load_checkpoint(model.{prefix[:-1]}, FILE)')
-    elif not own or prefix and all(OWN.fullmatch(k) or k in EXTRAS for k in inside):
+    elif not fits or prefix and all(OWN.fullmatch(k) or k in EXTRAS for k in inside):
         convert_state(backbone, state_dict, prefix)
 
 
@@ -199,29 +200,28 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
         ValueError: as the hook; ``checkpoint`` stays unchanged.
     """
     model = _unwrapped(model)
-    held = checkpoint['state_dict'] if 'state_dict' in checkpoint else checkpoint
-    names = {k: k.removeprefix('module.') for k in held}  # as mmengine's loader will
-    state = {names[k]: v for k, v in held.items()}
+    own, loaded = model.state_dict(), checkpoint.get('state_dict', checkpoint)  # what mmengine's loader takes
+    held, _, path = find_container(checkpoint)
+    state = {next((name for name in (k, k.removeprefix('module.')) if name in own), bare(k)): v
+             for k, v in held.items() if isinstance(k, str)}
     backbones = {f'{name}.': child for name, child in model.named_children()
                  if isinstance(child, core.SwinTransformerV2)}
     inside = [prefix for prefix in backbones if any(k.startswith(prefix) for k in state)]
     if inside:
         for prefix in inside:
             convert_state(backbones[prefix], state, prefix)
-    elif backbones and (_has_backbone(state) or state.keys().isdisjoint(model.state_dict())):
+    elif backbones and (len(backbones_in(state)) == 1 or state.keys().isdisjoint(own)):
         state = {}
         for prefix, backbone in backbones.items():
             taken, head, text = _fit_with_head(backbone, held, prefix)
             print_log(text, logger='current')
             state.update({prefix + k: v for k, v in taken.items()})
-            state.update({k: v for k, v in head.items() if k in model.state_dict()})
-    before = dict(state)
+            state.update({k: v for k, v in head.items() if k in own})
     fit_head(model, state, head_rows)
-    if state.keys() == set(names.values()) and all(state[k] is before[k] for k in state):
+    if state.keys() == loaded.keys() and all(state[k] is loaded[k] for k in state):
         return
-    if held is checkpoint:
-        for key in [k for k, v in checkpoint.items() if isinstance(v, Tensor) or k in CONTAINERS]:
-            del checkpoint[key]
+    for key in [k for k, v in checkpoint.items() if isinstance(v, Tensor) or k == path.partition('.')[0]]:
+        del checkpoint[key]
     checkpoint['state_dict'] = state
 
 
@@ -230,15 +230,6 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     while isinstance(inner := getattr(model, 'module', None), nn.Module):
         model = inner
     return model
-
-
-def _has_backbone(state_dict: Mapping) -> bool:
-    """Whether there is a patch embedding somewhere in a file."""
-    try:
-        find_prefix(state_dict)
-    except ValueError:
-        return False
-    return True
 
 
 def _name(backbone: nn.Module, prefix: str) -> str:

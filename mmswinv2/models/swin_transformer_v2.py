@@ -1,12 +1,9 @@
 """The backbones as MMEngine modules: ``type='mmswinv2.SwinTransformerV2'``, or unprefixed."""
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from mmengine import dist
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -14,31 +11,10 @@ from torch import Tensor
 
 from .. import core
 from ..core.torch_compat import autocast_to, check_autocast_dtype
-from ..core.weights import load_backbone, read_backbone_state
-from ..engine.checkpoint import read_run
+from ..core.weights import ADAPTATIONS, adapt_in_channels, load_backbone, read_backbone_state
+from ..engine.checkpoint import read_named
 from ..engine.conversion import convert_for_classifier, convert_on_load
 from ..registry import MODELS
-
-
-def read_file(name: str) -> Mapping:
-    """Reads a checkpoint without running code that it may hold; a URL is fetched once per node and kept by torch.hub.
-
-    Args:
-        name: A file, or a URL that begins with http:// or https://.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, or holds objects other than weights.
-    """
-    if not name.startswith(('http://', 'https://')):
-        return read_run(name)
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
-    # nodes need not share a home; each of mmengine's launchers sets LOCAL_RANK, and torch.hub moves a file in whole
-    if int(os.environ.get('LOCAL_RANK', dist.get_rank())) == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(name, str(path))
-    dist.barrier()
-    return read_run(path)
 
 
 @ROOT_MODELS.register_module()
@@ -49,11 +25,13 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
     Arguments, shapes and errors are those of :class:`mmswinv2.core.SwinTransformerV2`, and
 
     Args:
-        init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'])``, or None for the
-            initialisation of the release. The file may be in any known layout (``docs/checkpoints.md``). It must hold
-            every weight of the backbone, and each of its backbone weights must be used. Output norms, a classifier's
-            head and derived buffers are exempt. ``checkpoint=None`` means that the weights are still to be named: such
-            a recipe can be tested, and is an error in training.
+        init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'][, adapt_in_channels='sum'])``,
+            or None for the initialisation of the release. The file may be in any known layout
+            (``docs/checkpoints.md``). It must hold every weight of the backbone, and each of its backbone weights must
+            be used. Output norms, a classifier's head and derived buffers are exempt. ``checkpoint=None`` means that
+            the weights are still to be named: such a recipe can be tested, and is an error in training.
+            ``adapt_in_channels`` (``'sum'``, ``'mean'`` or ``'repeat'``) is for images with other channels than the
+            file's; see :func:`mmswinv2.core.weights.adapt_in_channels`.
         autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone. Weights, outputs and the
             rest of the model keep their dtype, so boxes do not lose precision. float16 needs a loss scale, as
             mmengine's ``AmpOptimWrapper`` has.
@@ -68,9 +46,11 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         if init_cfg is not None and (not isinstance(init_cfg, Mapping) or init_cfg.get('type') != 'Pretrained'
                                      or not isinstance(init_cfg.get('checkpoint', 0), (str, Path, type(None)))
                                      or not isinstance(init_cfg.get('prefix', ''), str)
-                                     or set(init_cfg) - {'type', 'checkpoint', 'prefix'}):
-            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint='...') and may have prefix='...', "
-                             f'got {init_cfg!r}')
+                                     or init_cfg.get('adapt_in_channels') not in (None, *ADAPTATIONS)
+                                     or set(init_cfg) - {'type', 'checkpoint', 'prefix', 'adapt_in_channels'}):
+            raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint='...') and may have prefix='...' and "
+                             f'adapt_in_channels, one of {", ".join(ADAPTATIONS)}, got {init_cfg!r}; where a config '
+                             'inherits it from another backbone, _delete_=True in its backbone=dict(...) leaves it out')
         super().__init__(arch, **kwargs)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
@@ -100,9 +80,12 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
                              'to begin with random ones')
         else:
             name = str(self.init_cfg['checkpoint'])
-            checkpoint = read_file(name)
+            checkpoint = read_named(name)
             try:
-                loaded = load_backbone(self, read_backbone_state(checkpoint, prefix=self.init_cfg.get('prefix')))
+                found = read_backbone_state(checkpoint, prefix=self.init_cfg.get('prefix'))
+                if self.init_cfg.get('adapt_in_channels') is not None:
+                    found = adapt_in_channels(found, self.config.in_channels, self.init_cfg['adapt_in_channels'])
+                loaded = load_backbone(self, found)
             except ValueError as e:
                 raise ValueError(f'init_cfg: {name}: {e}') from e
             print_log(f'{type(self).__name__}: loaded {loaded} from {name}', logger='current')

@@ -1,4 +1,5 @@
 """Checkpoints: reads files, fits weights of any known layout to a backbone, and writes other layouts."""
+from .channels import ADAPTATIONS, adapt_in_channels
 from .files import read_file, write_file
 from .finite import check_finite, not_finite
 from .fit import check_complete, config_of, fit_state, load_backbone
@@ -10,7 +11,8 @@ from .windows import WINDOWS_KEY
 from .write import to_layout
 
 __all__ = [
-    'LAYOUTS', 'WINDOWS_KEY', 'BackboneState', 'Layout', 'check_complete', 'check_finite', 'config_of', 'detect_layout',
-    'find_prefix', 'fit_state', 'group_extras', 'inflate', 'inflate_state', 'load_backbone', 'not_finite',
-    'read_backbone_state', 'read_file', 'read_rows', 'take_rows', 'to_layout', 'weights_of', 'write_file'
+    'ADAPTATIONS', 'LAYOUTS', 'WINDOWS_KEY', 'BackboneState', 'Layout', 'adapt_in_channels', 'check_complete',
+    'check_finite', 'config_of', 'detect_layout', 'find_prefix', 'fit_state', 'group_extras', 'inflate',
+    'inflate_state', 'load_backbone', 'not_finite', 'read_backbone_state', 'read_file', 'read_rows', 'take_rows',
+    'to_layout', 'weights_of', 'write_file'
 ]

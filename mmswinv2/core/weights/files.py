@@ -8,12 +8,14 @@ import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from . import unpickle
 
 _NOT_WHOLE = 'checkpoint must be a whole {}, got {}'
 SAFETENSORS = '.safetensors'
@@ -21,20 +23,15 @@ _TORCH = 'file that torch.save wrote (read with weights_only=True)'
 _ZIP, _PICKLE = b'PK\x03\x04', b'\x80'  # what torch's files begin with, from 1.6 on and before
 
 
-def load_weights(path: str) -> object:
-    """Reads weights and plain values by torch's own loader."""
-    with open(path, 'rb') as file:  # of a path torch looks at the name
-        return torch.load(file, map_location='cpu', weights_only=True)
-
-
-def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_weights) -> Mapping:
+def read_file(path: str | os.PathLike, *, objects: unpickle.Objects = unpickle.STAND_INS) -> Mapping:
     """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
     The first bytes tell safetensors from torch's files; if they fit neither, the name decides.
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, packed by a zip tool or not.
-        load: Reads torch's files; raises ``pickle.UnpicklingError`` if it refuses their contents.
+        objects: What else may be in torch's files, as for :func:`mmswinv2.core.weights.unpickle.load`. By default, what
+            a run of MMEngine keeps beside its weights is read as nothing.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -53,7 +50,7 @@ def read_file(path: str | os.PathLike, *, load: Callable[[str], object] = load_w
     named = path.suffix.lower() == SAFETENSORS and not begin.startswith((_ZIP, _PICKLE))
     if named or _begins_safetensors(begin, path.stat().st_size):
         return _read_safetensors(path)
-    checkpoint = _read_torch(path, load, zipped=begin.startswith(_ZIP))
+    checkpoint = _read_torch(path, objects, zipped=begin.startswith(_ZIP))
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
@@ -73,13 +70,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{_NOT_WHOLE.format("safetensors file", path)}: {_line(e)}') from e
 
 
-def _read_torch(path: Path, load: Callable[[str], object], *, zipped: bool) -> object:
+def _read_torch(path: Path, objects: unpickle.Objects, *, zipped: bool) -> object:
     if zipped and (why := why_damaged(path)):
         raise ValueError(f'{_NOT_WHOLE.format(_TORCH, path)} ({why})')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
-            return load(str(path))
+            return unpickle.load(str(path), objects)
     except Exception as e:  # a damaged pickle can raise anything
         # torch 2.1 names a class without the word
         what = re.search(r'(?:GLOBAL|Unsupported class) ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)

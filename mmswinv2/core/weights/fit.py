@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..arch import ARCHS, get_arch
-from ..checks import first
+from ..arch import arch_name, describe_arch, get_arch
+from ..checks import first, hidden_channels
 from ..config import VideoConfig
 from ..position_bias import table_rows, table_window
 from .inflate import inflate_state
@@ -55,8 +55,7 @@ def config_of(found: BackboneState) -> dict[str, Any]:
     extra = [int(k.split('.')[3]) + 1 for k in state if re.fullmatch(r'layers\.\d\.blocks\.\d+\.norm3\.weight', k)]
     arch = dict(embed_dims=proj.shape[0], depths=depths, num_heads=num_heads,
                 **({'extra_norm_every_n_blocks': min(extra)} if extra else {}))
-    size = next((name for name, known in ARCHS.items() if get_arch(known) == get_arch(arch)), None)
-    config: dict[str, Any] = dict(arch=arch if size is None else size)
+    config: dict[str, Any] = dict(arch=arch_name(get_arch(arch)) or arch)
     outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
     config['out_indices'] = tuple(outputs) or (num_stages - 1,)
     if 'layers.0.blocks.0.attn.relative_position_bias_table' in state:
@@ -138,6 +137,10 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
     problems = [f'{what}: {len(keys)} ({first(keys)})' for what, keys in (
         ('missing', missing), ('not in the backbone', unexpected), ('of another shape', shapes)) if keys]
     if problems:
+        if differ := _differences(net, found):
+            theirs, ours = (', '.join(side) for side in zip(*differ))
+            raise ValueError(f'checkpoint must be of a backbone with {ours}, as the config says, got one with {theirs}'
+                             + (_ADAPT if theirs.startswith('in_channels') else ''))
         hint = ''
         if unsaid:
             hint = ('; the file does not say which windows it was pre-trained with: '
@@ -158,6 +161,28 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
     for rule, names in {**found.dropped, **group_extras(extras)}.items():
         text += f'; {rule}: {len(names)}'
     return taken, text
+
+
+_ADAPT = ("; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in-channels of "
+          'tools/convert_checkpoint.py, makes weights for other channels of them')
+
+
+def _differences(net: SwinTransformerV2, found: BackboneState) -> list[tuple[str, str]]:
+    """The options in which the backbone of a file differs from another, in words: (the file's, the other's)."""
+    try:
+        theirs = dict(dict(in_channels=3, mlp_ratio=4., qkv_bias=True, position_bias='log_cpb'), **config_of(found))
+        arch = get_arch(theirs['arch'])
+    except ValueError:  # a weight is missing, or of an odd shape
+        return []
+    ours = {name: getattr(net.config, name, None) for name in theirs}
+    if hidden_channels(arch.embed_dims, net.config.mlp_ratio) == round(arch.embed_dims * theirs['mlp_ratio']):
+        ours['mlp_ratio'] = theirs['mlp_ratio']
+    if 'parameterized' not in (ours['position_bias'], theirs['position_bias']):
+        ours['position_bias'] = theirs['position_bias']  # of a continuous bias, weights do not tell the kind
+    names = ('in_channels', 'mlp_ratio', 'qkv_bias', 'position_bias', 'temporal_patch_size')
+    differ = [(f'{name}={theirs[name]!r}', f'no {name}' if ours[name] is None else f'{name}={ours[name]!r}')
+              for name in names if name in theirs and theirs[name] != ours[name]]
+    return differ if arch == net.arch else [*differ, (describe_arch(arch), describe_arch(net.arch))]
 
 
 def _resizable(name: str, value: Tensor, own: Tensor) -> bool:

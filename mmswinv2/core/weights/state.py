@@ -17,10 +17,14 @@ from ..checks import Windows, first, to_windows
 from ..position_bias import table_window
 from .coordinates import read_coordinates
 from .finite import check_finite
-from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix
+from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix, find_prefixes
 from .windows import WINDOWS_KEY, check_same, said_windows, say_windows
 
-CONTAINERS = ('state_dict', 'model', 'module')
+CONTAINERS = ('state_dict', 'model', 'module')  # of OpenMMLab, Microsoft, DeepSpeed; they come before others
+# in names: torch.compile, activation checkpointing, FSDP; at their beginning: DistributedDataParallel, averaged models
+WRAPPERS = re.compile(r'(?<![^.])_(?:orig_mod|checkpoint_wrapped_module|fsdp_wrapped_module)\.')
+WRAPPER = re.compile(r'(?:module\.)+')
+COUNTERS = ('steps', 'n_averaged')  # beside the weights of an averaged model, mmengine's and torch's
 EMBEDDING = 'patch_embed.proj.weight'
 RANKS = {'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
          'attn.proj.weight': 2, 'cpb_mlp.0.weight': 2, 'cpb_mlp.2.weight': 2, 'fc1.weight': 2, 'fc2.weight': 2,
@@ -34,7 +38,7 @@ class BackboneState:
     Args:
         state: Names and tensors; with ``pretrained_window_sizes`` if the file says them.
         source: The layout of the file, a key of ``LAYOUTS``.
-        prefix: Of the backbone's names in the file.
+        prefix: Of the backbone's names in the file, with the entry that they are in if that is not a usual one.
         dropped: Names in the file that were not used, by rule.
         window_sizes: (h, w) or (t, h, w) in tokens per stage, if coordinates or tables in the file show them.
         position_bias: ``'log_cpb'`` or ``'linear_cpb'``, if coordinates in the file show it.
@@ -94,35 +98,80 @@ def group_extras(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def weights_of(checkpoint: Mapping) -> tuple[dict[str, Tensor], list[str]]:
-    """Finds the weights in the contents of a file: under ``state_dict`` (OpenMMLab), ``model`` (Microsoft), ``module``
-    (DeepSpeed), or without a container.
+def bare(name: str) -> str:
+    """The name of a weight without the names of modules that wrap others (``WRAPPERS``)."""
+    name = WRAPPERS.sub('', name)
+    begin = WRAPPER.match(name)
+    return name[begin.end():] if begin else name
+
+
+def find_container(checkpoint: Mapping, prefix: str = '') -> tuple[Mapping, list[str], str]:
+    """Finds the entry of a file that holds the weights of a model.
+
+    It is the one that ``prefix`` begins with; else the first of ``CONTAINERS``; else the only one that holds a patch
+    embedding, such as ``model_ema``; else the file itself. Containers may be nested.
 
     Returns:
-        (names and tensors, names of the file's other entries).
+        (names and values, names of the file's other entries, names of the containers, such as ``'model_ema.'``).
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are several.
     """
-    state = checkpoint
-    beside: list[str] = []
-    for key in CONTAINERS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            state, beside = checkpoint[key], [str(k) for k in checkpoint if k != key]
+    state, beside, path = checkpoint, [], ''
+    for _ in range(3):
+        key = _container(state, prefix.removeprefix(path).partition('.')[0])
+        if key is None:
             break
+        beside += [str(k) for k in state if k != key]
+        state, path = state[key], f'{path}{key}.'
+    return state, beside, path
+
+
+def _container(state: Mapping, said: str) -> str | None:
+    inside = {k: v for k, v in state.items() if isinstance(v, Mapping) and v}
+    if key := next((k for k in (said, *CONTAINERS) if k in inside), None):
+        return key
+    found = [k for k, v in inside.items() if any(backbones_in(names) for names in (
+        v, *(u for u in v.values() if isinstance(u, Mapping))))]
+    if len(found) > 1:
+        raise ValueError('prefix must say which state dict of the checkpoint is meant (init_cfg.prefix, or --prefix of '
+                         f'tools/convert_checkpoint.py), one of {found}')
+    return found[0] if found else None
+
+
+def backbones_in(names: Iterable) -> list[str]:
+    """The prefixes of backbones in a file."""
+    return find_prefixes(bare(name) for name in names if isinstance(name, str))
+
+
+def weights_of(checkpoint: Mapping, prefix: str = '') -> tuple[dict[str, Tensor], list[str], str]:
+    """Finds the weights in the contents of a file, and takes the names of wrappers off theirs.
+
+    Returns:
+        As :func:`find_container`.
+
+    Raises:
+        ValueError: if there are none, it cannot be told which are meant, or one is there twice.
+    """
+    state, beside, path = find_container(checkpoint, prefix)
     if not isinstance(state, Mapping) or not state or not all(
             isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
                          f'{", ".join(CONTAINERS)}')
-    weights = {k.removeprefix('module.'): v for k, v in state.items()}  # DistributedDataParallel's prefix
+    counters = [k for k in state if k in COUNTERS and any(map(WRAPPER.match, state))]
+    beside += counters
+    state = {k: v for k, v in state.items() if k not in counters}
+    weights = {bare(k): v for k, v in state.items()}
     if len(weights) < len(state):
-        raise ValueError('checkpoint must hold each weight once, got some with and without the prefix module.')
+        wrappers = {m[0] for k in state for m in (WRAPPER.match(k), WRAPPERS.search(k)) if m}
+        raise ValueError('checkpoint must hold each weight once, got some with and without the prefix '
+                         f'{" or ".join(sorted(wrappers))}')
     for name, value in weights.items():
         odd = value.is_meta or value.is_quantized or value.is_complex() or value.is_nested
         if odd or value.layout != torch.strided:
             raise ValueError(f'{name} must be a dense tensor of real numbers, got {value.dtype} '
                              f'({value.layout}, on {value.device})')
-    return weights, beside
+    return weights, beside, path
 
 
 def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: str | None = None) -> BackboneState:
@@ -131,7 +180,8 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     Args:
         checkpoint: Contents of a file; not changed.
         source: A key of ``LAYOUTS``, or ``'auto'`` to detect it from the names.
-        prefix: Of the backbone's names in the file, such as ``'backbone.'``. None: found by its patch embedding.
+        prefix: Of the backbone's names in the file, such as ``'backbone.'``; it may begin with the entry of the file
+            that is meant, ``'model_ema.backbone.'``. None, or that entry alone: found by its patch embedding.
 
     Returns:
         The weights; tensors are shared with ``checkpoint`` unless they had to be rearranged.
@@ -142,11 +192,13 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     """
     if source != 'auto' and source not in LAYOUTS:
         raise ValueError(f'source must be one of auto, {", ".join(LAYOUTS)}, got {source!r}')
-    weights, others = weights_of(checkpoint)
-    if prefix is None:
-        prefix = find_prefix(weights)
-    elif prefix and not prefix.endswith('.'):
+    if prefix and not prefix.endswith('.'):
         prefix += '.'
+    weights, others, path = weights_of(checkpoint, prefix or '')
+    if prefix is None or prefix and path.startswith(prefix):
+        prefix = find_prefix(weights)
+    else:
+        prefix = bare(prefix.removeprefix(path))
     parent = re.sub(r'[^.]+\.$', '', prefix)  # of the root
     inside = {k[len(prefix):]: v for k, v in weights.items() if k.startswith(prefix)}
     beside = {k[len(parent):]: v for k, v in weights.items() if k.startswith(parent) and not k.startswith(prefix)}
@@ -181,11 +233,13 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     if pretrained is not None and WINDOWS_KEY not in state:
         say_windows(state, pretrained)
 
+    if path.partition('.')[0] in CONTAINERS:
+        path = ''
     used = {parent + name for name in read.beside}
     dropped = {'outside of the backbone': [k for k in weights if not k.startswith(prefix) and k not in used],
                'beside the weights': others,
                **{rule: [prefix + name for name in names] for rule, names in read.dropped.items()}}
-    return BackboneState(state, source, prefix, {k: v for k, v in dropped.items() if v}, windows, kind, assumed,
+    return BackboneState(state, source, path + prefix, {k: v for k, v in dropped.items() if v}, windows, kind, assumed,
                          read.extras)
 
 

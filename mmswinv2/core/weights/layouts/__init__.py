@@ -15,18 +15,23 @@ from .base import COORDS, EXTRAS, OWN, Layout, any_name
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (
     mmswinv2, simmim, timm, transformers, torchvision, mmpretrain, microsoft)}
 
-__all__ = ['COORDS', 'EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'find_prefix']
+__all__ = ['COORDS', 'EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'find_prefix', 'find_prefixes']
+
+
+def find_prefixes(names: Iterable[str]) -> list[str]:
+    """Finds the prefixes of all backbones in a file, by their patch embeddings."""
+    ends = {layout.embedding for layout in LAYOUTS.values()}
+    return [name.removesuffix(end) for name in names for end in ends if f'.{name}'.endswith(f'.{end}')]
 
 
 def find_prefix(names: Iterable[str]) -> str:
-    """Finds the prefix of a backbone in a file, by its patch embedding.
+    """Finds the prefix of the one backbone in a file.
 
     Raises:
         ValueError: if there is no patch embedding, or more than one.
     """
     names = list(names)
-    embeddings = {layout.embedding for layout in LAYOUTS.values()}
-    found = [name.removesuffix(end) for name in names for end in embeddings if f'.{name}'.endswith(f'.{end}')]
+    found = find_prefixes(names)
     if not found:
         raise ValueError('checkpoint must hold a Swin Transformer V2 in a known layout '
                          f'({", ".join(LAYOUTS)}); it has no patch embedding among {len(names)} names '
