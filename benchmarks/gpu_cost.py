@@ -243,13 +243,13 @@ class Autocast(TorchFunctionMode):
 
     @classmethod
     def dtype(cls, x: Tensor) -> torch.dtype:
-        """In place of :func:`mmswinv2.core.precision.product_dtype`."""
+        """In place of :func:`mmswinv2.core.torch_compat.product_dtype`."""
         return HALF[0] if cls.on else x.dtype
 
     @classmethod
     @contextmanager
     def off(cls, device: torch.device) -> Iterator[None]:
-        """In place of :func:`mmswinv2.core.precision.without_autocast`."""
+        """In place of :func:`mmswinv2.core.torch_compat.without_autocast`."""
         before, cls.on = cls.on, False
         try:
             yield
