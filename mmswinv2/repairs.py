@@ -79,8 +79,8 @@ def draw_images_of_any_layout() -> None:
     """mmseg 1.2.2: ``browse_dataset`` fails: ``Layout of the output array img is incompatible with cv::Mat``
     (open-mmlab/mmsegmentation#3405, open).
 
-    It gives ``SegLocalVisualizer`` an image whose channels are first in memory, and OpenCV is to draw on an array of the
-    same layout. Images with channels last are drawn as they are. mmseg is not imported for it.
+    It gives ``SegLocalVisualizer`` an image whose channels are first in memory, and OpenCV is to draw on an array of
+    that layout. An image with channels last is drawn as it is. mmseg is not imported for it.
     """
     if 'mmseg' not in sys.modules:
         return

@@ -4,10 +4,12 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -17,7 +19,9 @@ from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from helpers.configs import LEAVES, build, load
+from helpers.configs import CONFIGS, LEAVES, build, load
+from helpers.docs import tokens
+from mmswinv2.repairs import draw_images_of_any_layout
 from mmswinv2.segmentation import StreamingSegTTAModel
 from mmswinv2.segmentation import tta as tta_module
 
@@ -236,6 +240,21 @@ def write_grey(path, rows, bits):
                      chunk(b'IEND', b''))
 
 
+def test_mmsegs_visualizer_draws_on_an_image_of_any_layout():
+    """mmseg's browse_dataset gives it one with the channels first in memory."""
+    from mmseg.visualization import SegLocalVisualizer
+    draw_images_of_any_layout()
+    draw = SegLocalVisualizer._draw_sem_seg
+    draw_images_of_any_layout()
+    assert SegLocalVisualizer._draw_sem_seg is draw
+    visualizer = SegLocalVisualizer(classes=['a', 'b'], palette=[[1, 2, 3], [4, 5, 6]])
+    image = np.random.default_rng(0).integers(256, size=(3, 40, 50), dtype=np.uint8).transpose(1, 2, 0)
+    labels = PixelData(data=np.eye(40, 50, dtype=np.int64)[None])
+    drawn = [visualizer._draw_sem_seg(each, labels, ['a', 'b'], [[1, 2, 3], [4, 5, 6]])
+             for each in (image, np.ascontiguousarray(image))]
+    np.testing.assert_array_equal(*drawn)
+
+
 @pytest.mark.parametrize('bits', [2, 4])
 def test_grey_labels_of_2_and_4_bits_are_an_error(bits, tmp_path):
     """Readers scale them to 255, and leave only 0 and the largest right."""
@@ -244,7 +263,7 @@ def test_grey_labels_of_2_and_4_bits_are_an_error(bits, tmp_path):
     assert load_labels(path).tolist() == [[0, 255] * 4] * 2
     write_grey(path, [[0, 1, last - 1, last] * 2] * 2, bits)
     scale = 255 // last
-    with pytest.raises(ValueError, match=rf'a.png must be stored .* got \[{scale}, {255 - scale}\], {scale} times what'):
+    with pytest.raises(ValueError, match=rf'a.png must be .* got \[{scale}, {255 - scale}\], {scale} times what is'):
         load_labels(path)
 
 
@@ -275,6 +294,15 @@ def test_every_pipeline_checks_labels():
                          [t for t, in cfg.tta_pipeline[1].transforms[2:]]):
             types = [t['type'] for t in pipeline]
             assert types[types.index('LoadAnnotations') + 1] == 'mmswinv2.CheckLabels', name
+
+
+def test_the_readmes_test_without_labels(tmp_path):
+    page = Path('configs/mmseg/README.md')
+    text, = (token.content for token in tokens(page) if token.type == 'fence' and 'format_only' in token.content)
+    (tmp_path / 'config.py').write_text(text.replace("'./", f"'{CONFIGS}/mmseg/"))
+    data = Config.fromfile(tmp_path / 'config.py').test_dataloader.dataset
+    assert [step.type for step in data.pipeline] == ['LoadImageFromFile', 'Resize', 'PackSegInputs']
+    assert data.data_prefix == dict(img_path='images/testing')
 
 
 def lively(cfg, seed=0):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from typing import BinaryIO
 
 from mmaction.datasets import VideoDataset
 from mmengine.fileio import list_from_file
@@ -48,7 +49,7 @@ class VideoFiles(VideoDataset):
 
 
 def check_whole(path: str) -> None:
-    """Checks that a video on a local disk is as long as it says, which AVI and MP4 do at their beginning.
+    """Checks that a video on a local disk is as long as it says, which AVI, MP4 and Matroska (WebM) do.
 
     Raises:
         EOFError: if it is shorter, or empty.
@@ -60,7 +61,11 @@ def check_whole(path: str) -> None:
         head = file.read(8)
         if head[:4] == b'RIFF':
             end = 8 + int.from_bytes(head[4:8], 'little')
-        elif head[4:] == b'ftyp':  # a box after the other, each with its length
+        elif head[:4] == b'\x1aE\xdf\xa3':  # a header and a segment, each with its length
+            file.seek(4)
+            file.seek(_matroska_length(file) + 4, os.SEEK_CUR)
+            end = _matroska_length(file) + file.tell()
+        elif head[4:] == b'ftyp':  # one box after the other, each with its length
             while end < size:
                 file.seek(end)
                 length = int.from_bytes(file.read(4), 'big')
@@ -71,3 +76,11 @@ def check_whole(path: str) -> None:
                 end += length
     if end > size + 16 or not size:  # some that write AVI count their header, too
         raise EOFError(f'{size} of {end} bytes' if size else 'an empty file')
+
+
+def _matroska_length(file: BinaryIO) -> int:
+    """A length in as many bytes as its first says; 0 if all bits are set, as where a file is streamed."""
+    first = file.read(1)[0]
+    more = 8 - first.bit_length()
+    length = (first - (128 >> more) << 8 * more) + int.from_bytes(file.read(more), 'big')
+    return 0 if length == 2**(7 * (more + 1)) - 1 else length
