@@ -39,7 +39,7 @@ class MaskImages(BaseSegDataset):
                 raise ValueError(f'{name} must be left out: all images in data_prefix.img_path are used, got '
                                  f'{kwargs[name]!r}')
         check_classes((metainfo or {}).get('classes'))
-        folders = {name: path for name, path in (data_prefix or dict(img_path='')).items() if path is not None}
+        folders = {name: path for name, path in {'img_path': '', **(data_prefix or {})}.items() if path is not None}
         if 'seg_map_path' not in folders:
             pipeline = without_annotations(pipeline)
         super().__init__(metainfo=metainfo, data_prefix=folders, pipeline=pipeline, **kwargs)
