@@ -40,8 +40,8 @@ HOSTS = {
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)", "[onedl,onedl-mmpretrain]' (its maintained fork)")),
-    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames')), mim='mmaction2',
-                     extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
+    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames'), video_files=('VideoFiles',)),
+                     mim='mmaction2', extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
 }
 
 

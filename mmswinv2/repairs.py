@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 # of transformers.modeling_utils: multimodal models of mmpretrain and mmaction2 are built upon them
 NAMES = ('apply_chunking_to_forward', 'find_pruneable_heads_and_indices', 'prune_linear_layer')
 
@@ -136,6 +138,26 @@ def polygons(segmentation: object) -> list[list]:
     """The parts of a mask that mmdet trains on: those with an even number of coordinates, of three points or more."""
     parts = segmentation if isinstance(segmentation, list) else []
     return [part for part in parts if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
+
+
+def draw_images_of_any_layout() -> None:
+    """mmseg 1.2.2: ``browse_dataset`` fails: ``Layout of the output array img is incompatible with cv::Mat``
+    (open-mmlab/mmsegmentation#3405, open).
+
+    It gives ``SegLocalVisualizer`` an image whose channels are first in memory, and OpenCV is to draw on an array of
+    that layout. An image with channels last is drawn as it is. mmseg is not imported for it.
+    """
+    if 'mmseg' not in sys.modules:
+        return
+    from mmseg.visualization import SegLocalVisualizer
+    draw = SegLocalVisualizer._draw_sem_seg
+    if draw.__module__ == __name__:
+        return
+
+    def draw_in_order(self, image: np.ndarray, *args, **kwargs) -> np.ndarray:
+        return draw(self, np.ascontiguousarray(image), *args, **kwargs)
+
+    SegLocalVisualizer._draw_sem_seg = draw_in_order
 
 
 def transformers_has(names: tuple[str, ...]) -> bool:

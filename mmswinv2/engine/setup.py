@@ -3,7 +3,13 @@
 ``import mmswinv2`` does not import it; ``custom_imports`` of our configs does, also from a dumped config and in each
 process of a launcher. A repair is a function that documents its defect; calling it again changes nothing.
 """
-from ..repairs import count_every_annotation, leave_out_multimodal_models, leave_out_vindlu, stand_in_for_drn
+from ..repairs import (
+    count_every_annotation,
+    draw_images_of_any_layout,
+    leave_out_multimodal_models,
+    leave_out_vindlu,
+    stand_in_for_drn,
+)
 from .checkpoint import read_local_files_safely
 from .flops import count_attention
 
@@ -11,5 +17,6 @@ leave_out_multimodal_models()
 leave_out_vindlu()
 stand_in_for_drn()
 count_every_annotation()
+draw_images_of_any_layout()
 read_local_files_safely()
 count_attention()
