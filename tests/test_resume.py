@@ -13,7 +13,7 @@ import torch
 
 from helpers import toy
 from mmswinv2.engine import resume
-from mmswinv2.engine.loops import PlacedBatches, Randomness, placed
+from mmswinv2.engine.loops import Position, ResumableBatches, make_resumable, seed
 
 pytestmark = pytest.mark.mmengine
 
@@ -123,9 +123,7 @@ def _train_slowly(folder):
         def forward(self, *args, **kwargs):
             (folder / 'workers').write_text(' '.join(str(p.pid) for p in multiprocessing.active_children()))
             time.sleep(60)
-    run = toy.runner(folder, iters=8, workers=2, model=Slow())
-    run._train_dataloader['dataset'] = Large()
-    run.train()
+    toy.runner(folder, iters=8, workers=2, model=Slow(), dataset=Large()).train()
 
 
 def test_workers_end_with_a_killed_process(tmp_path):
@@ -171,25 +169,18 @@ def test_draws_of_processes_are_those_of_one(monkeypatch):
     def keys(rank, world, size):
         monkeypatch.setattr('mmswinv2.engine.loops.dist.get_dist_info', lambda: (rank, world))
         sampler = list(range(rank, 8, world))
-        batches = PlacedBatches(torch.utils.data.BatchSampler(sampler, size, False))
-        return [pair for batch in batches for pair in batch]
+        batches = ResumableBatches(torch.utils.data.BatchSampler(sampler, size, False), Position())
+        return [(index, batch.places[i]) for batch in batches for i, index in enumerate(batch)]
     both = keys(0, 2, 1), keys(1, 2, 1)
     assert [pair for pairs in zip(*both) for pair in pairs] == keys(0, 1, 2)
 
 
-def test_randomness_is_put_back():
-    def draw():
+def test_the_same_key_draws_the_same():
+    def draw(*key):
+        seed(*key, devices=False)
         return random.random(), np.random.rand(), float(torch.rand(()))
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    expected = draw()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with Randomness(1, 2, 3):
-        inside = draw()
-    assert draw() == expected and inside != expected
-    with Randomness(1, 2, 3):
-        assert draw() == inside
-    with Randomness(1, 2, 4):
-        assert all(a != b for a, b in zip(draw(), inside))
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    assert all(a != b for a, b in zip(draw(1, 2, 3), draw(1, 2, 4)))
 
 
 def test_an_iterable_data_set_is_refused():
@@ -197,7 +188,7 @@ def test_an_iterable_data_set_is_refused():
         def __iter__(self):
             return iter(range(3))
     with pytest.raises(ValueError, match=r'train_dataloader.dataset must have a length .*iterable data set Stream'):
-        placed(torch.utils.data.DataLoader(Stream()))
+        make_resumable(torch.utils.data.DataLoader(Stream()), Position())
 
 
 def checkpoint(path, value=1.):

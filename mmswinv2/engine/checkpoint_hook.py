@@ -32,7 +32,7 @@ class CheckpointHook(_CheckpointHook):
 
     def before_train(self, runner) -> None:
         """Prepares the folder, and removes files that a killed process left half written."""
-        counts = 1 if hasattr(runner.train_loop, 'counts') else accumulative_counts(runner.optim_wrapper)
+        counts = 1 if hasattr(runner.train_loop, 'position') else accumulative_counts(runner.optim_wrapper)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError('default_hooks.checkpoint.interval must be a multiple of optim_wrapper.'
                              f'accumulative_counts ({counts}), got {self.interval}')
