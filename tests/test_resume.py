@@ -257,6 +257,37 @@ def test_a_named_checkpoint_that_is_damaged_is_an_error(tmp_path):
         toy.runner(tmp_path, iters=6, resume=True, load_from=str(tmp_path / 'iter_4.pth')).train()
 
 
+class Wide(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 5)
+
+
+class Deep(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.more = torch.nn.Linear(3, 3, bias=False)
+
+
+@pytest.mark.parametrize('saved, model, faults', [
+    (toy.Toy, Wide, r'2 of another shape \(layer.weight \(3, 4\) for \(5, 4\), layer.bias \(3,\) for \(5,\)\)'),
+    (toy.Toy, Deep, r'1 missing \(more.weight\)'), (Deep, toy.Toy, r'1 unexpected \(more.weight\)')])
+@pytest.mark.parametrize('named', [True, False])
+def test_another_models_checkpoint_is_refused(saved, model, faults, named, tmp_path):
+    toy.runner(tmp_path, iters=2, model=saved()).train()
+    options = dict(load_from=str(tmp_path / 'iter_2.pth')) if named else {}
+    with pytest.raises(ValueError, match='--resume needs a checkpoint of this model, got .*iter_2.pth, of whose '
+                                         f'weights are {faults}. To begin with its weights instead: load_from=FILE'):
+        toy.runner(tmp_path, iters=4, model=model(), resume=True, **options).train()
+
+
+def test_weights_alone_are_not_resumed(tmp_path):
+    torch.save(dict(state_dict=toy.Toy().state_dict()), tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match='--resume needs the checkpoint of a run, got .*weights.pth, which has '):
+        toy.runner(tmp_path, iters=4, resume=True, load_from=str(tmp_path / 'weights.pth')).train()
+    toy.runner(tmp_path, iters=1, load_from=str(tmp_path / 'weights.pth')).train()
+
+
 def test_resume_in_an_empty_folder_begins(tmp_path):
     runner = toy.runner(tmp_path, iters=2, resume=True)
     runner.train()

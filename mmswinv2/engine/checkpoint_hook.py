@@ -11,10 +11,11 @@ from mmengine import dist
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 
+from ..core.checks import first
 from ..core.weights.files import put_in_place, remove, replace_text
 from ..registry import HOOKS
 from .loops import accumulative_counts
-from .resume import LAST
+from .resume import LAST, check_resumed
 
 
 @HOOKS.register_module()
@@ -26,7 +27,8 @@ class CheckpointHook(_CheckpointHook):
 
     Raises:
         ValueError: before training with mmengine's own loop, whose iterations are batches, if ``interval`` is no
-            multiple of ``accumulative_counts``: gradients that are not applied yet are not saved.
+            multiple of ``accumulative_counts``: gradients that are not applied yet are not saved; before a run is
+            resumed from another model's checkpoint; after a validation without the value that ``save_best`` names.
         OSError: on every process, if a checkpoint cannot be written; earlier ones stay.
     """
 
@@ -41,6 +43,11 @@ class CheckpointHook(_CheckpointHook):
         if self.local and dist.is_main_process():
             for left in Path(self.out_dir).glob('.*.part'):
                 remove(left)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Checks what a run is resumed from, after the hooks that convert it."""
+        if runner._resume:
+            check_resumed(runner, checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated = []
@@ -60,6 +67,10 @@ class CheckpointHook(_CheckpointHook):
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        wrong = [name for name in getattr(self, 'key_indicators', []) if name != 'auto' and name not in metrics]
+        if wrong:
+            raise ValueError('default_hooks.checkpoint.save_best must name a value that the validation gives, got '
+                             f'{wrong[0]!r}; it gives {first(metrics, 10)}')
         backend = self.file_backend
         self.file_backend = late = _LateRemoval(backend)
         try:

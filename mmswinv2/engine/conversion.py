@@ -194,7 +194,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     Raises:
         ValueError: as the hook; ``checkpoint`` stays unchanged.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     held = checkpoint['state_dict'] if 'state_dict' in checkpoint else checkpoint
     names = {k: k.removeprefix('module.') for k in held}  # as mmengine's loader will
     state = {names[k]: v for k, v in held.items()}
@@ -221,7 +221,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     checkpoint['state_dict'] = state
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model of the config, without wrappers for distributed training or test-time augmentation."""
     while isinstance(inner := getattr(model, 'module', None), nn.Module):
         model = inner
