@@ -85,12 +85,12 @@ def test_htc_trains_as_a_user_starts_it_and_its_checkpoint_is_a_plain_one(tmp_pa
     tool = ROOT / 'tools' / 'make_mini_coco.py'
     subprocess.run([sys.executable, tool, data, '--train', '4', '--val', '2'], check=True, timeout=120)
     half = 'model = dict(backbone=dict(autocast_dtype="bfloat16", with_cp=True))\n'
-    config = runs.write_config(tmp_path, 'mmdet', 'deepspeed_zero1', iters=2, more=runs.SEVERAL + half)
+    config = runs.write_config(tmp_path, 'mmdet', 'deepspeed_zero1', iters=2, more=runs.several() + half)
     log = runs.train('mmdet', config, tmp_path / 'run', data=data, processes=2)
     assert len(re.findall(r'grad_norm: [\d.]+ +loss: [\d.]+', log)) == 2
     # a loss that is NaN on one process stops both
     (tmp_path / 'nan').mkdir()
-    several = runs.SEVERAL.replace("'gloo_on_cpu'", "'gloo_on_cpu', 'nan_on_rank_1'")
+    several = runs.several('nan_on_rank_1')
     poisoned = runs.write_config(tmp_path / 'nan', 'mmdet', 'deepspeed_zero1', iters=3, more=half + several)
     log = runs.train('mmdet', poisoned, tmp_path / 'nan' / 'run', data=data, processes=2, ok=False)
     assert log.count('FloatingPointError: training stops before the step of iteration 3: s0.loss_cls') == 2, log[-3000:]

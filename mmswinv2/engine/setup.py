@@ -3,12 +3,22 @@
 ``import mmswinv2`` does not import it; ``custom_imports`` of our configs does, also from a dumped config and in each
 process of a launcher. A repair is a function that documents its defect; calling it again changes nothing.
 """
-from ..repairs import leave_out_multimodal_models, leave_out_vindlu, stand_in_for_drn
+from ..repairs import (
+    find_unused_parameters_everywhere,
+    leave_out_multimodal_models,
+    leave_out_vindlu,
+    silence_torchvision,
+    stand_in_for_drn,
+    start_processes_on_cpus,
+)
 from .checkpoint import read_local_files_safely
 from .flops import count_attention
 
+silence_torchvision()
 leave_out_multimodal_models()
 leave_out_vindlu()
 stand_in_for_drn()
 read_local_files_safely()
 count_attention()
+start_processes_on_cpus()
+find_unused_parameters_everywhere()

@@ -71,8 +71,6 @@ class ZeroStrategy(_WholeCheckpoints):
 
     def divide(self, model: nn.Module) -> nn.Module:
         """Wraps the model in DistributedDataParallel."""
-        if get_device() == 'cpu':
-            self.model_wrapper = dict(self.model_wrapper, device_ids=None)
         return DDPStrategy._wrap_model(self, model)
 
     def build_optim_wrapper(self, optim_wrapper: dict, model: nn.Module | None = None) -> BaseOptimWrapper:
