@@ -98,14 +98,15 @@ def start_processes_on_cpus() -> None:
     """mmengine 0.10.7: launchers fail on a machine without a GPU: ``torch._C has no attribute '_cuda_setDevice'``.
 
     ``dist/utils.py`` calls ``torch.cuda.set_device`` whatever the backend, and ``runner.py`` and ``_strategy`` give
-    ``DistributedDataParallel`` the number of a device. Without a GPU, processes use gloo in place of NCCL, and no
-    number is given. No report of it was found upstream.
+    ``DistributedDataParallel`` the number of a device. Without a GPU, processes use gloo in place of NCCL, no number is
+    given, and batch norm, which torch synchronises on GPUs alone, is that of each process. No report of it was found
+    upstream.
     """
     import torch
     from mmengine.device import get_device
     from mmengine.dist import utils
     from mmengine.logging import print_log
-    from mmengine.model import MMDistributedDataParallel
+    from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
     if get_device() != 'cpu':
         return
 
@@ -118,12 +119,12 @@ def start_processes_on_cpus() -> None:
                 torch.cuda.set_device = set_device
             if utils.is_main_process():
                 print_log(f'no GPU was found: {utils.get_world_size()} processes use the CPU and '
-                          f'{utils.get_backend()}', 'current', logging.WARNING)
+                          f'{utils.get_backend()}; batch norm is not synchronised', 'current', logging.WARNING)
         return started
     for launcher in ('pytorch', 'mpi', 'slurm'):
         replace_once(utils, f'_init_dist_{launcher}', start_on_cpus)
     replace_once(MMDistributedDataParallel, '__init__', lambda init: (
-        lambda self, *args, **kwargs: init(self, *args, **dict(kwargs, device_ids=None))))
+        lambda self, module, **kwargs: init(self, revert_sync_batchnorm(module), **dict(kwargs, device_ids=None))))
 
 
 def find_unused_parameters_everywhere() -> None:

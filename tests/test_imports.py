@@ -1,6 +1,8 @@
 """Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
+import importlib
 import json
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mmengine.config import Config
 from helpers.interpreter import run_python
 from mmswinv2.engine import checkpoint, flops
 from mmswinv2.hosts import HOSTS, is_installed
+from mmswinv2.repairs import silence_torchvision
 
 pytestmark = pytest.mark.mmengine
 
@@ -100,6 +103,17 @@ with __import__("contextlib").suppress(ImportError): import mmaction
 
 
 CHANGED = {'schemes', 'operations', 'methods', 'warnings'}
+
+
+def test_torchvision_does_not_warn_of_a_broken_installation():
+    """Beside a torch that it was not built for."""
+    image = pytest.importorskip('torchvision.io.image')
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        silence_torchvision()
+        importlib.reload(image)
+        warnings.warn('another', UserWarning)
+    assert [str(w.message) for w in seen] == ['another']
 
 
 def test_the_repairs_are_these():

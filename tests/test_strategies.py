@@ -57,16 +57,23 @@ def group(monkeypatch):
     torch.distributed.destroy_process_group()
 
 
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason='for machines without a GPU')
+
+
+@WITHOUT_GPU
 @pytest.mark.parametrize('value', [True, False])
 def test_find_unused_parameters_at_the_top_of_a_config(value, group):
-    """Beside ``model_wrapper_cfg`` and in a strategy, too; other wrappers do not have it."""
+    """Beside ``model_wrapper_cfg`` and in a strategy, too; others do not have it; on a CPU, batch norm is local."""
     runner = SimpleNamespace(cfg=dict(find_unused_parameters=value), distributed=True)
-    model = Runner.wrap_model(runner, dict(gradient_as_bucket_view=True), nn.Linear(2, 2))
-    assert model.find_unused_parameters is value and model.gradient_as_bucket_view
+    def model():
+        return nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2))
+    wrapped = Runner.wrap_model(runner, dict(gradient_as_bucket_view=True), model())
+    assert wrapped.find_unused_parameters is value and wrapped.gradient_as_bucket_view
+    assert wrapped(torch.ones(3, 2)).shape == (3, 2)
     zero, sharded = (
         FlexibleRunner.build_strategy(runner, bare(ZeroStrategy, model_wrapper=dict(type=kind), sync_bn=None))
         for kind in ('MMDistributedDataParallel', 'MMFullyShardedDataParallel'))
-    assert zero._wrap_model(nn.Linear(2, 2)).find_unused_parameters is value
+    assert zero._wrap_model(model()).find_unused_parameters is value
     assert sharded.model_wrapper == dict(type='MMFullyShardedDataParallel')
 
 
@@ -78,7 +85,7 @@ LAUNCHERS = dict(
 
 @pytest.mark.parametrize('launcher', LAUNCHERS)
 @pytest.mark.parametrize('backend', ['nccl', 'gloo', 'mpi'])
-@pytest.mark.skipif(torch.cuda.is_available(), reason='for machines without a GPU')
+@WITHOUT_GPU
 def test_launchers_start_processes_on_cpus(launcher, backend, monkeypatch):
     started = []
     for name, value in (LAUNCHERS['pytorch'] | LAUNCHERS[launcher]).items():  # the others set the first's
