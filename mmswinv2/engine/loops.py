@@ -47,35 +47,24 @@ def seed(*key: int, devices: bool = True) -> None:
 
 @dataclass
 class Position:
-    """Where training is in its data.
+    """Where training is in its data."""
 
-    Args:
-        counts: Batches to an iteration.
-        seed: Of the run; None until it is known.
-        epoch: From 0.
-        start: Iterations at the beginning of the epoch that are skipped, without loading samples.
-    """
-
-    counts: int = 1
-    seed: int | None = None
+    counts: int = 1  # batches to an iteration
+    seed: int | None = None  # of the run, as soon as it is known
     epoch: int = 0
-    start: int = 0
+    start: int = 0  # iterations of the epoch that are skipped, without loading samples
 
 
+@dataclass
 class SeededBatch(Sequence):
-    """The indices of a batch. Taking one seeds the generators by its key.
+    """The indices of a batch. Taking one seeds the generators by the epoch's key and the sample's place in the epoch.
 
-    A data set that is asked for these indices makes each sample under the randomness of its place, in whatever process,
-    and is not wrapped.
-
-    Args:
-        indices: What a batch sampler gave.
-        key: Of the epoch.
-        places: Of the samples in the epoch.
+    A data set that is asked for them makes each sample under its own randomness, in whatever process, unwrapped.
     """
 
-    def __init__(self, indices: Sequence, key: tuple[int, ...], places: range) -> None:
-        self.indices, self.key, self.places = indices, key, places
+    indices: Sequence
+    key: tuple[int, ...]
+    places: range
 
     def __len__(self) -> int:
         return len(self.indices)
