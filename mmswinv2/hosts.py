@@ -1,6 +1,7 @@
 """The OpenMMLab packages that parts of the plugin need, and what to say when one is missing."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -86,6 +87,11 @@ def folder_names(host: str) -> tuple[list[str], Callable[[str], object]]:
         return getattr(import_module(f'{folder}.{modules[name]}'), name)
 
     return sorted(modules), get
+
+
+def without_traceback_of_mim(output: str) -> str:
+    """What a failed ``mim`` wrote, up to the reason: the traceback of its own that follows has an exit code alone."""
+    return re.sub(r'Traceback \(most recent call last\):\n  File "[^"\n]*\bmim", line .*', '', output, flags=re.DOTALL)
 
 
 def mim_name(host: str) -> str:

@@ -4,7 +4,11 @@
 """
 from __future__ import annotations
 
+import functools
+import logging
 import sys
+import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -168,3 +172,81 @@ def transformers_has(names: tuple[str, ...]) -> bool:
     file = Path(spec.submodule_search_locations[0], 'modeling_utils.py')
     text = file.read_text(encoding='utf-8') if file.is_file() else ''
     return all(name in text for name in names)
+
+
+def replace_once(owner: object, name: str, make: Callable[[Callable], Callable]) -> None:
+    """Replaces a function by what ``make`` makes of it; it is left if it has been."""
+    function = getattr(owner, name)
+    if not hasattr(function, '__wrapped__'):
+        setattr(owner, name, functools.wraps(function)(make(function)))
+
+
+def start_processes_on_cpus() -> None:
+    """mmengine 0.10.7: launchers fail on a machine without a GPU: ``torch._C has no attribute '_cuda_setDevice'``.
+
+    ``dist/utils.py`` calls ``torch.cuda.set_device`` whatever the backend, and ``runner.py`` and ``_strategy`` give
+    ``DistributedDataParallel`` the number of a device. Without a GPU, processes use gloo in place of NCCL, no number is
+    given, and batch norm, which torch synchronises on GPUs alone, is that of each process. No report of it was found
+    upstream.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.dist import utils
+    from mmengine.logging import print_log
+    from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+    if get_device() != 'cpu':
+        return
+
+    def start_on_cpus(start: Callable) -> Callable:
+        def started(backend: str, **kwargs) -> None:
+            set_device, torch.cuda.set_device = torch.cuda.set_device, lambda device: None
+            try:
+                start('gloo' if backend == 'nccl' else backend, **kwargs)
+            finally:
+                torch.cuda.set_device = set_device
+            if utils.is_main_process():
+                print_log(f'no GPU was found: {utils.get_world_size()} processes use the CPU and '
+                          f'{utils.get_backend()}; batch norm is not synchronised', 'current', logging.WARNING)
+        return started
+    for launcher in ('pytorch', 'mpi', 'slurm'):
+        replace_once(utils, f'_init_dist_{launcher}', start_on_cpus)
+    replace_once(MMDistributedDataParallel, '__init__', lambda init: (
+        lambda self, module, **kwargs: init(self, revert_sync_batchnorm(module), **dict(kwargs, device_ids=None))))
+
+
+def find_unused_parameters_everywhere() -> None:
+    """mmengine 0.10.7: ``find_unused_parameters=True`` at the top level of a config, which its threads advise, does
+    nothing beside ``model_wrapper_cfg`` (``runner/runner.py``, ``wrap_model``) or a strategy.
+
+    Here it reaches any ``DistributedDataParallel`` that ``model_wrapper_cfg`` or ``strategy.model_wrapper`` describes.
+    No report of it was found upstream.
+    """
+    from mmengine.registry import MODEL_WRAPPERS
+    from mmengine.runner import Runner
+    from mmengine.runner._flexible_runner import FlexibleRunner
+    from torch.nn.parallel import DistributedDataParallel
+
+    def completed(runner, wrapper: dict | None) -> dict | None:
+        if not wrapper or not runner.cfg.get('find_unused_parameters') or not issubclass(
+                MODEL_WRAPPERS.get(wrapper.get('type', 'MMDistributedDataParallel')), DistributedDataParallel):
+            return wrapper
+        return dict(wrapper, find_unused_parameters=True)
+
+    def completed_strategy(build: Callable) -> Callable:
+        def built(self, *args, **kwargs):
+            strategy = build(self, *args, **kwargs)
+            if hasattr(strategy, 'model_wrapper'):
+                strategy.model_wrapper = completed(self, strategy.model_wrapper)
+            return strategy
+        return built
+    replace_once(Runner, 'wrap_model', lambda wrap: (
+        lambda self, wrapper, model: wrap(self, completed(self, wrapper), model)))
+    replace_once(FlexibleRunner, 'build_strategy', completed_strategy)
+
+
+def silence_torchvision() -> None:
+    """torchvision 0.15.2: beside a newer torch, where it is the one that can be imported, it warns that its reader of
+    images cannot be loaded, which no host uses, and of names that are still beta: as if the installation were broken.
+    """
+    for text in 'Failed to load image Python extension', 'The torchvision.datapoints and torchvision.transforms.v2':
+        warnings.filterwarnings('ignore', text, UserWarning)

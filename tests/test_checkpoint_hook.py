@@ -131,6 +131,14 @@ def test_the_best_one_is_there_until_a_better_one_is(tmp_path, monkeypatch):
     assert [n for n in names(tmp_path) if n.startswith('best_')] == ['best_score_iter_7.pth']
 
 
+def test_a_best_value_that_is_not_there_is_named(tmp_path):
+    best = dict(type='mmswinv2.CheckpointHook', by_epoch=False, interval=1, save_best='coco/bbox_mAP')
+    with pytest.raises(ValueError, match="save_best must name a value that the validation gives, got 'coco/bbox_mAP'; "
+                                         'it gives score'):
+        toy.runner(tmp_path, iters=2, checkpoint=best, hooks=[Score()]).train()
+    assert_resumable(tmp_path, 1)
+
+
 def test_interval_and_accumulation(tmp_path):
     with pytest.raises(ValueError, match=r'interval must be a multiple of .*accumulative_counts \(3\), got 2'):
         toy.runner(tmp_path, iters=8, accumulate=3, loop='').train()

@@ -1,6 +1,8 @@
 """Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
+import importlib
 import json
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from mmengine.config import Config
 from helpers.interpreter import run_python
 from mmswinv2.engine import checkpoint, flops
 from mmswinv2.hosts import HOSTS, is_installed
+from mmswinv2.repairs import silence_torchvision
 
 pytestmark = pytest.mark.mmengine
 
@@ -99,16 +102,33 @@ with __import__("contextlib").suppress(ImportError): import mmaction
 '''
 
 
+CHANGED = {'schemes', 'operations', 'methods', 'warnings'}
+
+
+def test_torchvision_does_not_warn_of_a_broken_installation():
+    """Beside a torch that it was not built for."""
+    image = pytest.importorskip('torchvision.io.image')
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        silence_torchvision()
+        importlib.reload(image)
+        warnings.warn('another', UserWarning)
+    assert [str(w.message) for w in seen] == ['another']
+
+
 def test_the_repairs_are_these():
     added, changed = changes('import mmswinv2.engine.setup, mmswinv2.engine as e\n'
-                             'e.setup.read_local_files_safely(), e.setup.count_attention()', beside=HOST)
-    assert added == OURS and set(changed) == {'schemes', 'operations'}
+                             '[f() for n, f in vars(e.setup).items() if callable(f)]', beside=HOST)
+    assert added == OURS and set(changed) == CHANGED
     before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
     assert different(before['schemes'], after['schemes']) == {'', 'http://', 'https://'}
     for table in ('_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS'):
         assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
             'mmswinv2::window_attention', 'aten::scaled_dot_product_attention'}
     assert before['operations'] == after['operations']
+    assert different(before['methods'].pop('Runner'), after['methods'].pop('Runner')) == {'wrap_model'}
+    assert before['methods'] == after['methods']
+    assert len(after['warnings']) == len(before['warnings']) + 2
 
 
 @pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
@@ -118,7 +138,7 @@ def test_each_config_asks_for_them(host, tmp_path):
     Config.fromfile(base).dump(tmp_path / 'dumped.py')
     added, changed = changes('from mmengine.config import Config\n'
                              f'Config.fromfile({str(tmp_path / "dumped.py")!r})', beside=HOST)
-    assert added == OURS and set(changed) == {'schemes', 'operations'}
+    assert added == OURS and set(changed) == CHANGED
 
 
 def different(before, after):

@@ -12,11 +12,12 @@ from mmengine import dist
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 
+from ..core.checks import first
 from ..core.weights.files import put_in_place, remove, replace_text
 from ..registry import HOOKS
 from .checkpoint import from_plain, to_plain
 from .loops import accumulative_counts
-from .resume import LAST
+from .resume import LAST, check_resumed
 
 
 @HOOKS.register_module()
@@ -28,13 +29,14 @@ class CheckpointHook(_CheckpointHook):
 
     Raises:
         ValueError: before training with mmengine's own loop, whose iterations are batches, if ``interval`` is no
-            multiple of ``accumulative_counts``: gradients that are not applied yet are not saved.
+            multiple of ``accumulative_counts``: gradients that are not applied yet are not saved; before a run is
+            resumed from another model's checkpoint; after a validation without the value that ``save_best`` names.
         OSError: on every process, if a checkpoint cannot be written; earlier ones stay.
     """
 
     def before_train(self, runner) -> None:
         """Prepares the folder, and removes files that a killed process left half written."""
-        counts = 1 if hasattr(runner.train_loop, 'counts') else accumulative_counts(runner.optim_wrapper)
+        counts = 1 if hasattr(runner.train_loop, 'position') else accumulative_counts(runner.optim_wrapper)
         if not self.by_epoch and self.interval > 0 and self.interval % counts:
             raise ValueError('default_hooks.checkpoint.interval must be a multiple of optim_wrapper.'
                              f'accumulative_counts ({counts}), got {self.interval}')
@@ -49,8 +51,10 @@ class CheckpointHook(_CheckpointHook):
         to_plain(checkpoint)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Undoes this for the message hub."""
+        """Undoes this for the message hub; checks what a run is resumed from, after the hooks that convert it."""
         from_plain(checkpoint)
+        if runner._resume:
+            check_resumed(runner, checkpoint)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated = []
@@ -70,6 +74,10 @@ class CheckpointHook(_CheckpointHook):
                 self._remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old)))
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        wrong = [name for name in getattr(self, 'key_indicators', []) if name != 'auto' and name not in metrics]
+        if wrong:
+            raise ValueError('default_hooks.checkpoint.save_best must name a value that the validation gives, got '
+                             f'{wrong[0]!r}; it gives {first(metrics, 10)}')
         backend = self.file_backend
         self.file_backend = late = _LateRemoval(backend)
         try:

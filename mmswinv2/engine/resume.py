@@ -1,14 +1,17 @@
-"""Chooses the checkpoint for ``--resume``: the one that ``last_checkpoint`` names, or the newest whole one."""
+"""Chooses the checkpoint of ``--resume``, named by ``last_checkpoint`` or the newest whole one; checks its model."""
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmengine import dist
 from mmengine.logging import print_log
 
+from ..core.checks import first
 from ..core.weights.files import replace_text, why_damaged
+from .conversion import unwrapped
 
 LAST = 'last_checkpoint'
 
@@ -90,6 +93,31 @@ def prepare_resume(runner) -> None:
                   logging.WARNING)
         replace_text(last, str(path))
     dist.barrier()
+
+
+def check_resumed(runner, checkpoint: Mapping) -> None:
+    """Checks that a run's checkpoint is of the runner's model; mmengine would log what differs and train on.
+
+    Args:
+        runner: Its model may be wrapped.
+        checkpoint: Contents of the file, converted, before they are loaded.
+
+    Raises:
+        ValueError: if weights are missing, unexpected or of another shape, or the file is none of a run.
+    """
+    name = runner._resume if isinstance(runner._resume, str) else runner._load_from or _named(
+        Path(runner.work_dir) / LAST)
+    way = 'To begin with its weights instead: load_from=FILE after --cfg-options, and no --resume'
+    if not {'meta', 'message_hub', 'state_dict'} <= checkpoint.keys():
+        raise ValueError(f'--resume needs the checkpoint of a run, got {name}, which has weights alone. {way}')
+    model, file = ({k.removeprefix('module.'): tuple(getattr(v, 'shape', ())) for k, v in weights.items()}
+                   for weights in (unwrapped(runner.model).state_dict(), checkpoint['state_dict']))
+    faults = {
+        'of another shape': [f'{k} {file[k]} for {model[k]}' for k in model if file.get(k, model[k]) != model[k]],
+        'missing': [k for k in model if k not in file], 'unexpected': [k for k in file if k not in model]}
+    if any(faults.values()):
+        raise ValueError(f'--resume needs a checkpoint of this model, got {name}, of whose weights are ' + ', '.join(
+            f'{len(names)} {fault} ({first(names, 3)})' for fault, names in faults.items() if names) + f'. {way}')
 
 
 def _named(last: Path) -> str:

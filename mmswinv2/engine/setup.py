@@ -6,13 +6,17 @@ process of a launcher. A repair is a function that documents its defect; calling
 from ..repairs import (
     count_every_annotation,
     draw_images_of_any_layout,
+    find_unused_parameters_everywhere,
     leave_out_multimodal_models,
     leave_out_vindlu,
+    silence_torchvision,
     stand_in_for_drn,
+    start_processes_on_cpus,
 )
 from .checkpoint import read_local_files_safely
 from .flops import count_attention
 
+silence_torchvision()
 leave_out_multimodal_models()
 leave_out_vindlu()
 stand_in_for_drn()
@@ -20,3 +24,5 @@ count_every_annotation()
 draw_images_of_any_layout()
 read_local_files_safely()
 count_attention()
+start_processes_on_cpus()
+find_unused_parameters_everywhere()
