@@ -53,7 +53,7 @@ def test_a_child_registry_with_the_same_name_changes_nothing():
         'child = Registry("model", parent=MODELS, scope="other")\n'
         '@child.register_module()\n'
         'class SwinTransformerV2: pass\n'
-        'import mmswinv2.repairs as r; r.leave_out_multimodal_models()\n'
+        'import mmswinv2.engine.repairs as r; r.leave_out_multimodal_models()\n'
         'from mmdet.registry import MODELS as DET\n'
         'print(DET.get("SwinTransformerV2").__module__, DET.get("mmswinv2.SwinTransformerV2").__module__,'
         ' DET.get("other.SwinTransformerV2").__module__)')

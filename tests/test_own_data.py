@@ -24,8 +24,8 @@ from helpers.configs import build, load, register
 from helpers.docs import files, steps
 from helpers.runs import run
 from mmswinv2.engine import CheckClassesHook
-from mmswinv2.engine.own_data import size_as_read
 from mmswinv2.hosts import is_installed
+from mmswinv2.inputs import size_as_read
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 

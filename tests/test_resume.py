@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from helpers import toy
-from mmswinv2.engine import resume
+from mmswinv2.engine import checkpoints
 from mmswinv2.engine.loops import Position, ResumableBatches, make_resumable, seed
 
 pytestmark = pytest.mark.mmengine
@@ -215,16 +215,16 @@ def test_resume_takes_the_newest_whole_checkpoint(harm, why, tmp_path):
         checkpoint(tmp_path / f'iter_{step}.pth')
     checkpoint(tmp_path / 'best_coco_bbox_mAP_iter_11.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_10.pth'))
-    assert resume.newest_whole(tmp_path) == (tmp_path / 'iter_10.pth', [])
+    assert checkpoints.newest_whole(tmp_path) == (tmp_path / 'iter_10.pth', [])
     harm(tmp_path / 'iter_10.pth')
-    path, wrong = resume.newest_whole(tmp_path)
+    path, wrong = checkpoints.newest_whole(tmp_path)
     assert path == tmp_path / 'iter_9.pth'
     assert len(wrong) == 1
     assert re.search(f'iter_10.pth {why}', wrong[0])
     harm(tmp_path / 'iter_9.pth')
     harm(tmp_path / 'iter_2.pth')
     with pytest.raises(ValueError, match=r'resume needs a whole checkpoint in .*, and there is none: .*iter_10.pth is'):
-        resume.newest_whole(tmp_path)
+        checkpoints.newest_whole(tmp_path)
 
 
 @pytest.mark.parametrize('last', [None, '', 'nowhere/iter_7.pth'])

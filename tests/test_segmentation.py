@@ -21,7 +21,7 @@ from PIL import Image
 
 from helpers.configs import CONFIGS, LEAVES, build, load
 from helpers.docs import tokens
-from mmswinv2.repairs import draw_images_of_any_layout
+from mmswinv2.engine.repairs import draw_images_of_any_layout
 from mmswinv2.segmentation import StreamingSegTTAModel
 from mmswinv2.segmentation import tta as tta_module
 

@@ -28,7 +28,7 @@ from mmswinv2.core.checks import first
 from mmswinv2.core.weights.state import weights_of
 from mmswinv2.engine import read_run
 from mmswinv2.engine.conversion import convert_checkpoint
-from mmswinv2.engine.images import image_files, without_annotations
+from mmswinv2.inputs import image_files, without_annotations
 
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 TOP = 5  # classes of a classifier that are written

@@ -25,9 +25,9 @@ from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner._flexible_runner import FlexibleRunner
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.checks import check_int
 from ..registry import LOOPS
-from .resume import prepare_resume
+from .checkpoints import prepare_resume
+from .guards import accumulative_counts
 
 DATA, MODEL = 0, 1  # what draws: the first number of a key
 
@@ -242,17 +242,6 @@ class _Resumable:
                    for batch in (batches if self.position.counts > 1 else [batches])]
         runner.call_hook('after_train_iter', batch_idx=index, data_batch=batches, outputs=_mean(outputs))
         self._iter += 1
-
-
-def accumulative_counts(optim_wrapper) -> int:
-    """Batches to a step of the optimizer, from an optimizer wrapper or its config.
-
-    Raises:
-        ValueError: if it is no integer >= 1.
-    """
-    counts = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, Mapping) else getattr(
-        optim_wrapper, '_accumulative_counts', 1)
-    return check_int('optim_wrapper.accumulative_counts', counts, minimum=1)
 
 
 def _mean(logged: Sequence[Mapping]) -> Mapping:

@@ -3,8 +3,10 @@
 ``import mmswinv2`` does not import it; ``custom_imports`` of our configs does, also from a dumped config and in each
 process of a launcher. A repair is a function that documents its defect; calling it again changes nothing.
 """
-from ..repairs import (
+from .checkpoint import read_local_files_safely
+from .repairs import (
     count_every_annotation,
+    count_fused_attention,
     draw_images_of_any_layout,
     find_unused_parameters_everywhere,
     leave_out_multimodal_models,
@@ -13,8 +15,6 @@ from ..repairs import (
     stand_in_for_drn,
     start_processes_on_cpus,
 )
-from .checkpoint import read_local_files_safely
-from .flops import count_attention
 
 silence_torchvision()
 leave_out_multimodal_models()
@@ -23,6 +23,6 @@ stand_in_for_drn()
 count_every_annotation()
 draw_images_of_any_layout()
 read_local_files_safely()
-count_attention()
+count_fused_attention()
 start_processes_on_cpus()
 find_unused_parameters_everywhere()

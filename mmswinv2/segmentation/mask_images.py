@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 
-from ..engine.images import SUFFIXES, image_files, without_annotations
-from ..engine.own_data import check_classes, raise_for, size_as_read
+from ..inputs import SUFFIXES, check_classes, image_files, raise_for, size_as_read, without_annotations
 from ..registry import DATASETS
 from .labels import STORED, lost_values
 
