@@ -6,8 +6,8 @@ if not is_installed('mmengine'):
 
 from .checkpoint import read_run
 from .checkpoints import CheckpointHook
-from .conversion import ConvertCheckpointHook
 from .guards import BatchSizeHook, CheckClassesHook, NonFiniteHook
+from .loading import ConvertCheckpointHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim import SwinOptimWrapperConstructor
 from .sharding import FSDPStrategy, ZeroStrategy

@@ -21,8 +21,8 @@ from ..core.checks import first
 from ..core.weights.files import put_in_place, remove, replace_text, why_damaged
 from ..registry import HOOKS
 from .checkpoint import from_plain, to_plain
-from .conversion import unwrapped
 from .guards import accumulative_counts
+from .loading import unwrapped
 
 LAST = 'last_checkpoint'
 
