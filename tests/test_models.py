@@ -402,7 +402,7 @@ def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch, load_from
         assert CheckpointLoader._get_checkpoint_loader(name).__name__ == loader
     assert CheckpointLoader._get_checkpoint_loader('a.pth').__module__ == 'mmswinv2.engine.checkpoint'
     lines = []
-    monkeypatch.setattr(conversion, 'print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr(loading, 'print_log', lambda text, logger: lines.append(text))
     detector = Detector()
     load_from(detector, tmp_path / 'a.safetensors')
     torch.testing.assert_close(detector.backbone.norm2.weight, state['norm2.weight'])
