@@ -197,7 +197,7 @@ def test_the_number_of_classes_is_an_integer(value):
 def load_labels(path, backend='pillow', **info):
     """A file of labels as mmseg loads it, checked."""
     results = dict(dict(seg_map_path=str(path), seg_fields=[], reduce_zero_label=False, label_map=None), **info)
-    for step in (dict(type='LoadAnnotations', imdecode_backend=backend),
+    for step in (dict(type='mmseg.LoadAnnotations', imdecode_backend=backend),
                  dict(type='mmswinv2.CheckLabels', num_classes=150)):
         results = TRANSFORMS.build(step)(results)
     return results['gt_seg_map']
