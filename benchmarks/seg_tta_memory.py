@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Peak memory of test-time augmentation of a segmenter: ours beside mmseg's, for scales with and without a flip.
+"""Peak memory of test-time augmentation of a segmentor: ours beside mmseg's, for scales with and without a flip.
 
 The model is UperNet with a small SwinV2 and 150 classes; each contender runs in a fresh process, on an image of noise.
 Measured is the peak above what the process had when the model was there.
@@ -47,7 +47,7 @@ def main() -> None:
     parts = [f'UperNet, 150 classes, an image of {args.size[0]} x {args.size[1]} px, scales {list(RATIOS)} (the last '
              'ones), each flipped and not; GiB above the process with its model.\n',
              measure.table(['views', '', 'peak GiB', 'times ours', 'seconds'], rows)]
-    measure.report('Test-time augmentation of a segmenter', parts, args.out)
+    measure.report('Test-time augmentation of a segmentor', parts, args.out)
 
 
 def child(size: list[int], name: str, scales: int) -> dict:

@@ -29,12 +29,12 @@ def test_trains(options, tmp_path):
 
 
 @pytest.mark.parametrize('options, found', [
-    (dict(base=64), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). Ways out, after '
-                    '--cfg-options: optim_wrapper.accumulative_counts=32;'),
+    (dict(base=64), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). To fix this, '
+                    'pass --cfg-options optim_wrapper.accumulative_counts=32;'),
     (dict(base=64, accumulate=16), '32: 1 x 2 x 16 (processes x images on each x optim_wrapper.accumulative_counts). '
-                                   'Ways out, after --cfg-options: optim_wrapper.accumulative_counts=32;'),
-    (dict(base=1), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). Ways out, after '
-                   '--cfg-options: train_dataloader.batch_size and optim_wrapper.accumulative_counts;')])
+                                   'To fix this, pass --cfg-options optim_wrapper.accumulative_counts=32;'),
+    (dict(base=1), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). To fix this, '
+                   'pass --cfg-options train_dataloader.batch_size and optim_wrapper.accumulative_counts;')])
 def test_another_batch_is_refused(options, found, tmp_path):
     message = f'the batch must be {options["base"]} images, which learning rate and schedule are for, got {found}'
     with pytest.raises(ValueError, match=re.escape(message)):

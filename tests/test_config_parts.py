@@ -131,7 +131,7 @@ def test_other_classes_of_a_detector_are_one_variable(tmp_path, monkeypatch):
         METRICS.build(cfg.test_evaluator)
 
 
-def test_other_classes_of_a_segmenter_are_one_variable(tmp_path, monkeypatch):
+def test_other_classes_of_a_segmentor_are_one_variable(tmp_path, monkeypatch):
     cfg = Config.fromfile(example('mmseg', tmp_path))
     model = build(cfg)
     assert model.num_classes == model.auxiliary_head.num_classes == 3

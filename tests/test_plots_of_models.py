@@ -90,7 +90,7 @@ def test_a_curve_is_that_of_blocks_over_all_images(files, monkeypatch, tmp_path)
 
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
 def test_blocks_one_by_one_are_the_backbone(host, files):
-    """On an image after the pipeline of a detector, which is padded, and of a segmenter."""
+    """On an image after the pipeline of a detector, which is padded, and of a segmentor."""
     model = TrainedBackbone(str(CONFIGS / MINI[host]), str(files / f'{host}.pth'), options={})
     x, image = model.read(files / 'wide.png')
     assert image.shape[-1] > 84 and (x.shape[-1] > image.shape[-1]) == (host == 'mmdet')
@@ -129,7 +129,7 @@ def test_a_broken_image_is_named_and_skipped(files, monkeypatch, capsys):
     (dict(images='broken.png'), '--images must hold an image that can be read, got .*broken.png: '),
     (dict(model='a.py=b.pth'), "each model must be CONFIG=CHECKPOINT, two files, got 'a.py=b.pth'"),
     (dict(model='{config}={files}/pre.pth'), 'CHECKPOINT must fit the backbone of .*mini.py, got .*pre.pth: '),
-    (dict(model='{config}={files}/mmseg.pth'), 'CHECKPOINT must fit the backbone of .*, as the config says, got one with arch='),
+    (dict(model='{config}={files}/mmseg.pth'), 'CHECKPOINT must fit the backbone of .*, got one with arch='),
     (dict(model=f'{CONFIGS}/mmaction2/video_swinv2_mini.py={{files}}/pre.pth'), "got default_scope='mmaction'"),
     (dict(options=['--labels', 'a', 'b']), '--labels must be one per model, 1, got 2'),
     (dict(options=['--number', '0']), '--number must be >= 1, got 0')])

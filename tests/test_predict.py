@@ -1,4 +1,4 @@
-"""``tools/predict.py``: a detector, a segmenter and a classifier, pictures and JSON, broken images, bad input."""
+"""``tools/predict.py``: a detector, a segmentor and a classifier, pictures and JSON, broken images, bad input."""
 import json
 import re
 import shutil

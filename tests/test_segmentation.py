@@ -306,7 +306,7 @@ def test_the_readmes_test_without_labels(tmp_path):
 
 
 def lively(cfg, seed=0):
-    """A segmenter that tells places apart, though it was never trained."""
+    """A segmentor that tells places apart, though it was never trained."""
     model = small_model(cfg, seed).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():

@@ -150,7 +150,7 @@ def test_reset_parameters():
 
 
 def test_its_checkpoint_goes_into_other_models(tmp_path):
-    """As it is: a classifier, a detector and a segmenter have the backbone by init_cfg, and it trains on."""
+    """As it is: a classifier, a detector and a segmentor have the backbone by init_cfg, and it trains on."""
     from mmswinv2.models import SwinTransformerV2 as Registered
     model = algorithm()
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'a.pth')

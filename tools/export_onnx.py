@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exports a segmenter or classifier, or the backbone of any model, to ONNX, and compares onnxruntime with torch.
+"""Exports a segmentor or classifier, or the backbone of any model, to ONNX, and compares onnxruntime with torch.
 
     python tools/export_onnx.py configs/mmseg/upernet_swinv2_mini.py work_dirs/demo_seg/iter_300.pth model.onnx \\
         --size 96 128
@@ -7,7 +7,7 @@
         --size 144 176 --backbone
 
 Input is `image`, (B, 3, H, W): RGB from 0 to 255, float32; it is normalised inside, as the config says. The batch is
-dynamic, height and width are those of --size. Outputs are logits, of a segmenter at the size of the image, or the
+dynamic, height and width are those of --size. Outputs are logits, of a segmentor at the size of the image, or the
 backbone's maps. Attention is the formula, with whole attention maps, whatever `attn_backend`. Needs onnx and
 onnxscript, and to compare onnxruntime: pip install 'mmswinv2-plugin[onnx]'.
 """

@@ -8,7 +8,7 @@ printed. Weights must be trained: residual norms start at zero, so that an untra
     python tools/plot_signal_propagation.py work_dirs/post/swinv2_mini.py=work_dirs/post/iter_900.pth \\
         work_dirs/pre/swinv2_mini.py=work_dirs/pre/iter_900.pth --images data/mini_imagenet/val --out signal.png
 
-Models are detectors, segmenters and classifiers; the backbone is what is drawn. A broken image is named and skipped,
+Models are detectors, segmentors and classifiers; the backbone is what is drawn. A broken image is named and skipped,
 and the exit code is then 1.
 """
 from __future__ import annotations

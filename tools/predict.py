@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws what a detector, segmenter or classifier sees in images, and writes it as JSON beside each picture.
+"""Draws what a detector, segmentor or classifier sees in images, and writes it as JSON beside each picture.
 
     python tools/predict.py configs/mmdet/htc_swinv2_mini.py work_dirs/demo/iter_380.pth data/mini_coco/val --tta
     python tools/predict.py CONFIG CHECKPOINT a.jpg 'folder/*.png' --out work_dirs/pictures
@@ -279,7 +279,7 @@ def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:
 
 
 def areas(found: BaseDataElement, classes: list[str]) -> dict:
-    """Classes that a segmenter sees, and the share of the image that each has."""
+    """Classes that a segmentor sees, and the share of the image that each has."""
     labels, counts = np.unique(found.pred_sem_seg.data.numpy(), return_counts=True)
     order = np.argsort(-counts)
     return dict(areas=[dict(category=classes[labels[i]] if labels[i] < len(classes) else int(labels[i]),

@@ -33,7 +33,7 @@ class SimMIMSwinTransformerV2(SwinTransformerV2):
     """The backbone with a mask token, which replaces masked tokens after the norm of the patch embedding.
 
     Arguments are those of :class:`mmswinv2.models.SwinTransformerV2`. Its checkpoints load into that class unchanged,
-    and so into classifiers, detectors and segmenters.
+    and so into classifiers, detectors and segmentors.
     """
 
     def __init__(self, *args, **kwargs) -> None:

@@ -9,7 +9,7 @@ from ..registry import MODELS
 Heads = dict | list[dict] | None  # configs: one for all stages, or one for each
 
 
-class OneNumberOfClasses:
+class SharedNumClasses:
     """Gives ``num_classes`` to each box and mask head of a cascade; comes before mmdet's RoI head among the bases.
 
     Args:
@@ -51,5 +51,5 @@ def with_classes(name: str, heads: Heads, num_classes: int) -> Heads:
 
 
 @MODELS.register_module()
-class CascadeRoIHead(OneNumberOfClasses, _CascadeRoIHead):
+class CascadeRoIHead(SharedNumClasses, _CascadeRoIHead):
     """mmdet's ``CascadeRoIHead`` with one ``num_classes`` for all its box and mask heads."""

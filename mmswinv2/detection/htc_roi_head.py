@@ -6,11 +6,11 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..registry import MODELS
-from .cascade_heads import OneNumberOfClasses
+from .cascade_heads import SharedNumClasses
 
 
 @MODELS.register_module()
-class HybridTaskCascadeRoIHead(OneNumberOfClasses, _HybridTaskCascadeRoIHead):
+class HybridTaskCascadeRoIHead(SharedNumClasses, _HybridTaskCascadeRoIHead):
     """mmdet's ``HybridTaskCascadeRoIHead`` that at test averages the masks of all its stages.
 
     mmdet 3 uses the last stage alone; mmdet 2, with which the published numbers were made, took the mean. Also,

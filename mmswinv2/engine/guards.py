@@ -70,8 +70,8 @@ class BatchSizeHook(Hook):
             way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
                 'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
             raise ValueError(
-                f'the batch must be {base} images, which learning rate and schedule are for, got {found}. Ways out, '
-                f'after --cfg-options: {way}; auto_scale_lr.enable=True scales the rate, not the length of an '
+                f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix '
+                f'this, pass --cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an '
                 'iteration-based schedule; default_hooks.batch_size.allow_other=True takes it as it is')
         runner.logger.warning(f'the batch is {found}; learning rate and schedule are for {base} images')
 
@@ -124,7 +124,7 @@ def check_evaluator(loop) -> None:
 
 
 def check_heads(model: nn.Module, dataset) -> None:
-    """Compares the heads of a detector or segmenter with a data set.
+    """Compares the heads of a detector or segmentor with a data set.
 
     Raises:
         ValueError: if one has another number of classes.

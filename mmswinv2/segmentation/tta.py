@@ -1,4 +1,4 @@
-"""Test-time augmentation of segmenters that holds one view at a time.
+"""Test-time augmentation of segmentors that holds one view at a time.
 
 The probabilities of each view are added to a sum at the size of the original image. Beside its own logits a view needs
 one strip of rows. mmseg's ``SegTTAModel`` keeps the logits of all views at the size of the original image.
@@ -33,8 +33,8 @@ class StreamingSegTTAModel(SegTTAModel):
 
     Args:
         keep_probabilities: Whether samples get the mean probabilities as ``seg_logits``, (C, H, W), float32.
-        module: The segmenter, or its config.
-        data_preprocessor: The segmenter's, if it is not in its config.
+        module: The segmentor, or its config.
+        data_preprocessor: The segmentor's, if it is not in its config.
 
     Source:
         mmsegmentation 1.2.2, ``SegTTAModel`` and ``BaseSegmentor.postprocess_result``.
