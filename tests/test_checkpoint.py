@@ -289,7 +289,7 @@ def test_weights_of_other_shapes_in_other_layouts_are_an_error(layout, name, val
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_linear_coordinates_in_half_precision_are_linear(dtype):
     from mmswinv2.core.position_bias import relative_coordinates
-    from mmswinv2.core.weights.coordinates import solve_coordinates
+    from mmswinv2.core.pretrained_windows import solve_coordinates
     for window, pretrained in ((8, 12), (16, 16), (24, 12), (7, 7)):
         for log_spaced in (False, True):
             table = relative_coordinates((window,) * 2, (pretrained,) * 2, log_spaced=log_spaced, dtype=torch.float64)
