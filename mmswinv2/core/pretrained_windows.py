@@ -1,8 +1,8 @@
-"""The pre-training windows of weights: where a file or a config says them, and that all who say them agree.
+"""The pre-training windows of weights: read from a file, checked against the config, and stored.
 
-They normalise the coordinates of a continuous position bias. A state dict has an entry for them (``WINDOWS_KEY``); in
-files of other projects, tables of coordinates show them; a parameterised table, which needs none, shows its own window
-by its number of rows. Else the config must say them.
+They normalise the coordinates of a continuous position bias. Our state dicts have an entry for them (``WINDOWS_KEY``).
+In files of other projects, tables of coordinates show them. A parameterised table has no coordinates: its number of
+rows shows its own window, if that is square. Where a file shows nothing, the config must say them.
 
 Windows are in tokens, one entry per stage, each with one number per axis: (h, w) or (t, h, w).
 """
@@ -96,7 +96,7 @@ def rows_fit(state: Mapping[str, Tensor], windows: Windows) -> bool:
     return all(len(state[table_name(i)]) == table_rows(window) for i, window in enumerate(windows))
 
 
-class Found(NamedTuple):
+class Shown(NamedTuple):
     """What the tables of a file show; None where they show nothing.
 
     Args:
@@ -112,7 +112,7 @@ class Found(NamedTuple):
     assumed: bool
 
 
-def find_windows(state: dict[str, Tensor], coords: Mapping[str, Tensor], num_stages: int, axes: int) -> Found:
+def find_windows(state: dict[str, Tensor], coords: Mapping[str, Tensor], num_stages: int, axes: int) -> Shown:
     """Finds the windows of a file, and puts those of pre-training into its state dict where it does not say them.
 
     Args:
@@ -133,7 +133,7 @@ def find_windows(state: dict[str, Tensor], coords: Mapping[str, Tensor], num_sta
     check_same(WINDOWS_KEY, read_windows(state), pretrained, 'what the coordinates in the checkpoint are normalised by')
     if pretrained is not None and WINDOWS_KEY not in state:
         store_windows(state, pretrained)
-    return Found(windows, pretrained, kind, assumed)
+    return Shown(windows, pretrained, kind, assumed)
 
 
 def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
@@ -197,21 +197,21 @@ def solve_coordinates(name: str, table: Tensor, window: Window) -> tuple[Window,
 
 
 def keep_windows(net: nn.Module, config: BackboneConfig) -> None:
-    """Lets a backbone's state dict say its pre-training windows, and checks those of a state dict that is loaded.
+    """Makes a backbone store its pre-training windows in its state dict, and check those of a state dict that it loads.
 
-    Weights whose windows nobody says miss ``WINDOWS_KEY``. Parameterised tables of other windows are resized.
+    If neither the state dict nor the config says them, ``WINDOWS_KEY`` is a missing key. Parameterised tables are
+    resized to the backbone's windows.
     """
     net._register_state_dict_hook(partial(_save, saved_windows(config)))
     net._register_load_state_dict_pre_hook(partial(_load, config))
 
 
 def saved_windows(config: BackboneConfig) -> Windows:
-    """What the state dict of a backbone says: of a table, its own window where its rows do not tell that."""
-    def told_by_rows(own: Window, pretrained: Window) -> bool:
-        rows = table_rows(own)
-        return _square(rows, config.axes) == own and rows != table_rows(pretrained)
-    return tuple(own if config.position_bias == 'parameterized' and not told_by_rows(own, pretrained) else pretrained
-                 for own, pretrained in zip(config.windows, config.pretrained_windows))
+    """The windows in a backbone's state dict: a table's own, if its rows do not show it, else those of pre-training."""
+    if config.position_bias != 'parameterized':
+        return config.pretrained_windows
+    return tuple(own if _square(table_rows(own), config.axes) != own or table_rows(own) == table_rows(pretrained)
+                 else pretrained for own, pretrained in zip(config.windows, config.pretrained_windows))
 
 
 def _save(windows: Windows, net: nn.Module, state_dict: dict[str, Any], prefix: str, *_: object) -> None:
