@@ -462,6 +462,16 @@ def test_a_table_that_is_not_square_is_what_the_config_says():
     assert read_backbone_state(state).pretrained_window_sizes == ((8, 8),) * 3  # without a config: square
 
 
+@pytest.mark.parametrize('kind', ['log_cpb', 'parameterized'])
+def test_windows_that_nobody_says_are_a_missing_key(kind):
+    """To torch's own loading, too."""
+    net = backbone(PLAIN, position_bias=kind, pretrained_window_sizes=None)
+    state = without_windows(net.state_dict())
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "pretrained_window_sizes"\.'):
+        net.load_state_dict(state)
+    backbone(PLAIN, position_bias=kind, pretrained_window_sizes=8).load_state_dict(state)
+
+
 def test_a_table_of_a_window_that_nobody_says_is_an_error():
     state = without_windows(parameterized(window_size=[(8, 2)] * 3, pretrained_window_sizes=None).state_dict())
     with pytest.raises(ValueError, match='set pretrained_window_sizes in the config'):

@@ -13,7 +13,7 @@ from mmswinv2.core import SwinTransformerV2, VideoSwinTransformerV2
 from mmswinv2.core.attention import cells
 from mmswinv2.core.attention.config import MIB
 from mmswinv2.core.flops import attention_macs
-from mmswinv2.core.grid import groups
+from mmswinv2.core.grid import Axis, groups
 from mmswinv2.core.live_bytes import LiveBytes
 from mmswinv2.core.memory import Model, Setting, plan_step
 from mmswinv2.core.sharding import Sharding
@@ -305,7 +305,8 @@ def test_no_attention_map_at_once():
     """Of 4 windows and 2 heads it would be 8 times the pairs. Those of the bias are there, of one head at a time, and
     twice while their gradient is summed."""
     qkv, table = torch.randn(1, 8, 40, 40, 48), torch.randn(2, 15, 39, 39)
-    weights, options = (table, torch.full((2, 1, 1), 2.3), None), ([8, 20, 20], [0, 0, 0], 0., 2 * MIB)
+    grid = (Axis(8, 8, 0), Axis(40, 20, 0), Axis(40, 20, 0))
+    weights, options = (table, torch.full((2, 1, 1), 2.3), None), (grid, 0., 2 * MIB)
     with Largest() as largest:
         out, lse = cells.forward(qkv, *weights, *options)
         cells.backward(torch.ones_like(out), qkv, *weights, out, lse, *options)
