@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from mmswinv2.hosts import mim_name
+from mmswinv2.hosts import mim_name, without_traceback_of_mim
 from sheets import COLOURS, LETTERS, LINE, with_legend
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +89,7 @@ def run(command: list[str], log: Path, *, progress: bool = False, label: str = '
         threads: Of torch; None for what is set.
 
     Raises:
-        CalledProcessError: if it fails; the end of its output has been printed then.
+        CalledProcessError: if it fails; the end of its output has been printed then, and of it the reason last.
     """
     env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
                PYTHONWARNINGS='ignore', **{} if threads is None else dict(OMP_NUM_THREADS=str(threads)))
@@ -104,9 +104,10 @@ def run(command: list[str], log: Path, *, progress: bool = False, label: str = '
                 mode, step, eta, loss = found.groups()
                 print(f'   {label}{mode} {step}  {eta}' + (f'  loss: {loss}' if loss else ''), flush=True)
     if process.returncode:
-        print(''.join(lines[-30:]), file=sys.stderr)
-        print(f'demo: {" ".join(command)} failed with exit code {process.returncode}; its output is in {log}',
-              file=sys.stderr)
+        output = without_traceback_of_mim(''.join(lines))
+        log.write_text(output)
+        print(f'demo: {" ".join(command)} failed with exit code {process.returncode}; its output is in {log} and ends:',
+              *output.splitlines()[-30:], sep='\n', file=sys.stderr)
         raise subprocess.CalledProcessError(process.returncode, command)
 
 

@@ -1,6 +1,7 @@
 """The OpenMMLab packages that parts of the plugin need, and what to say when one is missing."""
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,8 +41,8 @@ HOSTS = {
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)", "[onedl,onedl-mmpretrain]' (its maintained fork)")),
-    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames')), mim='mmaction2',
-                     extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
+    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames'), video_files=('VideoFiles',)),
+                     mim='mmaction2', extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
 }
 
 
@@ -86,6 +87,11 @@ def folder_names(host: str) -> tuple[list[str], Callable[[str], object]]:
         return getattr(import_module(f'{folder}.{modules[name]}'), name)
 
     return sorted(modules), get
+
+
+def without_traceback_of_mim(output: str) -> str:
+    """What a failed ``mim`` wrote, up to the reason: the traceback of its own that follows has an exit code alone."""
+    return re.sub(r'Traceback \(most recent call last\):\n  File "[^"\n]*\bmim", line .*', '', output, flags=re.DOTALL)
 
 
 def mim_name(host: str) -> str:

@@ -49,7 +49,7 @@ def test_scaling_does_not_count_what_is_accumulated(tmp_path):
 
 
 def test_processes_count(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmswinv2.engine.batch_size.dist.get_world_size', lambda: 8)
+    monkeypatch.setattr('mmswinv2.engine.guards.dist.get_world_size', lambda: 8)
     run(tmp_path / 'a', base=64, accumulate=4)
     with pytest.raises(ValueError, match='got 16: 8 x 2 x 1 '):
         run(tmp_path / 'b', base=64)

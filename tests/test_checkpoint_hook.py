@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 
 from helpers import toy
 from mmswinv2.core.weights import files
-from mmswinv2.engine import checkpoint_hook, resume
+from mmswinv2.engine import checkpoints
 
 pytestmark = pytest.mark.mmengine
 
@@ -26,9 +26,9 @@ def names(folder):
 def assert_resumable(folder, least):
     """What a run that died leaves: ``last_checkpoint`` names a whole file of at least that iteration."""
     named = Path((folder / 'last_checkpoint').read_text())
-    assert resume.why_not_whole(named) is None
+    assert checkpoints.why_not_whole(named) is None
     assert torch.load(named, weights_only=False)['meta']['iter'] >= least
-    assert resume.newest_whole(folder) == (named, [])
+    assert checkpoints.newest_whole(folder) == (named, [])
 
 
 def test_old_ones_go_after_the_new_one_is_there(tmp_path):
@@ -70,10 +70,10 @@ class Dies(BaseException):
 # each place where a process can die while it writes its fourth checkpoint
 PLACES = [('mmengine.runner.runner.save_checkpoint', 'before'), ('mmengine.runner.runner.save_checkpoint', 'half'),
           ('mmengine.runner.runner.save_checkpoint', 'after'),
-          ('mmswinv2.engine.checkpoint_hook.put_in_place', 'before'),
-          ('mmswinv2.engine.checkpoint_hook.put_in_place', 'after'),
-          ('mmswinv2.engine.checkpoint_hook.replace_text', 'before'),
-          ('mmswinv2.engine.checkpoint_hook.replace_text', 'after'),
+          ('mmswinv2.engine.checkpoints.put_in_place', 'before'),
+          ('mmswinv2.engine.checkpoints.put_in_place', 'after'),
+          ('mmswinv2.engine.checkpoints.replace_text', 'before'),
+          ('mmswinv2.engine.checkpoints.replace_text', 'after'),
           ('mmengine.fileio.backends.LocalBackend.remove', 'before'),
           ('mmengine.fileio.backends.LocalBackend.remove', 'after')]
 
@@ -96,7 +96,7 @@ def test_a_process_that_dies_leaves_a_whole_checkpoint(place, when, max_keep, tm
             Path(args[1]).write_bytes(b'PK\x03\x04 half of a checkpoint')
         raise Dies
     monkeypatch.setattr(owner, name, dying)
-    monkeypatch.setattr(checkpoint_hook, 'remove', lambda path: None)  # nothing is cleaned up either
+    monkeypatch.setattr(checkpoints, 'remove', lambda path: None)  # nothing is cleaned up either
     with pytest.raises(Dies):
         toy.runner(tmp_path, iters=8, max_keep=max_keep).train()
     monkeypatch.undo()
@@ -113,7 +113,7 @@ class Score(Hook):
     """Reports a better result each time."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        hook = next(h for h in runner.hooks if isinstance(h, checkpoint_hook.CheckpointHook))
+        hook = next(h for h in runner.hooks if isinstance(h, checkpoints.CheckpointHook))
         if runner.iter % 2:
             hook._save_best_checkpoint(runner, dict(score=float(runner.iter)))
 
@@ -123,12 +123,20 @@ def test_the_best_one_is_there_until_a_better_one_is(tmp_path, monkeypatch):
                 rule='greater')
     seen = []
     real = files.put_in_place
-    monkeypatch.setattr(checkpoint_hook, 'put_in_place', lambda part, path: (
+    monkeypatch.setattr(checkpoints, 'put_in_place', lambda part, path: (
         seen.append(sum(p.name.startswith('best_') for p in tmp_path.iterdir())), real(part, path)))
     runner = toy.runner(tmp_path, iters=8, hook=None, checkpoint=best, hooks=[Score()])
     runner.train()
     assert min(seen[2:]) >= 1
     assert [n for n in names(tmp_path) if n.startswith('best_')] == ['best_score_iter_7.pth']
+
+
+def test_a_best_value_that_is_not_there_is_named(tmp_path):
+    best = dict(type='mmswinv2.CheckpointHook', by_epoch=False, interval=1, save_best='coco/bbox_mAP')
+    with pytest.raises(ValueError, match="save_best must name a value that the validation gives, got 'coco/bbox_mAP'; "
+                                         'it gives score'):
+        toy.runner(tmp_path, iters=2, checkpoint=best, hooks=[Score()]).train()
+    assert_resumable(tmp_path, 1)
 
 
 def test_interval_and_accumulation(tmp_path):
@@ -166,8 +174,8 @@ try:
 except OSError as e:
     print(e)
 from pathlib import Path
-from mmswinv2.engine import resume
-path, wrong = resume.newest_whole(Path("{folder}/work"))
+from mmswinv2.engine import checkpoints
+path, wrong = checkpoints.newest_whole(Path("{folder}/work"))
 print("resumable", path.name, wrong, [p.name for p in Path("{folder}/work").glob(".*")])
 '
 '''
@@ -196,11 +204,11 @@ def test_text_is_replaced_whole(tmp_path, monkeypatch):
 def test_a_folder_of_files_is_checked_and_moved(tmp_path):
     part = tmp_path / '.iter_2.pth.part'
     part.mkdir()
-    assert resume.why_not_whole(part) == 'is empty'
+    assert checkpoints.why_not_whole(part) == 'is empty'
     for rank in range(2):
         torch.save(dict(w=torch.ones(1000)), part / f'rank{rank}.pth')
     (tmp_path / 'iter_2.pth').mkdir()
     files.put_in_place(part, tmp_path / 'iter_2.pth')
-    assert resume.why_not_whole(tmp_path / 'iter_2.pth') is None
+    assert checkpoints.why_not_whole(tmp_path / 'iter_2.pth') is None
     (tmp_path / 'iter_2.pth' / 'rank1.pth').write_bytes(b'')
-    assert resume.why_not_whole(tmp_path / 'iter_2.pth').startswith('rank1.pth is damaged')
+    assert checkpoints.why_not_whole(tmp_path / 'iter_2.pth').startswith('rank1.pth is damaged')

@@ -19,8 +19,8 @@ from helpers.files import FILES, SILENT
 from helpers.peer_files import head as head_of
 from mmswinv2.core.weights import read_file
 from mmswinv2.engine import ConvertCheckpointHook, SwinOptimWrapperConstructor
-from mmswinv2.engine.conversion import convert_checkpoint as convert
-from mmswinv2.repairs import leave_out_multimodal_models, transformers_has
+from mmswinv2.engine.loading import convert_checkpoint as convert
+from mmswinv2.engine.repairs import leave_out_multimodal_models, transformers_has
 
 pytestmark = pytest.mark.mmpretrain
 

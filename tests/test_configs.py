@@ -57,7 +57,9 @@ def test_runs_survive_kills_and_bad_losses(name):
     """Each config has the hook and the loop that resume exactly, and time for the longest validation."""
     cfg = Config.fromfile(CONFIGS / name)
     assert cfg.custom_imports.imports == ['mmswinv2', 'mmswinv2.engine.setup']
-    assert cfg.default_hooks.checkpoint.type == 'mmswinv2.CheckpointHook'
+    checkpoint = cfg.default_hooks.checkpoint
+    assert checkpoint.type == 'mmswinv2.CheckpointHook'
+    assert checkpoint.interval <= cfg.train_cfg['max_epochs' if checkpoint.get('by_epoch', True) else 'max_iters'] / 2
     assert cfg.default_hooks.convert_checkpoint.type == 'mmswinv2.ConvertCheckpointHook'
     assert cfg.default_hooks.non_finite.type == 'mmswinv2.NonFiniteHook'
     assert cfg.train_cfg.type in ('mmswinv2.IterBasedTrainLoop', 'mmswinv2.EpochBasedTrainLoop')

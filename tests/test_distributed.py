@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 ROOT = Path(__file__).parents[1]
 # what makes one process with a batch of two the same as two with a batch of one: no dropout, no statistics of a batch,
 # crops of one size; groups of layers and a clipping that bites
-EXACT = runs.SEVERAL.replace("'gloo_on_cpu'", "'gloo_on_cpu', 'double_precision'") + '''
+EXACT = runs.several('double_precision') + '''
 group_norm = dict(_delete_=True, type='GN', num_groups=4)
 model = dict(
     backbone=dict(drop_path_rate=0.),
@@ -105,11 +105,10 @@ def test_batches_that_are_accumulated_equal_a_larger_one(tmp_path, mini_data):
 @pytest.mark.timeout(400)
 def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
     """HTC++ with FSDP and ZeRO-1; a loss of one process that is NaN stops both; what they wrote is tested plainly."""
-    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.SEVERAL + VALIDATION)
+    config = {kind: runs.write_config(tmp_path, 'mmdet', kind, iters=2, more=runs.several() + VALIDATION)
               for kind in ('fsdp', 'zero1')}
     (tmp_path / 'poisoned').mkdir()
-    poisoned = runs.write_config(tmp_path / 'poisoned', 'mmdet', 'fsdp', iters=3, more=runs.SEVERAL.replace(
-        "'gloo_on_cpu'", "'gloo_on_cpu', 'nan_on_rank_1'"))
+    poisoned = runs.write_config(tmp_path / 'poisoned', 'mmdet', 'fsdp', iters=3, more=runs.several('nan_on_rank_1'))
     codes, logs = runs.train_in_turn(tmp_path, [
         *(runs.step('mmdet', config[kind], tmp_path / kind, processes=2) for kind in config),
         runs.step('mmdet', poisoned, tmp_path / 'nan', processes=2)], data=mini_data / 'mmdet')
@@ -127,7 +126,7 @@ def test_detectors_are_sharded_and_tested_whole(tmp_path, mini_data):
 @pytest.mark.slow
 def test_zero1_saves_as_a_user_starts_it(tmp_path, mini_data):
     """``mim train ... --launcher pytorch``: with mmengine's optimizer this waited for ever at the first checkpoint."""
-    config = runs.write_config(tmp_path, 'mmdet', 'zero1', iters=2, more=runs.SEVERAL)
+    config = runs.write_config(tmp_path, 'mmdet', 'zero1', iters=2, more=runs.several())
     mim = Path(sys.executable).parent / 'mim'
     env = runs.environment(mini_data / 'mmdet')
     env['PATH'] = f'{mim.parent}:{env["PATH"]}'

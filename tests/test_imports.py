@@ -1,7 +1,8 @@
 """Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
 import ast
+import importlib
 import json
-import types
+import warnings
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
 from itertools import accumulate
@@ -12,7 +13,8 @@ from mmengine.analysis import complexity_analysis
 from mmengine.config import Config
 
 from helpers.interpreter import run_python
-from mmswinv2.engine import checkpoint, flops
+from mmswinv2.engine import checkpoint
+from mmswinv2.engine.repairs import count_fused_attention, silence_torchvision
 from mmswinv2.hosts import HOSTS, is_installed
 
 pytestmark = pytest.mark.mmengine
@@ -87,7 +89,8 @@ def test_importing_registers_names_and_nothing_else():
 
 
 # or models cannot be imported
-REPAIRED = 'import mmswinv2.repairs as r; r.leave_out_multimodal_models(); r.leave_out_vindlu(); r.stand_in_for_drn()'
+REPAIRED = ('import mmswinv2.engine.repairs as r\n'
+            'r.leave_out_multimodal_models(); r.leave_out_vindlu(); r.stand_in_for_drn()')
 
 
 @pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
@@ -103,16 +106,33 @@ with __import__("contextlib").suppress(ImportError): import mmaction
 '''
 
 
+CHANGED = {'schemes', 'operations', 'methods', 'warnings'}
+
+
+def test_torchvision_does_not_warn_of_a_broken_installation():
+    """Beside a torch that it was not built for."""
+    image = pytest.importorskip('torchvision.io.image')
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        silence_torchvision()
+        importlib.reload(image)
+        warnings.warn('another', UserWarning)
+    assert [str(w.message) for w in seen] == ['another']
+
+
 def test_the_repairs_are_these():
     added, changed = changes('import mmswinv2.engine.setup, mmswinv2.engine as e\n'
-                             'e.setup.read_local_files_safely(), e.setup.count_attention()', beside=HOST)
-    assert added == OURS and set(changed) == {'schemes', 'operations'}
+                             '[f() for n, f in vars(e.setup).items() if callable(f)]', beside=HOST)
+    assert added == OURS and set(changed) == CHANGED
     before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
     assert different(before['schemes'], after['schemes']) == {'', 'http://', 'https://'}
     for table in ('_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS'):
         assert different(before['operations'].pop(table), after['operations'].pop(table)) == {
-            'mmswinv2::window_attention', 'aten::scaled_dot_product_attention'}
+            'aten::scaled_dot_product_attention'}
     assert before['operations'] == after['operations']
+    assert different(before['methods'].pop('Runner'), after['methods'].pop('Runner')) == {'wrap_model'}
+    assert before['methods'] == after['methods']
+    assert len(after['warnings']) == len(before['warnings']) + 2
 
 
 @pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
@@ -122,7 +142,7 @@ def test_each_config_asks_for_them(host, tmp_path):
     Config.fromfile(base).dump(tmp_path / 'dumped.py')
     added, changed = changes('from mmengine.config import Config\n'
                              f'Config.fromfile({str(tmp_path / "dumped.py")!r})', beside=HOST)
-    assert added == OURS and set(changed) == {'schemes', 'operations'}
+    assert added == OURS and set(changed) == CHANGED
 
 
 def different(before, after):
@@ -145,16 +165,15 @@ def test_reading_a_run_leaves_torchs_list_as_it_was(tmp_path):
 
 def test_a_count_that_mmengine_has_stays(monkeypatch):
     """And where it has no tables of that name, attention is not silently counted as nothing."""
-    for name in flops.TABLES:
+    names = ['_DEFAULT_SUPPORTED_FLOP_OPS', '_DEFAULT_SUPPORTED_ACT_OPS']
+    for name in names:
         monkeypatch.setattr(complexity_analysis, name, {'aten::scaled_dot_product_attention': 'its own'})
-    flops.count_attention()
-    for name in flops.TABLES:
-        table = getattr(complexity_analysis, name)
-        assert table.pop('aten::scaled_dot_product_attention') == 'its own'
-        assert list(table) == ['mmswinv2::window_attention']
-    monkeypatch.setattr(flops, 'complexity_analysis', types.SimpleNamespace())
-    with pytest.warns(UserWarning, match='attention is not counted by get_flops: this MMEngine has no _DEFAULT_SUPP'):
-        flops.count_attention()
+    count_fused_attention()
+    for name in names:
+        assert getattr(complexity_analysis, name) == {'aten::scaled_dot_product_attention': 'its own'}
+        monkeypatch.delattr(complexity_analysis, name)
+    with pytest.warns(UserWarning, match="counts torch's fused attention as zero: this MMEngine has its handles else"):
+        count_fused_attention()
 
 
 def imported(package):

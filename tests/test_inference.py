@@ -53,7 +53,7 @@ def test_mmdet_with_a_file_alone(folder):
                                        runtime_info=dict(cfg=config.pretty_text, score=np.float64(1))))
     CheckpointHook(by_epoch=False).before_save_checkpoint(None, checkpoint)
     torch.save(checkpoint, folder / 'iter_2.pth')
-    result = run_python('import mmswinv2.repairs as r; r.leave_out_multimodal_models()\n'
+    result = run_python('import mmswinv2.engine.repairs as r; r.leave_out_multimodal_models()\n'
                         'from mmdet.apis import DetInferencer\n'
                         f'found = DetInferencer(weights={str(folder / "iter_2.pth")!r}, device="cpu")\n'
                         'print(found.model.backbone.norm0.bias.sum().item())')

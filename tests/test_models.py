@@ -19,7 +19,7 @@ from helpers.backbones import PLAIN, SMALL, randomize
 from helpers.interpreter import run_python
 from mmswinv2 import core
 from mmswinv2.core.weights import weights_of
-from mmswinv2.engine import conversion
+from mmswinv2.engine import loading
 from mmswinv2.models import SwinTransformerV2, VideoSwinTransformerV2
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
@@ -53,7 +53,7 @@ def test_a_child_registry_with_the_same_name_changes_nothing():
         'child = Registry("model", parent=MODELS, scope="other")\n'
         '@child.register_module()\n'
         'class SwinTransformerV2: pass\n'
-        'import mmswinv2.repairs as r; r.leave_out_multimodal_models()\n'
+        'import mmswinv2.engine.repairs as r; r.leave_out_multimodal_models()\n'
         'from mmdet.registry import MODELS as DET\n'
         'print(DET.get("SwinTransformerV2").__module__, DET.get("mmswinv2.SwinTransformerV2").__module__,'
         ' DET.get("other.SwinTransformerV2").__module__)')
@@ -363,7 +363,7 @@ def test_names_of_wrappers_that_the_model_has_stay():
     own = detector.state_dict()
     for state in (own, {f'module.{k}': v for k, v in own.items()}):
         checkpoint = dict(state_dict=state)
-        conversion.convert_checkpoint(detector, checkpoint)
+        loading.convert_checkpoint(detector, checkpoint)
         assert checkpoint['state_dict'].keys() == own.keys()
 
 
@@ -386,7 +386,7 @@ def test_a_backbone_further_down_and_one_in_a_wrapper(tmp_path):
     load_state_dict(outer, {f'detector.backbone.{k}': v for k, v in bare.items()})
     check_loaded(outer.detector.backbone, state, 'timm')
     checkpoint = dict(model={f'module.{k}': v for k, v in bare.items()}, meta=dict(epoch=1))
-    conversion.convert_checkpoint(torch.nn.DataParallel(Detector()), checkpoint)
+    loading.convert_checkpoint(torch.nn.DataParallel(Detector()), checkpoint)
     assert checkpoint.keys() == {'state_dict', 'meta'}
     assert all(torch.equal(v, state[k.removeprefix('backbone.')]) for k, v in checkpoint['state_dict'].items())
     assert 'backbone.norm2.weight' in checkpoint['state_dict']
@@ -402,7 +402,7 @@ def test_load_from_safetensors_and_what_it_says(tmp_path, monkeypatch, load_from
         assert CheckpointLoader._get_checkpoint_loader(name).__name__ == loader
     assert CheckpointLoader._get_checkpoint_loader('a.pth').__module__ == 'mmswinv2.engine.checkpoint'
     lines = []
-    monkeypatch.setattr(conversion, 'print_log', lambda text, logger: lines.append(text))
+    monkeypatch.setattr(loading, 'print_log', lambda text, logger: lines.append(text))
     detector = Detector()
     load_from(detector, tmp_path / 'a.safetensors')
     torch.testing.assert_close(detector.backbone.norm2.weight, state['norm2.weight'])

@@ -24,8 +24,8 @@ from helpers.configs import build, load, register
 from helpers.docs import files, steps
 from helpers.runs import run
 from mmswinv2.engine import CheckClassesHook
-from mmswinv2.engine.own_data import size_as_read
 from mmswinv2.hosts import is_installed
+from mmswinv2.inputs import size_as_read
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
@@ -441,10 +441,10 @@ def masks(classes=('background', 'head', 'disc'), **more):
     register('mmseg')
     from mmseg.registry import DATASETS
     steps = [dict(type=name) for name in ('mmseg.LoadImageFromFile', 'mmseg.LoadAnnotations')]
-    return DATASETS.build(dict(
+    return DATASETS.build(dict(dict(
         type='mmswinv2.MaskImages', data_root='data/photographs/', metainfo=dict(classes=classes),
         data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), test_mode=True,
-        pipeline=[*steps, dict(type='mmswinv2.CheckLabels', num_classes=150)], **more))
+        pipeline=[*steps, dict(type='mmswinv2.CheckLabels', num_classes=150)]), **more))
 
 
 def paint(path, value):
@@ -462,6 +462,10 @@ MASKS = {
     'two of a name': (lambda copy: Image.new('L', (8, 9)).save(copy / 'images/val/cell.bmp'),
                       'must differ in more than the suffix, got 1 .*cell.bmp and .*cell.png'),
     'no images': (lambda copy: shutil.rmtree(copy / 'images/val'), 'img_path must be a folder of images'),
+    'more than 8 bits': (lambda copy: Image.fromarray(np.full((660, 550), 257, np.uint16)).save(
+        copy / 'masks/val/cell.png'), r'must be stored as whole numbers .*cell.png has \[257\], read modulo 256'),
+    'a link to nothing': (lambda copy: (copy / 'images/val/more').symlink_to(copy / 'none'),
+                          r'links must lead somewhere, got 1 that do not: .*images/val/more'),
     '0 and 255': (lambda copy: [paint(path, 255) for path in (copy / 'masks/val').iterdir()],
                   r'0 and 255 must be written as 0 and 1; got \[0, 255\] in the first 3'),
 }
@@ -490,10 +494,64 @@ def test_what_masks_have_no_use_for_is_refused(name, copy):
         masks(**{name: 'x'})
 
 
-def test_images_without_masks_are_read_when_none_are_named(copy):
-    data = masks()
-    data.data_prefix.pop('seg_map_path')
-    assert [info.keys() & {'seg_map_path'} for info in data.load_data_list()] == [set()] * 3
+@pytest.mark.parametrize('prefix', [dict(img_path='images/val'), dict(img_path='images/val', seg_map_path=None)])
+@pytest.mark.parametrize('pipeline', ['test_pipeline', 'tta_pipeline'])
+def test_images_without_masks_are_read_when_none_are_named(prefix, pipeline, copy, tmp_path):
+    """By the pipelines of the page's config, which want masks."""
+    shutil.rmtree(copy / 'masks')
+    cfg = config('photographs_seg.py', tmp_path, mini=True)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        items = list(masks(data_prefix=prefix, pipeline=cfg[pipeline]))
+    views = [item['data_samples'] if pipeline == 'tta_pipeline' else [item['data_samples']] for item in items]
+    assert [len(samples) for samples in views] == [6 if pipeline == 'tta_pipeline' else 1] * 3
+    assert not any('gt_sem_seg' in sample for samples in views for sample in samples)
+
+
+def test_hosts_tools_find_the_classes(whole):
+    """mmseg's confusion_matrix and browse_dataset look for them in ``METAINFO``; other data sets keep theirs."""
+    assert masks().METAINFO['classes'] == ('background', 'head', 'disc')
+    assert 'classes' not in type(masks()).METAINFO
+
+
+def link_folder(parent, name, target):
+    """A link in a folder that is made for it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    (parent / name).symlink_to(target, target_is_directory=True)
+
+
+def test_folders_behind_links_are_looked_into(copy):
+    """Two of five images are in the folder itself. Links that lead up, or around, end."""
+    for kind in 'images', 'masks':
+        folder = copy / kind / 'set'
+        link_folder(folder / 'deep', 'val', copy / kind / 'val')
+        link_folder(folder, 'up', copy / kind)
+        link_folder(copy / kind / 'val', 'around', folder)
+        for name in 'one', 'two':
+            Image.new('L', (8, 9)).save(folder / f'{name}.png')
+    data = masks(data_prefix=dict(img_path='images/set', seg_map_path='masks/set'))
+    assert [Path(info['img_path']).relative_to('data/photographs/images/set').as_posix() for info in map(
+        data.get_data_info, range(len(data)))] == [
+            'deep/val/cell.png', 'deep/val/chelsea.png', 'deep/val/grace_hopper.jpg', 'one.png', 'two.png']
+    assert len(masks()) == 5
+
+
+def test_a_folder_that_cannot_be_read_is_named(copy, monkeypatch):
+    (copy / 'images/val/more').mkdir()
+    scandir = os.scandir
+
+    def scan(path):
+        if str(path).endswith('more'):
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', scan)
+    with pytest.raises(ValueError, match=r'folders must be readable .* got 1 that do not: .*images/val/more'):
+        masks()
+
+
+def test_a_folder_is_no_image(copy):
+    (copy / 'images/val/more.png').mkdir()
+    assert len(masks()) == 3
 
 
 class Head(torch.nn.Module):

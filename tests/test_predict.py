@@ -2,7 +2,9 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -70,23 +72,98 @@ def test_pictures_and_json(host, tta, checkpoints, images, tmp_path, capsys):
             assert len(found['classes']) == predict.TOP and found['classes'][0]['category'] in 'abcdefghij'
 
 
+def turned():
+    """EXIF data of a photograph that is turned by 90 degrees."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
 @pytest.mark.parametrize('host', ['mmdet', 'mmseg'])
-def test_a_photograph_is_drawn_as_its_exif_turns_it(host, checkpoints, images, tmp_path, monkeypatch):
-    drawn, write = [], predict.Predictor.write
+def test_what_is_drawn_is_what_was_read(host, checkpoints, images, tmp_path, monkeypatch):
+    drawn, write = {}, predict.Predictor.write
 
     def watch(self, *args, **kwargs):
-        self.visualizer.add_datasample = lambda name, image, *a, **k: drawn.append(image.shape[:2])
+        self.visualizer.add_datasample = lambda name, image, *a, **k: drawn.update({Path(name).name: image})
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(predict.Predictor, 'write', watch)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.open(images / 'a.jpg').save(images / 'a.jpg', exif=exif)
-    assert run(host, checkpoints, [images / 'a.jpg'], tmp_path / 'out', '--score', '0') == 0
-    assert drawn == [SHAPE[::-1]]
+    Image.open(images / 'a.jpg').save(images / 'a.jpg', exif=turned())
+    Image.fromarray(np.full(SHAPE, 43 * 257, np.uint16)).save(images / 'grey.png')
+    assert run(host, checkpoints, [images / 'a.jpg', images / 'grey.png'], tmp_path / 'out', '--score', '0') == 0
+    assert drawn['a.jpg'].shape[:2] == SHAPE[::-1] and (drawn['grey.png'] == 43).all()
+    np.testing.assert_array_equal(drawn['a.jpg'], mmcv.imread(images / 'a.jpg')[..., ::-1])
     if host == 'mmdet':
         found = json.loads((tmp_path / 'out' / 'a.jpg.json').read_text())
         assert found['objects'][0]['segmentation']['size'] == list(SHAPE[::-1])
+
+
+@pytest.mark.parametrize('suffix, mode', [('tif', 'RGB'), ('jpg', 'CMYK'), ('png', 'L'), ('png', 'P'), ('png', 'RGBA'),
+                                          ('png', 'LA'), ('png', '1'), ('webp', 'RGB')])
+def test_pictures_of_all_kinds(suffix, mode, images, tmp_path):
+    """After a step that writes into the image."""
+    path = tmp_path / f'a.{suffix}'
+    Image.open(images / 'a.jpg').convert(mode).save(path, exif=turned())
+    pipeline = predict.build_pipeline([dict(type='mmcv.LoadImageFromFile'), dict(type='mmcv.Pad', size=(90, 90))])
+    pipeline.transforms.append(lambda data: data['img'].fill(0) or data)
+    _, image = predict.read_image(path, pipeline, 'mmdet')
+    np.testing.assert_array_equal(predict.to_picture(image), mmcv.imread(path)[..., ::-1])
+
+
+@pytest.mark.parametrize('image, wanted', [
+    (np.full((4, 5), 43, np.uint8), [43] * 3), (np.full((4, 5, 1), 43., np.float32), [43] * 3),
+    (np.full((4, 5, 2), (1, 2), np.uint8), [1] * 3), (np.full((4, 5, 3), (1, 2, 3), np.float32), [3, 2, 1]),
+    (np.full((4, 5, 4), (1, 2, 3, 4), np.uint8), [3, 2, 1]),
+    (np.full((4, 5, 3), (0, 2550, 5100), np.uint16), [255, 127, 0])])
+def test_a_picture_of_any_image(image, wanted):
+    """As loading steps leave it: grey, floating-point, of other channels, of more than 8 bits."""
+    picture = predict.to_picture(image)
+    assert picture.dtype == np.uint8 and picture.shape == (4, 5, 3) and (picture == wanted).all()
+
+
+def test_images_behind_links_and_links_to_nothing(checkpoints, images, tmp_path, capsys):
+    """Two of five images are in the folder itself."""
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    for name in 'one.jpg', 'two.jpg':
+        shutil.copy(images / 'a.jpg', folder / name)
+    for name, target in (('more', images), ('around', folder), ('lost', tmp_path / 'none'), ('l.jpg', tmp_path / 'no')):
+        (folder / name).symlink_to(target)
+    assert run('mmpretrain', checkpoints, [folder], tmp_path / 'out') == 1
+    captured = capsys.readouterr()
+    assert '5 of 7 images' in captured.out and captured.err.count('skipped') == 2
+    assert all(f'skipped {folder / name}: ' in captured.err for name in ('lost', 'l.jpg'))
+    assert sorted(path.relative_to(tmp_path / 'out').as_posix() for path in (tmp_path / 'out').rglob('*.json')) == [
+        'more/a.jpg.json', 'more/deep/a.jpg.json', 'more/deep/b.png.json', 'one.jpg.json', 'two.jpg.json']
+
+
+@pytest.mark.parametrize('part', ['predict', 'write'])
+def test_an_image_that_fails_later_is_named_and_the_rest_goes_on(part, checkpoints, images, tmp_path, capsys,
+                                                                monkeypatch):
+    step, calls = getattr(predict.Predictor, part), []
+
+    def fail_second(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise AssertionError('too small')
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(predict.Predictor, part, fail_second)
+    assert run('mmpretrain', checkpoints, [images], tmp_path / 'out') == 1
+    captured = capsys.readouterr()
+    assert '2 of 3 images' in captured.out
+    assert captured.err == f'predict: skipped {images / "deep/a.jpg"}: AssertionError: too small\n'
+    assert len(list((tmp_path / 'out').rglob('*.json'))) == len(list((tmp_path / 'out').rglob('*.png'))) == 2
+
+
+@pytest.mark.parametrize('container', ['state_dict', 'model', None])
+def test_weights_of_a_wrapped_model(container, checkpoints):
+    """As DistributedDataParallel names them, and in any container that ``init_cfg`` finds weights in."""
+    state = torch.load(checkpoints / 'mmseg.pth')['state_dict']
+    wrapped = {f'module.{name}': value for name, value in state.items()}
+    model = build(load(MINI['mmseg'])).to_empty(device='cpu')
+    predict.load(model, {container: wrapped} if container else wrapped, 'a.pth')
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_scores_are_those_of_the_model(checkpoints, images, tmp_path):

@@ -2,13 +2,13 @@
 it."""
 import functools
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import METRICS
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import METRICS, DefaultScope
 from PIL import Image
 
 from helpers.configs import CONFIGS, LEAVES, load
@@ -158,7 +158,35 @@ def test_validations_are_logged_where_they_are(name):
     assert cfg.log_processor.by_epoch is not by_iteration
     assert cfg.default_hooks.logger.get('log_metric_by_epoch', True) is not by_iteration
     assert cfg.default_hooks.checkpoint.get('by_epoch', True) is not by_iteration
-    assert cfg.default_hooks.checkpoint.save_best == ('auto' if 'mmdet' in name else 'mIoU')
+
+
+@functools.cache
+def values(scope, evaluator, folder):
+    """What a validation gives, of one image with one object out of two classes, found."""
+    box, mask = [[5., 5, 9, 9]], torch.zeros(1, 40, 60, dtype=torch.bool)
+    mask[:, 5:9, 5:9] = True
+    (folder / 'a.json').write_text(json.dumps(dict(
+        images=[dict(id=7, height=40, width=60)], info={},
+        categories=[dict(id=1, name='cat'), dict(id=2, name='dog')],
+        annotations=[dict(id=n, image_id=7, category_id=n, bbox=[5, 5, 4, 4], area=16, iscrowd=0,
+                          segmentation=[[5, 5, 9, 5, 9, 9, 5, 9]]) for n in (1, 2)])))
+    found = dict(bboxes=torch.tensor(box), scores=torch.tensor([.9]), labels=torch.tensor([0]), masks=mask)
+    labels = dict(data=mask.long())
+    import_module(f'{scope}.evaluation')
+    with DefaultScope.overwrite_default_scope(scope):
+        metric = METRICS.build(eval(evaluator) | (dict(ann_file=str(folder / 'a.json')) if scope == 'mmdet' else {}))
+    metric.dataset_meta = dict(classes=('cat', 'dog'))
+    metric.process({}, [dict(img_id=7, ori_shape=(40, 60), pred_instances=found, pred_sem_seg=labels, gt_sem_seg=labels,
+                             pred_score=torch.tensor([.9, .1, 0, 0, 0, 0]), gt_label=torch.tensor([0]))])
+    return metric.evaluate(1)
+
+
+@pytest.mark.parametrize('name', [name for name in ALL if 'simmim_swinv2' not in name])
+def test_the_best_is_of_a_value_that_the_validation_gives(name, tmp_path_factory):
+    cfg = read(name)
+    found = values(cfg.default_scope, repr(cfg.val_evaluator.to_dict()), tmp_path_factory.getbasetemp())
+    best = cfg.default_hooks.checkpoint.save_best
+    assert found[best] == {'mmdet': .5, 'mmseg': 100., 'mmpretrain': 100., 'mmaction': 1.}[cfg.default_scope]
 
 
 @pytest.mark.parametrize('name', of('objects365_zero1', 'objects365.py'))
@@ -183,7 +211,7 @@ def test_test_dev_writes_what_the_server_takes(size, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / 'data/coco/test2017/a.jpg')
     monkeypatch.chdir(tmp_path)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        from mmdet.registry import DATASETS
+        from mmdet.registry import DATASETS, METRICS
         data = DATASETS.build(cfg.test_dataloader.dataset)
         assert len(data) == 1 and data[0]['inputs'].shape[0] == 3
         metric = METRICS.build(cfg.test_evaluator)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -232,6 +233,64 @@ def test_frames_are_shuffled_within_their_clip():
     assert sorted(found[:8]) == list(range(8)) and sorted(found[8:]) == list(range(8, 16))
 
 
+# Lists and files
+
+
+def videos(folder, lines, config='mmaction2/video_swinv2_mini.py', **more):
+    """The data set of a recipe's training with a list of one's own."""
+    from mmaction.registry import DATASETS
+    (folder / 'list.txt').write_text('\n'.join(lines))
+    return DATASETS.build(dict(load(config).train_dataloader.dataset, ann_file=str(folder / 'list.txt'),
+                               data_prefix=dict(video=str(folder)), **more))
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+    """Three files of one clip, by their suffix."""
+    folder = tmp_path_factory.mktemp('clip')
+    frames = np.random.default_rng(0).integers(256, size=(24, 32, 32, 3), dtype=np.uint8)
+    make_mini_clips.write_video(folder / 'a.avi', frames)
+    for suffix in 'mp4', 'mkv':
+        writer = cv2.VideoWriter(str(folder / f'a.{suffix}'), cv2.VideoWriter_fourcc(*'mp4v'), 12, (32, 32))
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+DECODERS = {'opencv': 'mmaction2/video_swinv2_mini.py', 'decord': 'mmaction2/video_swinv2_t_224x32.py'}
+
+
+@pytest.mark.parametrize('decoder', DECODERS)
+@pytest.mark.parametrize('suffix', ['.avi', '.mp4', '.mkv'])
+@pytest.mark.parametrize('share, why', [
+    (0, 'EOFError: an empty file'), (.5, r'EOFError: \d+ of \d+ bytes'), (None, r'\w+')])
+def test_a_video_that_is_not_whole_is_named(share, why, suffix, decoder, clip, tmp_path):
+    """OpenCV repeats frames, decord ends the process, or neither says which file it was."""
+    whole = clip[suffix]
+    (tmp_path / f'a{suffix}').write_bytes(b'no video' if share is None else whole[:int(share * len(whole))])
+    (tmp_path / f'b{suffix}').write_bytes(whole)
+    data = videos(tmp_path, [f'a{suffix} 0', f'b{suffix} 1'], DECODERS[decoder])
+    with pytest.raises(ValueError, match=rf'/a{suffix} must be a video that can be read whole, got {why}'):
+        data[0]
+    assert data[1]['data_samples'].gt_label.tolist() == [1]
+
+
+@pytest.mark.parametrize('line', ['b c.avi 0', 'b c.avi', 'a.avi  0', 'a.avi cat', ''])
+def test_a_line_that_is_no_name_and_label_is_named(line, tmp_path):
+    with pytest.raises(ValueError, match=rf"list.txt: lines must be a name and a label with ' ' between them .* "
+                                         rf"got 1 that are not: line 2 has '{line}'"):
+        videos(tmp_path, ['a.avi 0', line, 'a.avi -1'])
+
+
+@pytest.mark.parametrize('lines, more, labels', [
+    (['a.avi 0', 'b.avi -1'], {}, [0, -1]), (['a.avi', 'b c.avi, 3'], dict(delimiter=','), [-1, 3]),
+    (['a.avi 0 2'], dict(multi_class=True, num_classes=3), [[0, 2]])])
+def test_lines_that_mmaction2_reads(lines, more, labels, tmp_path):
+    data = videos(tmp_path, lines, **more)
+    assert [info['label'] for info in data.load_data_list()] == labels
+
+
 # Repairs
 
 
@@ -320,7 +379,7 @@ def test_mim_trains_and_tests(tmp_path):
     assert re.search(r'acc/top1: [\d.]+', out)
 
 
-EXACT = runs.SEVERAL.replace("'gloo_on_cpu'", "'gloo_on_cpu', 'double_precision', 'double_clips'") + """
+EXACT = runs.several('double_precision', 'double_clips') + """
 train_pipeline = [_base_.init, dict(_base_.sample, test_mode=True), _base_.decode, _base_.resize, *_base_.pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=1e-2, fused=False), clip_grad=dict(max_norm=0.5))

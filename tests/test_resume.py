@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from helpers import toy
-from mmswinv2.engine import resume
-from mmswinv2.engine.loops import PlacedBatches, Randomness, placed
+from mmswinv2.engine import checkpoints
+from mmswinv2.engine.loops import Position, ResumableBatches, make_resumable, seed
 
 pytestmark = pytest.mark.mmengine
 
@@ -123,9 +123,7 @@ def _train_slowly(folder):
         def forward(self, *args, **kwargs):
             (folder / 'workers').write_text(' '.join(str(p.pid) for p in multiprocessing.active_children()))
             time.sleep(60)
-    run = toy.runner(folder, iters=8, workers=2, model=Slow())
-    run._train_dataloader['dataset'] = Large()
-    run.train()
+    toy.runner(folder, iters=8, workers=2, model=Slow(), dataset=Large()).train()
 
 
 def test_workers_end_with_a_killed_process(tmp_path):
@@ -171,25 +169,18 @@ def test_draws_of_processes_are_those_of_one(monkeypatch):
     def keys(rank, world, size):
         monkeypatch.setattr('mmswinv2.engine.loops.dist.get_dist_info', lambda: (rank, world))
         sampler = list(range(rank, 8, world))
-        batches = PlacedBatches(torch.utils.data.BatchSampler(sampler, size, False))
-        return [pair for batch in batches for pair in batch]
+        batches = ResumableBatches(torch.utils.data.BatchSampler(sampler, size, False), Position())
+        return [(index, batch.places[i]) for batch in batches for i, index in enumerate(batch)]
     both = keys(0, 2, 1), keys(1, 2, 1)
     assert [pair for pairs in zip(*both) for pair in pairs] == keys(0, 1, 2)
 
 
-def test_randomness_is_put_back():
-    def draw():
+def test_the_same_key_draws_the_same():
+    def draw(*key):
+        seed(*key, devices=False)
         return random.random(), np.random.rand(), float(torch.rand(()))
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    expected = draw()
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with Randomness(1, 2, 3):
-        inside = draw()
-    assert draw() == expected and inside != expected
-    with Randomness(1, 2, 3):
-        assert draw() == inside
-    with Randomness(1, 2, 4):
-        assert all(a != b for a, b in zip(draw(), inside))
+    assert draw(1, 2, 3) == draw(1, 2, 3)
+    assert all(a != b for a, b in zip(draw(1, 2, 3), draw(1, 2, 4)))
 
 
 def test_an_iterable_data_set_is_refused():
@@ -197,7 +188,7 @@ def test_an_iterable_data_set_is_refused():
         def __iter__(self):
             return iter(range(3))
     with pytest.raises(ValueError, match=r'train_dataloader.dataset must have a length .*iterable data set Stream'):
-        placed(torch.utils.data.DataLoader(Stream()))
+        make_resumable(torch.utils.data.DataLoader(Stream()), Position())
 
 
 def checkpoint(path, value=1.):
@@ -224,16 +215,16 @@ def test_resume_takes_the_newest_whole_checkpoint(harm, why, tmp_path):
         checkpoint(tmp_path / f'iter_{step}.pth')
     checkpoint(tmp_path / 'best_coco_bbox_mAP_iter_11.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_10.pth'))
-    assert resume.newest_whole(tmp_path) == (tmp_path / 'iter_10.pth', [])
+    assert checkpoints.newest_whole(tmp_path) == (tmp_path / 'iter_10.pth', [])
     harm(tmp_path / 'iter_10.pth')
-    path, wrong = resume.newest_whole(tmp_path)
+    path, wrong = checkpoints.newest_whole(tmp_path)
     assert path == tmp_path / 'iter_9.pth'
     assert len(wrong) == 1
     assert re.search(f'iter_10.pth {why}', wrong[0])
     harm(tmp_path / 'iter_9.pth')
     harm(tmp_path / 'iter_2.pth')
     with pytest.raises(ValueError, match=r'resume needs a whole checkpoint in .*, and there is none: .*iter_10.pth is'):
-        resume.newest_whole(tmp_path)
+        checkpoints.newest_whole(tmp_path)
 
 
 @pytest.mark.parametrize('last', [None, '', 'nowhere/iter_7.pth'])
@@ -264,6 +255,37 @@ def test_a_named_checkpoint_that_is_damaged_is_an_error(tmp_path):
     cut(tmp_path / 'iter_4.pth')
     with pytest.raises(ValueError, match='iter_4.pth'):
         toy.runner(tmp_path, iters=6, resume=True, load_from=str(tmp_path / 'iter_4.pth')).train()
+
+
+class Wide(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 5)
+
+
+class Deep(toy.Toy):
+    def __init__(self):
+        super().__init__()
+        self.more = torch.nn.Linear(3, 3, bias=False)
+
+
+@pytest.mark.parametrize('saved, model, faults', [
+    (toy.Toy, Wide, r'2 of another shape \(layer.weight \(3, 4\) for \(5, 4\), layer.bias \(3,\) for \(5,\)\)'),
+    (toy.Toy, Deep, r'1 missing \(more.weight\)'), (Deep, toy.Toy, r'1 unexpected \(more.weight\)')])
+@pytest.mark.parametrize('named', [True, False])
+def test_another_models_checkpoint_is_refused(saved, model, faults, named, tmp_path):
+    toy.runner(tmp_path, iters=2, model=saved()).train()
+    options = dict(load_from=str(tmp_path / 'iter_2.pth')) if named else {}
+    with pytest.raises(ValueError, match='--resume needs a checkpoint of this model, got .*iter_2.pth, of whose '
+                                         f'weights are {faults}. To begin with its weights instead: load_from=FILE'):
+        toy.runner(tmp_path, iters=4, model=model(), resume=True, **options).train()
+
+
+def test_weights_alone_are_not_resumed(tmp_path):
+    torch.save(dict(state_dict=toy.Toy().state_dict()), tmp_path / 'weights.pth')
+    with pytest.raises(ValueError, match='--resume needs the checkpoint of a run, got .*weights.pth, which has '):
+        toy.runner(tmp_path, iters=4, resume=True, load_from=str(tmp_path / 'weights.pth')).train()
+    toy.runner(tmp_path, iters=1, load_from=str(tmp_path / 'weights.pth')).train()
 
 
 def test_resume_in_an_empty_folder_begins(tmp_path):

@@ -1,11 +1,15 @@
 """mmseg: every config with reduced widths, test-time augmentation against mmseg's, labels, sliding inference."""
 import copy
+import struct
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -13,8 +17,11 @@ from mmengine.structures import PixelData
 from mmseg.models.segmentors.seg_tta import SegTTAModel
 from mmseg.registry import MODELS, TRANSFORMS
 from mmseg.structures import SegDataSample
+from PIL import Image
 
-from helpers.configs import LEAVES, build, load
+from helpers.configs import CONFIGS, LEAVES, build, load
+from helpers.docs import tokens
+from mmswinv2.engine.repairs import draw_images_of_any_layout
 from mmswinv2.segmentation import StreamingSegTTAModel
 from mmswinv2.segmentation import tta as tta_module
 
@@ -187,6 +194,90 @@ def test_the_number_of_classes_is_an_integer(value):
         TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=np.int64(3), ignore_index='255'))
 
 
+def load_labels(path, backend='pillow', **info):
+    """A file of labels as mmseg loads it, checked."""
+    results = dict(dict(seg_map_path=str(path), seg_fields=[], reduce_zero_label=False, label_map=None), **info)
+    for step in (dict(type='LoadAnnotations', imdecode_backend=backend),
+                 dict(type='mmswinv2.CheckLabels', num_classes=150)):
+        results = TRANSFORMS.build(step)(results)
+    return results['gt_seg_map']
+
+
+@pytest.mark.parametrize('info', [{}, dict(reduce_zero_label=True), dict(label_map={7: 149, 149: 7})])
+@pytest.mark.parametrize('backend', ['pillow', 'cv2'])
+@pytest.mark.parametrize('suffix, dtype, value', [
+    ('png', np.uint16, 256), ('tif', np.uint16, 65535), ('jp2', np.uint16, 512), ('tif', np.int32, 300),
+    ('tif', np.int32, -1), ('tif', np.float32, 1.5), ('tif', np.float32, np.nan)])
+def test_labels_that_8_bits_do_not_hold_are_an_error(suffix, dtype, value, backend, info, tmp_path):
+    """mmseg takes them modulo 256. Those that fit are read right, however they are stored."""
+    labels, path = np.array([[0, 7], [149, 255]]), tmp_path / f'a.{suffix}'
+    Image.fromarray(labels.astype(np.uint8)).save(tmp_path / 'b.png')
+    Image.fromarray(labels.astype(dtype)).save(path)
+    np.testing.assert_array_equal(load_labels(path, backend, **info), load_labels(tmp_path / 'b.png', **info))
+    stored = labels.astype(dtype)
+    stored[0, 1] = value
+    Image.fromarray(stored).save(path)
+    with pytest.raises(ValueError, match=rf'labels of .*a.{suffix} must be stored as whole numbers from 0 to 255 in 8 '
+                                         rf'bits, got \[{value}\], read modulo 256'):
+        load_labels(path, backend, **info)
+
+
+def test_another_loader_than_mmsegs_may_make_labels_of_any_file(tmp_path):
+    ids, path = np.array([[0, 7001], [149002, 600]], np.int32), str(tmp_path / 'a.tif')
+    Image.fromarray(ids).save(path)
+    transform = TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=601))
+    for labels in ((ids // 1000).astype(np.uint8), ids.clip(max=600)):
+        assert transform(dict(gt_seg_map=labels, seg_map_path=path))['gt_seg_map'] is labels
+
+
+def write_grey(path, rows, bits):
+    """A grey PNG of a few bits, of 8 pixels a row."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+    packed = b''.join(b'\0' + sum(v << bits * (7 - i) for i, v in enumerate(row)).to_bytes(bits, 'big') for row in rows)
+    header = struct.pack('>IIBBBBB', 8, len(rows), bits, 0, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(packed)) +
+                     chunk(b'IEND', b''))
+
+
+def test_mmsegs_visualizer_draws_on_an_image_of_any_layout():
+    """mmseg's browse_dataset gives it one with the channels first in memory."""
+    from mmseg.visualization import SegLocalVisualizer
+    draw_images_of_any_layout()
+    draw = SegLocalVisualizer._draw_sem_seg
+    draw_images_of_any_layout()
+    assert SegLocalVisualizer._draw_sem_seg is draw
+    visualizer = SegLocalVisualizer(classes=['a', 'b'], palette=[[1, 2, 3], [4, 5, 6]])
+    image = np.random.default_rng(0).integers(256, size=(3, 40, 50), dtype=np.uint8).transpose(1, 2, 0)
+    labels = PixelData(data=np.eye(40, 50, dtype=np.int64)[None])
+    drawn = [visualizer._draw_sem_seg(each, labels, ['a', 'b'], [[1, 2, 3], [4, 5, 6]])
+             for each in (image, np.ascontiguousarray(image))]
+    np.testing.assert_array_equal(*drawn)
+
+
+@pytest.mark.parametrize('bits', [2, 4])
+def test_grey_labels_of_2_and_4_bits_are_an_error(bits, tmp_path):
+    """Readers scale them to 255, and leave only 0 and the largest right."""
+    path, last = tmp_path / 'a.png', 2**bits - 1
+    write_grey(path, [[0, last] * 4] * 2, bits)
+    assert load_labels(path).tolist() == [[0, 255] * 4] * 2
+    write_grey(path, [[0, 1, last - 1, last] * 2] * 2, bits)
+    scale = 255 // last
+    with pytest.raises(ValueError, match=rf'a.png must be .* got \[{scale}, {255 - scale}\], {scale} times what is'):
+        load_labels(path)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'P'])
+def test_labels_of_one_byte_are_read(mode, tmp_path):
+    labels = np.eye(6, dtype=np.uint8)
+    image = Image.fromarray(labels.astype(bool) if mode == '1' else labels)
+    if mode == 'P':
+        image = Image.frombytes('P', image.size, labels.tobytes())
+        image.putpalette(range(256))
+    image.save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(load_labels(tmp_path / 'a.png'), labels)
+
+
 def test_labels_that_are_not_there_pass_and_those_not_loaded_are_an_error():
     transform = TRANSFORMS.build(dict(type='mmswinv2.CheckLabels', num_classes=150))
     assert transform(dict(img_path='x.jpg')) == dict(img_path='x.jpg')
@@ -203,6 +294,15 @@ def test_every_pipeline_checks_labels():
                          [t for t, in cfg.tta_pipeline[1].transforms[2:]]):
             types = [t['type'] for t in pipeline]
             assert types[types.index('LoadAnnotations') + 1] == 'mmswinv2.CheckLabels', name
+
+
+def test_the_readmes_test_without_labels(tmp_path):
+    page = Path('configs/mmseg/README.md')
+    text, = (token.content for token in tokens(page) if token.type == 'fence' and 'format_only' in token.content)
+    (tmp_path / 'config.py').write_text(text.replace("'./", f"'{CONFIGS}/mmseg/"))
+    data = Config.fromfile(tmp_path / 'config.py').test_dataloader.dataset
+    assert [step.type for step in data.pipeline] == ['LoadImageFromFile', 'Resize', 'PackSegInputs']
+    assert data.data_prefix == dict(img_path='images/testing')
 
 
 def lively(cfg, seed=0):

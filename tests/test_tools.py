@@ -42,6 +42,16 @@ def test_a_failing_command_says_where_its_output_is(tmp_path, capfd):
     assert 'broken' in capfd.readouterr().err and (tmp_path / 'a.log').read_text() == 'broken\n'
 
 
+def test_the_reason_ends_what_a_failing_mim_wrote(tmp_path, capfd):
+    """And not the traceback of mim, which says the exit code of the script that it ran."""
+    (tmp_path / 'mim').write_text('import subprocess as s, sys\n'
+                                  's.check_call([sys.executable, "-c", "raise ValueError(\'the reason\')"])')
+    with pytest.raises(demo.subprocess.CalledProcessError):
+        demo.run([sys.executable, str(tmp_path / 'mim')], tmp_path / 'a.log')
+    for text in capfd.readouterr().err, (tmp_path / 'a.log').read_text():
+        assert text.endswith('\nValueError: the reason\n') and 'CalledProcessError' not in text
+
+
 def ask(monkeypatch, *args):
     """Runs ``python -m mmswinv2``; returns the exit code."""
     from mmswinv2 import __main__ as cli

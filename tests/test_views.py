@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from mmswinv2.engine.views import check_views
+from mmswinv2.inputs import check_views
 
 pytestmark = pytest.mark.mmengine
 

@@ -4,7 +4,7 @@
     python tools/predict.py configs/mmdet/htc_swinv2_mini.py work_dirs/demo/iter_380.pth data/mini_coco/val --tta
     python tools/predict.py CONFIG CHECKPOINT a.jpg 'folder/*.png' --out work_dirs/pictures
 
-The config says what the model is for. A broken image is named and skipped, and the exit code is then 1.
+The config says what the model is for. An image that fails is named and skipped, and the exit code is then 1.
 """
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
 
 from mmswinv2.core.checks import first
+from mmswinv2.core.weights.read import weights_of
 from mmswinv2.engine import read_run
-from mmswinv2.engine.conversion import convert_checkpoint
+from mmswinv2.engine.loading import convert_checkpoint
+from mmswinv2.inputs import image_files, without_annotations
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
-ANNOTATIONS = ('LoadAnnotations', 'LoadPanopticAnnotations', 'CheckLabels')  # steps that want what is not there
 TOP = 5  # classes of a classifier that are written
 
 
@@ -56,11 +56,10 @@ def main(argv: list[str] | None = None) -> int:
     names, bar = result_names(paths), ProgressBar(len(paths))
     for path, name in zip(paths, names):
         try:
-            data = predictor.read(path)
+            data, image = predictor.read(path)
+            predictor.write(path, image, predictor.predict(data), args.out / name, score=args.score)
         except Exception as e:  # what readers of images raise is as various as what is wrong with images
             skipped.append(f'{path}: {reason(e)}')
-        else:
-            predictor.write(path, predictor.predict(data), args.out / name, score=args.score)
         bar.update()
     print(f'\n{len(paths) - len(skipped)} of {len(paths)} images: {args.out}')
     for line in skipped:
@@ -71,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
 def find_images(given: list[str]) -> list[Path]:
     """Files, in the order given; those of a folder and of a pattern are sorted.
 
+    What a folder has that cannot be looked into is among them, so that reading says why.
+
     Raises:
         ValueError: if something names no image.
     """
@@ -78,7 +79,7 @@ def find_images(given: list[str]) -> list[Path]:
     for text in given:
         path = Path(text)
         if path.is_dir():
-            paths = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+            paths = sum(image_files(path), [])
         else:
             paths = [path] if path.is_file() else sorted(map(Path, glob.glob(text, recursive=True)))
         if not paths:
@@ -88,7 +89,7 @@ def find_images(given: list[str]) -> list[Path]:
 
 
 def reason(e: Exception) -> str:
-    """Why something could not be read, in one line."""
+    """Why something failed, in one line."""
     return f'{type(e).__name__}: {" ".join(str(e).split())[:200]}'
 
 
@@ -122,7 +123,7 @@ class Predictor:
         held = read_run(checkpoint)
         with DefaultScope.overwrite_default_scope(self.scope):
             model = MODELS.build(cfg.model)
-            load(model, dict(held), checkpoint)
+            load(model, held, checkpoint)
             self.meta = dataset_meta(cfg, held)
             model.dataset_meta = self.meta
             if tta:
@@ -132,8 +133,8 @@ class Predictor:
         self.visualizer.dataset_meta = self.meta
         self.model = model.to(device).eval()
 
-    def read(self, path: Path) -> dict:
-        """An image as the model takes it."""
+    def read(self, path: Path) -> tuple[dict, np.ndarray]:
+        """An image as the model takes it, and as it was read."""
         return read_image(path, self.pipeline, self.scope)
 
     def predict(self, data: dict) -> BaseDataElement:
@@ -141,12 +142,11 @@ class Predictor:
         with torch.no_grad(), DefaultScope.overwrite_default_scope(self.scope):
             return self.model.test_step(pseudo_collate([data]))[0]
 
-    def write(self, path: Path, found: BaseDataElement, out: Path, *, score: float) -> None:
+    def write(self, path: Path, image: np.ndarray, found: BaseDataElement, out: Path, *, score: float) -> None:
         """Writes the picture, and JSON beside it."""
-        from PIL import Image, ImageOps
         out.parent.mkdir(parents=True, exist_ok=True)
         picture = out.with_name(f'{out.name}.png')
-        image = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))  # turned, as the model sees it
+        image = to_picture(image)
         found = found.cpu()
         if self.scope == 'mmdet':
             self.visualizer.add_datasample(str(path), image, found, draw_gt=False, pred_score_thr=score,
@@ -204,10 +204,27 @@ def build_pipeline(steps: list) -> Compose:
     return Compose([TRANSFORMS.build(step) for step in without_annotations(steps)])
 
 
-def read_image(path: Path, pipeline: Compose, scope: str) -> dict:
-    """An image after a pipeline of a host."""
+def read_image(path: Path, pipeline: Compose, scope: str) -> tuple[dict, np.ndarray]:
+    """An image after a pipeline of a host, and as its first steps loaded it."""
+    data, image = dict(img_path=str(path), img_id=0, seg_fields=[]), None
     with DefaultScope.overwrite_default_scope(scope):
-        return pipeline(dict(img_path=str(path), img_id=0, seg_fields=[]))
+        for step in pipeline.transforms:
+            data = step(data)
+            if image is None and 'img' in data:
+                image = data['img'].copy()  # later steps may write into it
+    return data, image
+
+
+def to_picture(image: np.ndarray) -> np.ndarray:
+    """An image as OpenCV reads it, (H, W) or (H, W, channels), BGR first, as RGB of 8 bits.
+
+    One or two channels are drawn as grey, more than three without the others. Values above 255 are scaled.
+    """
+    image = np.atleast_3d(image)
+    image = image[..., 2::-1] if image.shape[2] > 2 else image[..., [0, 0, 0]]
+    if image.dtype != np.uint8:
+        image = (image * (255 / max(255, image.max()))).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image)
 
 
 def load(model: torch.nn.Module, checkpoint: dict, name: str) -> None:
@@ -216,8 +233,9 @@ def load(model: torch.nn.Module, checkpoint: dict, name: str) -> None:
     Raises:
         ValueError: if one is missing or of another shape.
     """
-    convert_checkpoint(model, checkpoint)
-    own, state = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+    held = dict(state_dict=weights_of(checkpoint)[0])
+    convert_checkpoint(model, held)
+    own, state = model.state_dict(), held['state_dict']
     missing = [k for k in own if k not in state and not k.endswith('pretrained_window_sizes')]
     shapes = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     for what, names in (('missing', missing), ('of another shape', shapes)):
@@ -235,22 +253,6 @@ def dataset_meta(cfg: Config, checkpoint: dict) -> dict:
         meta = dict(getattr(DATASETS.get(dataset.type), 'METAINFO', {}), **dataset.get('metainfo', {}))
     colours = np.random.default_rng(0).integers(256, size=(len(meta.get('classes') or ()), 3))
     return dict(dict(palette=[tuple(colour) for colour in colours.tolist()]), **meta)
-
-
-def without_annotations(steps: list) -> list:
-    """The steps of a pipeline that need the image alone."""
-    kept = []
-    for step in steps:
-        if step['type'].rpartition('.')[2] in ANNOTATIONS:
-            continue
-        step = dict(step)
-        if 'transforms' in step:  # TestTimeAug has alternatives, others a list
-            inner = step['transforms']
-            step['transforms'] = [without_annotations(group) for group in inner] if isinstance(inner[0], list) else (
-                without_annotations(inner))
-            step['transforms'] = [group for group in step['transforms'] if group]
-        kept.append(step)
-    return kept
 
 
 def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:

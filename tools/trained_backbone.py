@@ -67,7 +67,7 @@ class TrainedBackbone:
             (what the backbone takes, shape (1, C, H, W), normalised and perhaps padded; the image before that, shape
             (C, h, w)).
         """
-        data = read_image(path, self.pipeline, self.scope)
+        data, _ = read_image(path, self.pipeline, self.scope)
         with torch.no_grad():
             return self.preprocessor(pseudo_collate([data]), False)['inputs'], data['inputs']
 

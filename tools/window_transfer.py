@@ -22,6 +22,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmswinv2.hosts import without_traceback_of_mim
+
 RATIOS = ('1', '3/2', '2', '5/2', '3')  # Table 1: windows 8, 12, 16, 20, 24 for 256 to 768 px
 
 
@@ -48,8 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = transfer(args.models, args.ratios, args.out, jobs=args.jobs, options=args.cfg_options)
     except ValueError as e:
         parser.error(str(e))
-    except subprocess.CalledProcessError as e:
-        print(f'window_transfer: {" ".join(map(str, e.cmd))} failed with exit code {e.returncode}', file=sys.stderr)
+    except subprocess.CalledProcessError:
         return 1
     print(f'\n{table(rows)}\nwrote {args.out}/table.md, curves.png and rows.json')
     return 0
@@ -166,9 +167,11 @@ def test(config: str, checkpoint: str, setting: Setting, out: Path, options: lis
     env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
                PYTHONWARNINGS='ignore', **dict(OMP_NUM_THREADS='1') if threads else {})
     result = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    (folder / 'test.log').write_text(result.stdout)
+    output = without_traceback_of_mim(result.stdout)
+    (folder / 'test.log').write_text(output)
     if result.returncode:
-        print(''.join(result.stdout.splitlines(keepends=True)[-30:]), file=sys.stderr)
+        print(f'window_transfer: {" ".join(command)} failed with exit code {result.returncode}:',
+              *output.splitlines()[-30:], sep='\n', file=sys.stderr)
         raise subprocess.CalledProcessError(result.returncode, command)
     accuracy = read_metrics(folder)['accuracy/top1']
     print(f'   {Path(config).stem}: window {setting.window}, {setting.size} px: {accuracy:.2f}', flush=True)

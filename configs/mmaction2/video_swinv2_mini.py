@@ -16,4 +16,4 @@ model = dict(
     cls_head=dict(in_channels=_base_.channels[2], num_classes=16, dropout_ratio=0.))
 default_hooks = dict(
     logger=dict(interval=25),
-    checkpoint=dict(by_epoch=False, interval=_base_.max_iters, max_keep_ckpts=1, save_best=None))
+    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=1, save_best=None))

@@ -30,4 +30,4 @@ train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=max_iters)]
 auto_scale_lr = dict(enable=False, base_batch_size=2)
-default_hooks = dict(checkpoint=dict(interval=max_iters, save_best=None))
+default_hooks = dict(checkpoint=dict(save_best=None))

@@ -24,4 +24,4 @@ test_dataloader = dict(dataset=dict(with_label=False, pipeline=test_pipeline))
 test_evaluator = dict(_delete_=True, type='mmswinv2.MaskedL1')
 default_hooks = dict(
     logger=dict(interval=25, log_metric_by_epoch=False),
-    checkpoint=dict(by_epoch=False, interval=_base_.max_iters, max_keep_ckpts=1))
+    checkpoint=dict(by_epoch=False, interval=100, max_keep_ckpts=1))

@@ -11,4 +11,3 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=30, end=max_iters)
 ]
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.75, merging_layers=False))
-default_hooks = dict(checkpoint=dict(interval=max_iters))

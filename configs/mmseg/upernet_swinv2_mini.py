@@ -71,5 +71,5 @@ optim_wrapper = dict(
     constructor='mmswinv2.SwinOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=10.))
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=max_iters, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=50, max_keep_ckpts=1))
 randomness = dict(seed=0)

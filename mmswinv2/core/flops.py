@@ -1,7 +1,6 @@
 """Counts multiply-accumulates of attention. FLOP counters cannot see into its operator and would count zero FLOPs.
 
-This module registers it with ``torch.utils.flop_counter.FlopCounterMode`` (two operations per multiply-accumulate),
-:mod:`mmswinv2.engine.flops` with MMEngine's ``get_model_complexity_info``.
+This module registers it with ``torch.utils.flop_counter.FlopCounterMode`` (two operations per multiply-accumulate).
 """
 from __future__ import annotations
 

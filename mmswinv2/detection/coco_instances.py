@@ -10,9 +10,9 @@ import numpy as np
 from mmdet.datasets import CocoDataset
 
 from ..core.checks import first, is_int
-from ..engine.own_data import check_classes, raise_for, size_as_read
+from ..engine.repairs import category_id, count_every_annotation, name_classes_in_order, polygons
+from ..inputs import check_classes, raise_for, size_as_read
 from ..registry import DATASETS
-from ..repairs import category_id, count_every_annotation, name_classes_in_order, polygons
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
 

@@ -29,7 +29,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..core.checks import is_list
-from ..engine.views import check_views
+from ..inputs import check_views
 from ..registry import MODELS
 from .htc_roi_head import HybridTaskCascadeRoIHead as _OwnHead
 from .masks import paste_masks

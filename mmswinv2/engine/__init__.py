@@ -4,15 +4,13 @@ from ..hosts import is_installed, missing
 if not is_installed('mmengine'):
     raise missing('mmengine', 'mmswinv2.engine')
 
-from .batch_size import BatchSizeHook
 from .checkpoint import read_run
-from .checkpoint_hook import CheckpointHook
-from .conversion import ConvertCheckpointHook
+from .checkpoints import CheckpointHook
+from .guards import BatchSizeHook, CheckClassesHook, NonFiniteHook
+from .loading import ConvertCheckpointHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from .nonfinite import NonFiniteHook
 from .optim import SwinOptimWrapperConstructor
-from .own_data import CheckClassesHook
-from .strategies import FSDPStrategy, ZeroStrategy
+from .sharding import FSDPStrategy, ZeroStrategy
 
 __all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook',
            'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor',

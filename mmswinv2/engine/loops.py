@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -22,116 +23,105 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop as _EpochBasedTrainLoop
 from mmengine.runner import IterBasedTrainLoop as _IterBasedTrainLoop
 from mmengine.runner._flexible_runner import FlexibleRunner
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
-from ..core.checks import check_int
 from ..registry import LOOPS
-from .resume import prepare_resume
+from .checkpoints import prepare_resume
+from .guards import accumulative_counts
 
 DATA, MODEL = 0, 1  # what draws: the first number of a key
 
 
-class Randomness:
-    """Seeds the generators of Python, numpy and torch by a key of whole numbers; as a context, restores them after.
+def seed(*key: int, devices: bool = True) -> None:
+    """Seeds the generators of Python, numpy and torch by a key of whole numbers: the same key, the same random numbers.
 
     Args:
-        key: The same key gives the same random numbers.
+        key: Whole numbers.
+        devices: Whether torch's generators of devices are seeded too. A worker must not touch a GPU.
+    """
+    words = [int(w) for w in np.random.SeedSequence(key).generate_state(3)]
+    random.seed(words[0])
+    np.random.seed(words[1])
+    (torch if devices else torch.random.default_generator).manual_seed(words[2])
+
+
+@dataclass
+class Position:
+    """Where training is in its data."""
+
+    counts: int = 1  # batches to an iteration
+    seed: int | None = None  # of the run, as soon as it is known
+    epoch: int = 0
+    start: int = 0  # iterations of the epoch that are skipped, without loading samples
+
+
+@dataclass
+class SeededBatch(Sequence):
+    """The indices of a batch. Taking one seeds the generators by the epoch's key and the sample's place in the epoch.
+
+    A data set that is asked for them makes each sample under its own randomness, in whatever process, unwrapped.
     """
 
-    def __init__(self, *key: int) -> None:
-        self.key = key
-
-    def seed(self) -> None:
-        """Seeds all of them, those of CUDA devices too."""
-        words = [int(w) for w in np.random.SeedSequence(self.key).generate_state(3)]
-        random.seed(words[0])
-        np.random.seed(words[1])
-        torch.manual_seed(words[2])
-
-    def __enter__(self) -> Randomness:
-        self.before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-        words = [int(w) for w in np.random.SeedSequence(self.key).generate_state(3)]
-        random.seed(words[0])
-        np.random.seed(words[1])
-        torch.random.default_generator.manual_seed(words[2])  # a worker must not touch a GPU
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for put_back, state in zip((random.setstate, np.random.set_state, torch.random.set_rng_state), self.before):
-            put_back(state)
-
-
-class PlacedDataset(Dataset):
-    """A data set indexed by (index, key): each sample is made under the randomness of its key."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+    indices: Sequence
+    key: tuple[int, ...]
+    places: range
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.indices)
 
-    def __getitem__(self, place: tuple[int, tuple[int, ...]]):
-        index, key = place
-        with Randomness(*key):
-            return self.dataset[index]
-
-    def __getattr__(self, name: str):
-        if name.startswith('__') or name == 'dataset':
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
+    def __getitem__(self, i: int):
+        index = self.indices[i]
+        seed(*self.key, self.places[i], devices=False)
+        return index
 
 
-class PlacedBatches:
-    """Batches of (index, key) from a batch sampler, ``counts`` of them per iteration.
+class ResumableBatches:
+    """The batches of an epoch from a position on, as :class:`SeededBatch`.
 
-    The first ``start`` iterations are skipped, without loading samples. Batches at the end of an epoch that make no
-    whole iteration are left out.
-
-    Args:
-        batches: A batch sampler with ``batch_size`` and ``sampler``.
-        counts: Batches to an iteration.
+    Batches at the end of an epoch that make no whole iteration are left out.
     """
 
-    def __init__(self, batches, counts: int = 1) -> None:
-        self.batches = batches
-        self.counts = counts
-        self.seed = self.epoch = self.start = 0
+    def __init__(self, batches, position: Position) -> None:
+        self.batches, self.position = batches, position
 
     def __len__(self) -> int:
-        return len(self.batches) // self.counts * self.counts
+        return len(self.batches) // self.position.counts * self.position.counts
 
-    def __getattr__(self, name: str):
-        if name.startswith('__') or name == 'batches':
-            raise AttributeError(name)
-        return getattr(self.batches, name)
-
-    def __iter__(self) -> Iterator[list[tuple[int, tuple[int, ...]]]]:
+    def __iter__(self) -> Iterator[SeededBatch]:
         rank, world_size = dist.get_dist_info()
-        key = DATA, self.seed, self.epoch
-        iteration = []
-        for number, batch in enumerate(self.batches):
-            first = number * self.batches.batch_size
-            iteration.append([(index, (*key, (first + i) * world_size + rank)) for i, index in enumerate(batch)])
-            if len(iteration) < self.counts:
+        position = self.position
+        key = DATA, position.seed or 0, position.epoch
+        iteration, first = [], rank
+        for batch in self.batches:
+            places = range(first, first + len(batch) * world_size, world_size)
+            iteration.append(SeededBatch(batch, key, places))
+            first = places.stop
+            if len(iteration) < position.counts:
                 continue
-            if self.start:
-                self.start -= 1
+            if position.start:
+                position.start -= 1
             else:
                 yield from iteration
             iteration = []
 
 
-class PlacedLoader(DataLoader):
-    """A data loader over :class:`PlacedBatches` that yields one iteration's input: a batch, or a list of ``counts``.
+class ResumableLoader(DataLoader):
+    """A data loader that begins at a position and yields an iteration's input: a batch, or a list of ``counts``.
 
     Its workers start with the first request.
     """
 
+    position: Position
+
+    @property
+    def _index_sampler(self) -> ResumableBatches:  # where torch takes batches of indices from
+        return ResumableBatches(self.batch_sampler, self.position)
+
     def __len__(self) -> int:
-        return super().__len__() // self.batch_sampler.counts
+        return super().__len__() // self.position.counts
 
     def __iter__(self):
-        batches, counts = super().__iter__(), self.batch_sampler.counts
+        batches, counts = super().__iter__(), self.position.counts
         if counts == 1:
             yield from batches
         else:
@@ -139,17 +129,22 @@ class PlacedLoader(DataLoader):
                 yield iteration
 
 
-def placed(loader: DataLoader, counts: int = 1) -> DataLoader:
-    """Wraps a loader: samples depend on the seed and their place only, ``counts`` batches come at a time."""
+def make_resumable(loader: DataLoader, position: Position) -> ResumableLoader:
+    """A loader of the same data set, sampler and options that begins at ``position``, which may change.
+
+    Raises:
+        ValueError: if the data set is iterable only, or an epoch has fewer batches than an iteration takes.
+    """
     if isinstance(loader.dataset, IterableDataset):
         raise ValueError('train_dataloader.dataset must have a length and indices, so that training can be resumed at '
                          f'an iteration, got the iterable data set {type(loader.dataset).__name__}')
-    return PlacedLoader(
-        PlacedDataset(loader.dataset), batch_sampler=PlacedBatches(loader.batch_sampler, counts),
-        num_workers=loader.num_workers, collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
-        timeout=loader.timeout, worker_init_fn=partial(_start_worker, loader.worker_init_fn),
-        multiprocessing_context=loader.multiprocessing_context, generator=loader.generator,
-        prefetch_factor=loader.prefetch_factor, persistent_workers=loader.persistent_workers)
+    if len(loader) < position.counts and not isinstance(loader.batch_sampler.sampler, InfiniteSampler):
+        raise ValueError('optim_wrapper.accumulative_counts must be at most the batches of an epoch, '
+                         f'{len(loader)}, got {position.counts}')
+    resumable = ResumableLoader.__new__(ResumableLoader)
+    vars(resumable).update(vars(loader), position=position, _iterator=None,
+                           worker_init_fn=partial(_start_worker, loader.worker_init_fn))
+    return resumable
 
 
 def _start_worker(then: Callable[[int], None] | None, number: int) -> None:
@@ -163,24 +158,23 @@ def _start_worker(then: Callable[[int], None] | None, number: int) -> None:
 
 
 class _Stream:
-    """The endless input of a loop from iteration ``start`` on, epoch after epoch.
+    """The endless input of a loop from its iteration on, epoch after epoch.
 
-    mmengine's loop first requests and discards ``start`` inputs; these are None here.
+    mmengine's loop first requests and discards the inputs before that; these are None here.
     """
 
-    def __init__(self, loader: DataLoader, start: int) -> None:
-        self.unused = start
-        loader.batch_sampler.start = start
-        self.batches = self._epochs(loader)
+    def __init__(self, loop: IterBasedTrainLoop) -> None:
+        self.unused = loop.position.start = loop.iter
+        self.batches = self._epochs(loop)
 
     @staticmethod
-    def _epochs(loader: DataLoader) -> Iterator:
-        batches = loader.batch_sampler
+    def _epochs(loop: IterBasedTrainLoop) -> Iterator:
         while True:
-            if hasattr(batches.sampler, 'set_epoch'):
-                batches.sampler.set_epoch(batches.epoch)
-            yield from loader
-            batches.epoch += 1
+            sampler = loop.dataloader.batch_sampler.sampler
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(loop.position.epoch)
+            yield from loop.dataloader
+            loop.position.epoch += 1
 
     def __next__(self):
         if self.unused:
@@ -201,30 +195,38 @@ class _Resumable:
             raise ValueError('custom_hooks must not have EMAHook with a strategy: FlexibleRunner loads checkpoints '
                              'before the hook makes its averages, and resuming would lose them')
         prepare_resume(runner)
-        if isinstance(dataloader, dict):
-            dataloader = runner.build_dataloader(dataloader, seed=runner.seed)
-        self.counts = accumulative_counts(runner.optim_wrapper)
-        if len(dataloader) < self.counts and not isinstance(dataloader.batch_sampler.sampler, InfiniteSampler):
-            raise ValueError('optim_wrapper.accumulative_counts must be at most the batches of an epoch, '
-                             f'{len(dataloader)}, got {self.counts}')
-        super().__init__(runner, placed(dataloader, self.counts), *args, **kwargs)
+        self.position = Position(accumulative_counts(runner.optim_wrapper))
+        super().__init__(runner, dataloader, *args, **kwargs)
+
+    @property
+    def dataloader(self) -> ResumableLoader:
+        """The loader of the training data. Another one that is set, as some hooks do, resumes exactly too."""
+        return self._dataloader
+
+    @dataloader.setter
+    def dataloader(self, loader: DataLoader) -> None:
+        self._dataloader = make_resumable(loader, self.position)
+        self._seed_sampler()
+
+    def _seed_sampler(self) -> None:
+        sampler = self.dataloader.batch_sampler.sampler
+        if self.position.seed is not None and hasattr(sampler, 'seed'):
+            sampler.seed = self.position.seed
 
     def take_seed(self) -> None:
         """Passes the run's seed, which may come from a checkpoint, to the data."""
-        seed = [self.runner.seed]
-        dist.broadcast_object_list(seed)  # they differ with diff_rank_seed
-        self.seed, = seed
-        batches = self.dataloader.batch_sampler
-        batches.seed = self.seed
-        if hasattr(batches.sampler, 'seed'):
-            batches.sampler.seed = self.seed
+        seeds = [self.runner.seed]
+        dist.broadcast_object_list(seeds)  # they differ with diff_rank_seed
+        self.position.seed, = seeds
+        self._seed_sampler()
 
     def run(self):
         """Trains, from the position of the checkpoint."""
         self.take_seed()
-        if self.counts > 1:  # mmengine's runner counts iterations here, its wrapper batches
+        counts = self.position.counts
+        if counts > 1:  # mmengine's runner counts iterations here, its wrapper batches
             self.runner.optim_wrapper.initialize_count_status(
-                self.runner.model, self._iter * self.counts, self._max_iters * self.counts)
+                self.runner.model, self._iter * counts, self._max_iters * counts)
         return super().run()
 
     def run_iter(self, *args) -> None:
@@ -234,23 +236,12 @@ class _Resumable:
         """
         *place, batches = args  # mmengine's loop over epochs gives the place in the epoch too
         index, runner = place[0] if place else self._iter, self.runner
-        Randomness(MODEL, self.seed, self._iter, dist.get_rank()).seed()
+        seed(MODEL, self.position.seed, self._iter, dist.get_rank())
         runner.call_hook('before_train_iter', batch_idx=index, data_batch=batches)
         outputs = [runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
-                   for batch in (batches if self.counts > 1 else [batches])]
+                   for batch in (batches if self.position.counts > 1 else [batches])]
         runner.call_hook('after_train_iter', batch_idx=index, data_batch=batches, outputs=_mean(outputs))
         self._iter += 1
-
-
-def accumulative_counts(optim_wrapper) -> int:
-    """Batches to a step of the optimizer, from an optimizer wrapper or its config.
-
-    Raises:
-        ValueError: if it is no integer >= 1.
-    """
-    counts = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, Mapping) else getattr(
-        optim_wrapper, '_accumulative_counts', 1)
-    return check_int('optim_wrapper.accumulative_counts', counts, minimum=1)
 
 
 def _mean(logged: Sequence[Mapping]) -> Mapping:
@@ -273,7 +264,7 @@ class IterBasedTrainLoop(_Resumable, _IterBasedTrainLoop):
 
     def run(self):
         """Trains, from the iteration that a checkpoint set."""
-        self.dataloader_iterator = _Stream(self.dataloader, self._iter)
+        self.dataloader_iterator = _Stream(self)
         return super().run()
 
 
@@ -295,8 +286,7 @@ class EpochBasedTrainLoop(_Resumable, _EpochBasedTrainLoop):
             began = [self._epoch, self._iter]
             hub.update_info('epoch_began', began)
         self.done = self._iter - began[1]
-        batches = self.dataloader.batch_sampler
-        batches.epoch, batches.start = self._epoch, self.done
+        self.position.epoch, self.position.start = self._epoch, self.done
         super().run_epoch()
 
     def run_iter(self, idx: int, data_batch) -> None:

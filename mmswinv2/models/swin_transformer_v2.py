@@ -13,7 +13,7 @@ from .. import core
 from ..core.torch_compat import autocast_to, check_autocast_dtype
 from ..core.weights import ADAPTATIONS, adapt_in_channels, load_backbone, read_backbone_state
 from ..engine.checkpoint import read_named
-from ..engine.conversion import convert_for_classifier, convert_on_load
+from ..engine.loading import convert_for_classifier, convert_on_load
 from ..registry import MODELS
 
 

@@ -3,15 +3,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 
-from ..engine.own_data import check_classes, raise_for, size_as_read
+from ..inputs import SUFFIXES, check_classes, image_files, raise_for, size_as_read, without_annotations
 from ..registry import DATASETS
+from .labels import STORED, lost_values
 
-SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 LOOK = 20  # masks whose labels are read at once
 
 
@@ -19,33 +19,42 @@ LOOK = 20  # masks whose labels are read at once
 class MaskImages(BaseSegDataset):
     """mmseg's ``BaseSegDataset`` for data of a user's own, on a local disk: any image with a mask of the same name.
 
-    Images may have any of the usual suffixes; a mask is a file of one value per pixel, the class from 0, with
-    ``seg_map_suffix``; 255 is ignored. ``mmswinv2.CheckLabels`` takes the number of classes from here. Arguments are
-    those of mmseg's class but for ``ann_file`` and ``img_suffix``; ``metainfo`` must have ``classes``.
+    Images may have any of the usual suffixes, and lie in sub-folders and behind links; a mask is a file of one value
+    per pixel, the class from 0, with ``seg_map_suffix``; 255 is ignored. ``mmswinv2.CheckLabels`` takes the number of
+    classes from here. Without ``seg_map_path`` in ``data_prefix``, or with None, there are no masks, and the steps of
+    the pipeline that want them are left out. Arguments are those of mmseg's class but for ``ann_file`` and
+    ``img_suffix``; ``metainfo`` must have ``classes``.
 
     Raises:
-        ValueError: if ``classes`` is no list of different names; if there are no images, two of one name, or images
-            without a mask or with one of another size; or if the first 20 masks are of 0 and 255 alone.
+        ValueError: if ``classes`` is no list of different names; if there are no images, two of one name, images
+            without a mask or with one of another size, or folders and links that lead nowhere; or if the first 20
+            masks are of 0 and 255 alone, or one of them has values that 8 bits do not hold.
     """
 
-    def __init__(self, *, metainfo: dict | None = None, **kwargs) -> None:
+    def __init__(self, *, metainfo: dict | None = None, data_prefix: Mapping[str, str | None] | None = None,
+                 pipeline: Sequence[dict | Callable] = (), **kwargs) -> None:
         for name in ('ann_file', 'img_suffix'):
             if name in kwargs:
                 raise ValueError(f'{name} must be left out: all images in data_prefix.img_path are used, got '
                                  f'{kwargs[name]!r}')
         check_classes((metainfo or {}).get('classes'))
-        super().__init__(metainfo=metainfo, **kwargs)
+        folders = {name: path for name, path in {'img_path': '', **(data_prefix or {})}.items() if path is not None}
+        if 'seg_map_path' not in folders:
+            pipeline = without_annotations(pipeline)
+        super().__init__(metainfo=metainfo, data_prefix=folders, pipeline=pipeline, **kwargs)
+        self.METAINFO = self.metainfo  # mmseg's tools take names of classes from here
 
     def load_data_list(self) -> list[dict]:
         """The images with their masks, in the order of their names."""
         folder, masks = self.data_prefix.get('img_path') or '', self.data_prefix.get('seg_map_path')
         found = defaultdict(list)
-        for path in sorted(Path(folder or '.').rglob('*')):
-            if path.suffix.lower() in SUFFIXES:
-                found[path.relative_to(folder or '.').with_suffix('').as_posix()].append(str(path))
+        images, lost = image_files(folder or '.')
+        for path in images:
+            found[path.relative_to(folder or '.').with_suffix('').as_posix()].append(str(path))
         if not found:
             raise ValueError(f'data_prefix.img_path must be a folder of images ({", ".join(SUFFIXES)}), got {folder}')
-        raise_for({'names of images must differ in more than the suffix':
+        raise_for({'folders must be readable and links must lead somewhere': list(map(str, lost)),
+                   'names of images must differ in more than the suffix':
                    [' and '.join(paths) for paths in found.values() if len(paths) > 1]}, folder)
         data = [dict(img_path=path, label_map=self.label_map, reduce_zero_label=self.reduce_zero_label,
                      num_classes=len(self.metainfo['classes']), seg_fields=[]) for path, in found.values()]
@@ -70,6 +79,8 @@ def check_masks(data: list[dict], folder: str) -> None:
     raise_for({'a mask must have the size of its image, turned as its EXIF says':
                [f'{mask} is {found[0]} x {found[1]} px, not {wanted[0]} x {wanted[1]}'
                 for mask, found, wanted in sizes if found != wanted]}, folder)
+    raise_for({f'labels must be {STORED}':
+               [f'{mask} has {lost}' for _, mask in pairs[:LOOK] if (lost := lost_values(mask))]}, folder)
     from PIL import Image
     labels = np.unique(np.concatenate([np.unique(np.asarray(Image.open(mask))) for _, mask in pairs[:LOOK]]))
     if labels.tolist() in ([0, 255], [255]):

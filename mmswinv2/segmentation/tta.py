@@ -16,7 +16,7 @@ from mmseg.models.segmentors.seg_tta import SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..engine.views import check_views
+from ..inputs import check_views
 from ..registry import MODELS
 
 STRIP_BYTES = 64 * 2**20  # of a strip of resized logits

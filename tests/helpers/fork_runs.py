@@ -90,7 +90,7 @@ def run(step):
 
 def what_is_left(work_dir):
     """Of what a killed run left: the whole checkpoint that a resumed one takes, or what is wrong."""
-    from mmswinv2.engine.resume import newest_whole
+    from mmswinv2.engine.checkpoints import newest_whole
     try:
         path, wrong = newest_whole(work_dir)
     except ValueError as e:

@@ -39,11 +39,12 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval={interval
 '''
 
 
-SEVERAL = '''
-custom_imports = dict(imports=['mmswinv2.engine.setup', 'gloo_on_cpu'], allow_failed_imports=False)
-env_cfg = dict(dist_cfg=dict(backend='gloo', timeout=120))
-model_wrapper_cfg = dict(device_ids=None)
-'''
+def several(*imports):
+    """What a config of several processes adds: a short time limit, and modules of tests."""
+    return f"""
+custom_imports = dict(imports=['mmswinv2.engine.setup', *{imports}], allow_failed_imports=False)
+env_cfg = dict(dist_cfg=dict(timeout=120))
+"""
 
 
 def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=''):
@@ -61,8 +62,8 @@ def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=
 
 def environment(data=None, **more):
     """Of a child: one thread, the data, this checkout first, stacks of all threads when it is aborted."""
-    env = dict(os.environ, PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests" / "helpers" / "gloo"}', OMP_NUM_THREADS='1',
-               PYTHONFAULTHANDLER='1', PYTHONWARNINGS='ignore', MMSWINV2_MINI_COCO=f'{data}/',
+    env = dict(os.environ, PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "tests" / "helpers" / "imports"}',
+               OMP_NUM_THREADS='1', PYTHONFAULTHANDLER='1', PYTHONWARNINGS='ignore', MMSWINV2_MINI_COCO=f'{data}/',
                MMSWINV2_MINI_ADE20K=f'{data}/', MMSWINV2_MINI_CLIPS=f'{data}/', **more)
     env.pop('PYTEST_CURRENT_TEST', None)
     return env

@@ -72,7 +72,7 @@ COUNT = itertools.count()
 
 def runner(work_dir, *, iters=None, epochs=None, workers=0, sampler='InfiniteSampler', interval=2, by_epoch=False,
            seed=7, model=None, hooks=(), hook='mmswinv2.CheckpointHook', loop='mmswinv2.', accumulate=1, batch_size=2,
-           length=10, max_keep=2, clip_grad=None, wrapper='OptimWrapper', checkpoint=None,
+           length=10, dataset=None, max_keep=2, clip_grad=None, wrapper='OptimWrapper', checkpoint=None,
            non_finite=dict(type='mmswinv2.NonFiniteHook'), **more):
     """A runner; ``hook`` and ``loop`` choose ours or mmengine's."""
     train = dict(type=f'{loop}IterBasedTrainLoop', max_iters=iters) if iters else dict(
@@ -81,7 +81,7 @@ def runner(work_dir, *, iters=None, epochs=None, workers=0, sampler='InfiniteSam
     return _Runner(
         model or Toy(), str(work_dir), train_cfg=train,
         train_dataloader=dict(batch_size=batch_size, num_workers=workers, persistent_workers=workers > 0,
-                              dataset=Draws(length), sampler=dict(type=sampler, shuffle=True)),
+                              dataset=dataset or Draws(length), sampler=dict(type=sampler, shuffle=True)),
         optim_wrapper=dict(type=wrapper, optimizer=optimizer, accumulative_counts=accumulate,
                            clip_grad=clip_grad),
         param_scheduler=[dict(type='LinearLR', start_factor=.1, by_epoch=False, begin=0, end=8)],

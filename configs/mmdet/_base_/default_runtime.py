@@ -7,7 +7,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='mmswinv2.CheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto'),
+    checkpoint=dict(type='mmswinv2.CheckpointHook', interval=1, max_keep_ckpts=2, save_best='coco/bbox_mAP'),
     convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
     non_finite=dict(type='mmswinv2.NonFiniteHook'),
     batch_size=dict(type='mmswinv2.BatchSizeHook'),
@@ -21,10 +21,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl', timeout=7200))
 # gradients are views of the buckets that are reduced: without that they are kept twice, 12.1 GiB of SwinV2-G's
 model_wrapper_cfg = dict(
-    type='MMDistributedDataParallel',
-    broadcast_buffers=False,
-    find_unused_parameters=False,
-    gradient_as_bucket_view=True)
+    type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)

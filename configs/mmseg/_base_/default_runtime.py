@@ -22,10 +22,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl', timeout=7200))
 # gradients are views of the buckets that are reduced: without that they are kept twice, 12.1 GiB of SwinV2-G's
 model_wrapper_cfg = dict(
-    type='MMDistributedDataParallel',
-    broadcast_buffers=False,
-    find_unused_parameters=False,
-    gradient_as_bucket_view=True)
+    type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)

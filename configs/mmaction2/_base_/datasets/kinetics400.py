@@ -10,7 +10,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='VideoDataset',
+        type='mmswinv2.VideoFiles',
         ann_file=f'{data_root}/kinetics400_train_list_videos.txt',
         data_prefix=dict(video=f'{data_root}/videos_train')))
 val_dataloader = dict(
@@ -19,7 +19,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='VideoDataset',
+        type='mmswinv2.VideoFiles',
         ann_file=f'{data_root}/kinetics400_val_list_videos.txt',
         data_prefix=dict(video=f'{data_root}/videos_val'),
         test_mode=True))
@@ -29,7 +29,7 @@ test_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='VideoDataset',
+        type='mmswinv2.VideoFiles',
         ann_file=f'{data_root}/kinetics400_val_list_videos.txt',
         data_prefix=dict(video=f'{data_root}/videos_val'),
         test_mode=True))

@@ -17,7 +17,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='VideoDataset',
+        type='mmswinv2.VideoFiles',
         ann_file=f'{data_root}train.txt',
         data_prefix=dict(video=f'{data_root}train'),
         pipeline=train_pipeline))
@@ -27,7 +27,7 @@ test_dataloader = dict(
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='VideoDataset',
+        type='mmswinv2.VideoFiles',
         ann_file=f'{data_root}val.txt',
         data_prefix=dict(video=f'{data_root}val'),
         pipeline=test_pipeline,

@@ -199,7 +199,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     Raises:
         ValueError: as the hook; ``checkpoint`` stays unchanged.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     own, loaded = model.state_dict(), checkpoint.get('state_dict', checkpoint)  # what mmengine's loader takes
     held, _, path = find_container(checkpoint)
     state = {next((name for name in (k, k.removeprefix('module.')) if name in own), bare(k)): v
@@ -225,7 +225,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     checkpoint['state_dict'] = state
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model of the config, without wrappers for distributed training or test-time augmentation."""
     while isinstance(inner := getattr(model, 'module', None), nn.Module):
         model = inner

@@ -4,10 +4,17 @@
 """
 from __future__ import annotations
 
+import functools
+import logging
 import sys
+import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from types import ModuleType
+
+import numpy as np
 
 # of transformers.modeling_utils: multimodal models of mmpretrain and mmaction2 are built upon them
 NAMES = ('apply_chunking_to_forward', 'find_pruneable_heads_and_indices', 'prune_linear_layer')
@@ -138,6 +145,26 @@ def polygons(segmentation: object) -> list[list]:
     return [part for part in parts if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0]
 
 
+def draw_images_of_any_layout() -> None:
+    """mmseg 1.2.2: ``browse_dataset`` fails: ``Layout of the output array img is incompatible with cv::Mat``
+    (open-mmlab/mmsegmentation#3405, open).
+
+    It gives ``SegLocalVisualizer`` an image whose channels are first in memory, and OpenCV is to draw on an array of
+    that layout. An image with channels last is drawn as it is. mmseg is not imported for it.
+    """
+    if 'mmseg' not in sys.modules:
+        return
+    from mmseg.visualization import SegLocalVisualizer
+    draw = SegLocalVisualizer._draw_sem_seg
+    if draw.__module__ == __name__:
+        return
+
+    def draw_in_order(self, image: np.ndarray, *args, **kwargs) -> np.ndarray:
+        return draw(self, np.ascontiguousarray(image), *args, **kwargs)
+
+    SegLocalVisualizer._draw_sem_seg = draw_in_order
+
+
 def transformers_has(names: tuple[str, ...]) -> bool:
     """Whether transformers is not there, or its ``modeling_utils`` knows all names; it is read and not imported."""
     spec = find_spec('transformers')
@@ -146,3 +173,106 @@ def transformers_has(names: tuple[str, ...]) -> bool:
     file = Path(spec.submodule_search_locations[0], 'modeling_utils.py')
     text = file.read_text(encoding='utf-8') if file.is_file() else ''
     return all(name in text for name in names)
+
+
+def replace_once(owner: object, name: str, make: Callable[[Callable], Callable]) -> None:
+    """Replaces a function by what ``make`` makes of it; it is left if it has been."""
+    function = getattr(owner, name)
+    if not hasattr(function, '__wrapped__'):
+        setattr(owner, name, functools.wraps(function)(make(function)))
+
+
+def start_processes_on_cpus() -> None:
+    """mmengine 0.10.7: launchers fail on a machine without a GPU: ``torch._C has no attribute '_cuda_setDevice'``.
+
+    ``dist/utils.py`` calls ``torch.cuda.set_device`` whatever the backend, and ``runner.py`` and ``_strategy`` give
+    ``DistributedDataParallel`` the number of a device. Without a GPU, processes use gloo in place of NCCL, no number is
+    given, and batch norm, which torch synchronises on GPUs alone, is that of each process. No report of it was found
+    upstream.
+    """
+    import torch
+    from mmengine.device import get_device
+    from mmengine.dist import utils
+    from mmengine.logging import print_log
+    from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+    if get_device() != 'cpu':
+        return
+
+    def start_on_cpus(start: Callable) -> Callable:
+        def started(backend: str, **kwargs) -> None:
+            set_device, torch.cuda.set_device = torch.cuda.set_device, lambda device: None
+            try:
+                start('gloo' if backend == 'nccl' else backend, **kwargs)
+            finally:
+                torch.cuda.set_device = set_device
+            if utils.is_main_process():
+                print_log(f'no GPU was found: {utils.get_world_size()} processes use the CPU and '
+                          f'{utils.get_backend()}; batch norm is not synchronised', 'current', logging.WARNING)
+        return started
+    for launcher in ('pytorch', 'mpi', 'slurm'):
+        replace_once(utils, f'_init_dist_{launcher}', start_on_cpus)
+    replace_once(MMDistributedDataParallel, '__init__', lambda init: (
+        lambda self, module, **kwargs: init(self, revert_sync_batchnorm(module), **dict(kwargs, device_ids=None))))
+
+
+def find_unused_parameters_everywhere() -> None:
+    """mmengine 0.10.7: ``find_unused_parameters=True`` at the top level of a config, which its threads advise, does
+    nothing beside ``model_wrapper_cfg`` (``runner/runner.py``, ``wrap_model``) or a strategy.
+
+    Here it reaches any ``DistributedDataParallel`` that ``model_wrapper_cfg`` or ``strategy.model_wrapper`` describes.
+    No report of it was found upstream.
+    """
+    from mmengine.registry import MODEL_WRAPPERS
+    from mmengine.runner import Runner
+    from mmengine.runner._flexible_runner import FlexibleRunner
+    from torch.nn.parallel import DistributedDataParallel
+
+    def completed(runner, wrapper: dict | None) -> dict | None:
+        if not wrapper or not runner.cfg.get('find_unused_parameters') or not issubclass(
+                MODEL_WRAPPERS.get(wrapper.get('type', 'MMDistributedDataParallel')), DistributedDataParallel):
+            return wrapper
+        return dict(wrapper, find_unused_parameters=True)
+
+    def completed_strategy(build: Callable) -> Callable:
+        def built(self, *args, **kwargs):
+            strategy = build(self, *args, **kwargs)
+            if hasattr(strategy, 'model_wrapper'):
+                strategy.model_wrapper = completed(self, strategy.model_wrapper)
+            return strategy
+        return built
+    replace_once(Runner, 'wrap_model', lambda wrap: (
+        lambda self, wrapper, model: wrap(self, completed(self, wrapper), model)))
+    replace_once(FlexibleRunner, 'build_strategy', completed_strategy)
+
+
+def silence_torchvision() -> None:
+    """torchvision 0.15.2: beside a newer torch, where it is the one that can be imported, it warns that its reader of
+    images cannot be loaded, which no host uses, and of names that are still beta: as if the installation were broken.
+    """
+    for text in 'Failed to load image Python extension', 'The torchvision.datapoints and torchvision.transforms.v2':
+        warnings.filterwarnings('ignore', text, UserWarning)
+
+
+def count_fused_attention() -> None:
+    """mmengine 0.10.7: ``get_flops`` counts torch's ``scaled_dot_product_attention``, of the neck of HTC++, as zero.
+
+    Its handles, which PR open-mmlab/mmengine#779 brought, have no public names; no issue is known. One that is there
+    stays. If they stand elsewhere, there is a warning. Window attention needs none: it is the formula under
+    ``torch.jit.trace``, by which MMEngine counts.
+    """
+    from mmengine.analysis import complexity_analysis
+    from mmengine.analysis.jit_handles import generic_activation_jit, get_shape
+
+    def macs(inputs: list, outputs: list) -> int:
+        """Multiply-accumulates of logits and of the sum over values."""
+        *_, n, d = get_shape(inputs[0])
+        *batch, m, e = get_shape(inputs[2])
+        return prod(batch) * n * m * (d + e)
+
+    tables = [getattr(complexity_analysis, f'_DEFAULT_SUPPORTED_{kind}_OPS', None) for kind in ('FLOP', 'ACT')]
+    if None in tables:
+        warnings.warn("get_flops counts torch's fused attention as zero: this MMEngine has its handles elsewhere",
+                      stacklevel=2)
+        return
+    for table, count in zip(tables, (macs, generic_activation_jit())):
+        table.setdefault('aten::scaled_dot_product_attention', count)

@@ -30,9 +30,9 @@ class _WholeCheckpoints(DDPStrategy):
     """Base of the strategies: all processes gather a checkpoint, the main process writes it."""
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
-        if dist.is_distributed():
-            return self.divide(model)
-        return revert_sync_batchnorm(model).to(get_device())
+        if get_device() == 'cpu' or not dist.is_distributed():
+            model = revert_sync_batchnorm(model)
+        return self.divide(model) if dist.is_distributed() else model.to(get_device())
 
     def save_checkpoint(self, filename: str, *, save_optimizer: bool = True, **kwargs) -> None:
         """Writes a checkpoint; all processes call it. Arguments are those of mmengine's strategies."""
@@ -71,8 +71,6 @@ class ZeroStrategy(_WholeCheckpoints):
 
     def divide(self, model: nn.Module) -> nn.Module:
         """Wraps the model in DistributedDataParallel."""
-        if get_device() == 'cpu':
-            self.model_wrapper = dict(self.model_wrapper, device_ids=None)
         return DDPStrategy._wrap_model(self, model)
 
     def build_optim_wrapper(self, optim_wrapper: dict, model: nn.Module | None = None) -> BaseOptimWrapper:

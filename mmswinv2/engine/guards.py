@@ -1,10 +1,10 @@
-"""Stops training at a loss or gradient that is not finite, before the optimizer's step spoils the weights.
-
-Weights that are not finite are neither trained nor tested.
+"""Hooks that stop a run before it goes wrong: another batch than the recipe's, heads of other classes, numbers that are
+not finite.
 """
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import torch
 from mmengine import dist
@@ -12,9 +12,131 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
-from ..core.checks import check_int, first
+from ..core.checks import check_bool, check_int, first
 from ..core.weights import not_finite
 from ..registry import HOOKS
+
+HEADS = {'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head'}  # with one row per class of the data set
+
+
+def accumulative_counts(optim_wrapper) -> int:
+    """Batches to a step of the optimizer, from an optimizer wrapper or its config.
+
+    Raises:
+        ValueError: if it is no integer >= 1.
+    """
+    counts = optim_wrapper.get('accumulative_counts', 1) if isinstance(optim_wrapper, Mapping) else getattr(
+        optim_wrapper, '_accumulative_counts', 1)
+    return check_int('optim_wrapper.accumulative_counts', counts, minimum=1)
+
+
+@HOOKS.register_module()
+class BatchSizeHook(Hook):
+    """Refuses to train with a batch other than the recipe's, ``auto_scale_lr.base_batch_size``.
+
+    The batch is processes x images on each x ``optim_wrapper.accumulative_counts``. A config without
+    ``auto_scale_lr.base_batch_size`` trains with any batch.
+
+    Args:
+        allow_other: Trains with another batch and the unchanged rate; the log says so.
+
+    Raises:
+        ValueError: if ``allow_other`` is no bool; before training, if the batch differs and the rate is not scaled to
+            it, or if the rate is scaled and batches are accumulated: mmengine scales by processes x images alone.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, allow_other: bool = False) -> None:
+        self.allow_other = check_bool('allow_other', allow_other)
+
+    def before_train(self, runner) -> None:
+        """Compares the batch with the recipe's."""
+        scaling = runner.cfg.get('auto_scale_lr') or {}
+        base, scaled = scaling.get('base_batch_size'), scaling.get('enable', False)
+        if base is None:
+            return
+        processes, counts = dist.get_world_size(), accumulative_counts(runner.optim_wrapper)
+        images = runner.train_loop.dataloader.batch_sampler.batch_size
+        found = f'{processes * images * counts}: {processes} x {images} x {counts} (processes x images on each ' \
+            'x optim_wrapper.accumulative_counts)'
+        if scaled and counts > 1:
+            raise ValueError('auto_scale_lr.enable must be False where batches are accumulated, since it does not '
+                             f'count them; the batch is {found}, the recipe is for {base}')
+        if scaled or processes * images * counts == base:
+            return
+        if not self.allow_other:
+            fits = base // (processes * images)
+            way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
+                'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
+            raise ValueError(
+                f'the batch must be {base} images, which learning rate and schedule are for, got {found}. Ways out, '
+                f'after --cfg-options: {way}; auto_scale_lr.enable=True scales the rate, not the length of an '
+                'iteration-based schedule; default_hooks.batch_size.allow_other=True takes it as it is')
+        runner.logger.warning(f'the batch is {found}; learning rate and schedule are for {base} images')
+
+
+@HOOKS.register_module()
+class CheckClassesHook(Hook):
+    """Refuses heads of another number of classes than the data set's, and to score predictions without annotations.
+
+    With fewer rows training ends in an index error, on a GPU in an assertion without a name; with more, rows are
+    trained for nothing. Data sets without ``metainfo['classes']`` pass.
+
+    Raises:
+        ValueError: before training, validation or testing, if a head has another number, or ``ann_file`` lacks what
+            the evaluator needs.
+    """
+
+    def before_train(self, runner) -> None:
+        """Checks with the data sets of training and validation."""
+        check_heads(runner.model, runner.train_loop.dataloader.dataset)
+        if getattr(runner, 'val_loop', None) is not None:
+            self.before_val(runner)
+
+    def before_val(self, runner) -> None:
+        """Checks with the data set of validation."""
+        check_heads(runner.model, runner.val_loop.dataloader.dataset)
+        check_evaluator(runner.val_loop)
+
+    def before_test(self, runner) -> None:
+        """Checks with the data set of the test."""
+        check_heads(runner.model, runner.test_loop.dataloader.dataset)
+        check_evaluator(runner.test_loop)
+
+
+def check_evaluator(loop) -> None:
+    """Checks that a checked data set has what mmdet's metrics need.
+
+    Raises:
+        ValueError: if it has no annotations to score predictions with, or no categories to write them with.
+    """
+    dataset = loop.dataloader.dataset
+    if getattr(dataset, 'parts', None) is None:
+        return
+    for metric in loop.evaluator.metrics:
+        if getattr(metric, 'format_only', None) is False and 'annotations' not in dataset.parts:
+            raise ValueError(f'{dataset.ann_file} must have annotations of metainfo.classes for '
+                             f'{type(metric).__name__}, or the evaluator format_only=True and outfile_prefix, which '
+                             'write predictions alone')
+        if getattr(metric, 'format_only', None) and 'categories' not in dataset.parts:
+            raise ValueError(f'{dataset.ann_file} must have categories, whose ids format_only=True writes')
+
+
+def check_heads(model: nn.Module, dataset) -> None:
+    """Compares the heads of a detector or segmenter with a data set.
+
+    Raises:
+        ValueError: if one has another number of classes.
+    """
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    if classes is None:
+        return
+    for name, head in model.named_modules():
+        number = getattr(head, 'num_classes', None)
+        if isinstance(number, int) and HEADS & set(name.split('.')) and number != len(classes):
+            raise ValueError(f'num_classes of {name} must be {len(classes)}, as many as the data set has classes '
+                             f'({first(list(classes))}), got {number}')
 
 
 @HOOKS.register_module()
