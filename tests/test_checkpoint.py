@@ -289,7 +289,7 @@ def test_weights_of_other_shapes_in_other_layouts_are_an_error(layout, name, val
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_linear_coordinates_in_half_precision_are_linear(dtype):
     from mmswinv2.core.position_bias import relative_coordinates
-    from mmswinv2.core.weights.coordinates import solve_coordinates
+    from mmswinv2.core.pretrained_windows import solve_coordinates
     for window, pretrained in ((8, 12), (16, 16), (24, 12), (7, 7)):
         for log_spaced in (False, True):
             table = relative_coordinates((window,) * 2, (pretrained,) * 2, log_spaced=log_spaced, dtype=torch.float64)
@@ -460,6 +460,16 @@ def test_a_table_that_is_not_square_is_what_the_config_says():
     load_backbone(net, read_backbone_state(state))
     assert_same(without_windows(net.state_dict()), dict(state))
     assert read_backbone_state(state).pretrained_window_sizes == ((8, 8),) * 3  # without a config: square
+
+
+@pytest.mark.parametrize('kind', ['log_cpb', 'parameterized'])
+def test_windows_that_nobody_says_are_a_missing_key(kind):
+    """To torch's own loading, too."""
+    net = backbone(PLAIN, position_bias=kind, pretrained_window_sizes=None)
+    state = without_windows(net.state_dict())
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "pretrained_window_sizes"\.'):
+        net.load_state_dict(state)
+    backbone(PLAIN, position_bias=kind, pretrained_window_sizes=8).load_state_dict(state)
 
 
 def test_a_table_of_a_window_that_nobody_says_is_an_error():

@@ -1,7 +1,11 @@
 """Importing the plugin registers names, and nothing else; repairs of MMEngine are made where they are asked for."""
+import ast
 import importlib
 import json
 import warnings
+from graphlib import CycleError, TopologicalSorter
+from importlib.util import resolve_name
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -170,3 +174,50 @@ def test_a_count_that_mmengine_has_stays(monkeypatch):
         monkeypatch.delattr(complexity_analysis, name)
     with pytest.warns(UserWarning, match="counts torch's fused attention as zero: this MMEngine has its handles else"):
         count_fused_attention()
+
+
+def imported(package):
+    """The modules of a package, each with those that it imports, in a function or for a type checker too.
+
+    To import ``a.b.c`` is to run ``a`` and ``a.b`` before, and with them what they import; but not those that the
+    importing module is in, which run already.
+    """
+    files = {'.'.join(path.relative_to(package.parent).with_suffix('').parts): path for path in package.rglob('*.py')}
+    files = {name.removesuffix('.__init__'): path for name, path in files.items()}
+    graph = {}
+    for name, path in files.items():
+        inside, found = name if path.stem == '__init__' else name.rpartition('.')[0], set()
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                module = resolve_name('.' * node.level + (node.module or ''), inside)
+                found |= {f'{module}.{alias.name}' for alias in node.names if f'{module}.{alias.name}' in files}
+                found |= {module for alias in node.names if f'{module}.{alias.name}' not in files}
+        run = {parent for each in found for parent in accumulate(each.split('.'), '{}.{}'.format)
+               if parent == each or not f'{name}.'.startswith(f'{parent}.')}
+        graph[name] = files.keys() & run - {name}
+    return graph
+
+
+def test_no_import_runs_upwards():
+    graph = imported(Path(__file__).parents[1] / 'mmswinv2')
+    assert 'mmswinv2.core.swin_transformer_v2' in graph['mmswinv2.models.swin_transformer_v2'] | graph['mmswinv2.core']
+    list(TopologicalSorter(graph).static_order())
+    for name, found in graph.items():
+        assert not name.startswith('mmswinv2.core.') or all(other.startswith('mmswinv2.core.') for other in found), name
+
+
+@pytest.mark.parametrize('up', [
+    'from . import high', 'from .high import x', 'import pack.high', 'from pack import high', 'from .sub.leaf import x',
+    'from . import sub', 'def f():\n    from . import high', 'from . import y',
+    'from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .high import x'])
+def test_such_imports_would_be_seen(up, tmp_path):
+    files = dict(__init__='from .high import x as y', low=up, high='from . import low\nx = 1')
+    (tmp_path / 'pack' / 'sub').mkdir(parents=True)
+    (tmp_path / 'pack' / 'sub' / 'leaf.py').write_text('x = 1')
+    (tmp_path / 'pack' / 'sub' / '__init__.py').write_text('from ..high import x')
+    for name, text in files.items():
+        (tmp_path / 'pack' / f'{name}.py').write_text(text)
+    with pytest.raises(CycleError, match='pack.low'):
+        list(TopologicalSorter(imported(tmp_path / 'pack')).static_order())

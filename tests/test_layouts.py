@@ -43,8 +43,8 @@ def test_names_are_bijective(target):
     assert len(set(theirs)) == len(names) == len(set(names)) > 150
     assert [layout.our_name(k) for k in theirs] == names
     extra = ['head.weight', 'head.bias', 'mask_token']
-    places = [layout.extras.theirs(k) or layout.beside.theirs(k) for k in extra]
-    assert [layout.extras.ours(k) or layout.beside.ours(k) for k in places if k] == [
+    places = [layout.extras.theirs(k) or layout.outside_root.theirs(k) for k in extra]
+    assert [layout.extras.ours(k) or layout.outside_root.ours(k) for k in places if k] == [
         k for k, place in zip(extra, places) if place]
     assert not set(places) & set(theirs)
 

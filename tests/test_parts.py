@@ -2,6 +2,7 @@
 import dataclasses
 import inspect
 import pickle
+import pydoc
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from mmswinv2.core import (
 )
 from mmswinv2.core.attention import AttentionConfig
 from mmswinv2.core.layers import Mlp
-from mmswinv2.core.options import BackboneOptions, VideoOptions
 
 pytestmark = pytest.mark.core
 
@@ -108,9 +108,9 @@ def test_options_are_named_once():
     fields = {field.name: field.default for field in dataclasses.fields(BackboneConfig)}
     assert {name: p.default for name, p in parameters.items()} == fields
     assert all(p.kind == p.KEYWORD_ONLY for name, p in parameters.items() if name != 'arch')
-    assert {*BackboneOptions.__annotations__, 'arch'} == set(fields)  # of type checkers
+    assert 'window_size: int | Sequence = 8' in pydoc.render_doc(SwinTransformerV2).replace("'", '')
     video = {field.name for field in dataclasses.fields(VideoConfig)}
-    assert {*VideoOptions.__annotations__, 'arch'} == video == set(inspect.signature(VideoSwinTransformerV2).parameters)
+    assert video == set(inspect.signature(VideoSwinTransformerV2).parameters)
     with pytest.raises(TypeError, match='windowsize'):
         SwinTransformerV2('tiny', windowsize=8)
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from mmswinv2.core.checks import as_configured, first, to_windows
+from mmswinv2.core.pretrained_windows import check_same, store_windows
 from mmswinv2.core.weights import (
     ADAPTATIONS,
     LAYOUTS,
@@ -27,7 +28,6 @@ from mmswinv2.core.weights import (
     to_layout,
     write_file,
 )
-from mmswinv2.core.weights.windows import check_same, say_windows
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,7 +83,7 @@ def convert(args: argparse.Namespace) -> None:
         windows = unwrap(args.pretrained_window_sizes)
         given = to_windows('--pretrained-window-sizes', windows, found.num_stages, axes=found.axes)
         check_same('--pretrained-window-sizes', given, found.pretrained_window_sizes, 'what SRC says')
-        say_windows(found.state, given)
+        store_windows(found.state, given)
     if args.head_rows is not None:
         head = {k: v for k, v in found.extras.items() if k.startswith('head.')}
         if not head:

@@ -25,7 +25,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
 
 from mmswinv2.core.checks import first
-from mmswinv2.core.weights.state import weights_of
+from mmswinv2.core.weights.read import weights_of
 from mmswinv2.engine import read_run
 from mmswinv2.engine.loading import convert_checkpoint
 from mmswinv2.inputs import image_files, without_annotations

@@ -1,5 +1,5 @@
 """Swin Transformer V2 in torch alone: the mathematics, usable without OpenMMLab."""
-from . import flops  # noqa: F401  (tells torch's counter of operations)
+from . import flops, weights  # noqa: F401  (flops tells torch's counter of operations)
 from .arch import ARCHS, Arch, get_arch
 from .attention import BACKENDS, AttentionConfig, WindowAttention, window_attention
 from .config import BackboneConfig, BlockConfig, VideoConfig

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from .arch import Arch, get_arch
 from .attention.config import AttentionConfig
@@ -22,10 +22,8 @@ from .checks import (
     to_flags,
     to_windows,
 )
-from .options import ArchLike, BackboneOptions, VideoOptions, given
 
-if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack  # of typing, from Python 3.11
+Constructor = TypeVar('Constructor', bound=Callable[..., None])
 
 NORM_PLACEMENTS = ('res_post', 'pre')
 PATCH_SIZE = 4  # pixels
@@ -82,32 +80,27 @@ class BackboneConfig(BlockConfig):
         ValueError: if an argument is out of range, or a list does not have one entry per stage.
     """
 
-    arch: Arch = given('tiny')
-    window_size: Windows = given(8)
-    pretrained_window_sizes: Windows | None = None
-    out_indices: tuple[int, ...] = (0, 1, 2, 3)
+    arch: str | Mapping | Arch = 'tiny'
+    window_size: int | Sequence = 8
+    pretrained_window_sizes: int | Sequence | None = None
+    out_indices: Sequence[int] = (0, 1, 2, 3)
     in_channels: int = 3
     drop_path_rate: float = 0.2
     frozen_stages: int = -1
     norm_eval: bool = False
-    with_cp: tuple[bool, ...] = given(False)
+    with_cp: bool | Sequence[bool] = False
     axes: ClassVar[int] = 2
-
-    if TYPE_CHECKING:
-        def __init__(self, *, arch: ArchLike = 'tiny', **options: Unpack[BackboneOptions]) -> None: ...
 
     def __post_init__(self) -> None:
         super().__post_init__()
         arch = get_arch(self.arch)
         stages = len(arch.depths)
-        pretrained = self.pretrained_window_sizes
         for dim in arch.dims:
             hidden_channels(dim, self.mlp_ratio)
         checked = dict(
             arch=arch,
-            window_size=to_windows('window_size', self.window_size, stages, axes=self.axes),
-            pretrained_window_sizes=None if pretrained is None else (
-                to_windows('pretrained_window_sizes', pretrained, stages, axes=self.axes)),
+            window_size=self.windows,
+            pretrained_window_sizes=None if self.pretrained_window_sizes is None else self.pretrained_windows,
             out_indices=_to_indices('out_indices', self.out_indices, stages),
             with_cp=to_flags('with_cp', self.with_cp, stages),
             drop_path_rate=check_rate('drop_path_rate', self.drop_path_rate),
@@ -118,7 +111,7 @@ class BackboneConfig(BlockConfig):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, backbone: type, **options: Any) -> Self:
+    def of(cls, backbone: type, **options: Any) -> BackboneConfig:
         """The options of a backbone that is built.
 
         Args:
@@ -140,14 +133,21 @@ class BackboneConfig(BlockConfig):
         return (PATCH_SIZE, PATCH_SIZE)
 
     @property
+    def windows(self) -> Windows:
+        """The window of each stage, in tokens."""
+        return to_windows('window_size', self.window_size, len(get_arch(self.arch).depths), axes=self.axes)
+
+    @property
     def pretrained_windows(self) -> Windows:
         """The pre-training window of each stage, in tokens."""
-        return self.window_size if self.pretrained_window_sizes is None else self.pretrained_window_sizes
+        value = self.pretrained_window_sizes
+        return self.windows if value is None else (
+            to_windows('pretrained_window_sizes', value, len(get_arch(self.arch).depths), axes=self.axes))
 
     @property
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
         """Drop path rate of each block, by stage: from 0 to ``drop_path_rate``, linearly."""
-        depths = self.arch.depths
+        depths = get_arch(self.arch).depths
         last = max(sum(depths) - 1, 1)
         return tuple(tuple(self.drop_path_rate * (sum(depths[:i]) + j) / last for j in range(depth))
                      for i, depth in enumerate(depths))
@@ -167,9 +167,6 @@ class VideoConfig(BackboneConfig):
     temporal_patch_size: int = 2
     axes: ClassVar[int] = 3
 
-    if TYPE_CHECKING:
-        def __init__(self, *, arch: ArchLike = 'tiny', **options: Unpack[VideoOptions]) -> None: ...
-
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, 'temporal_patch_size', check_int(
@@ -179,6 +176,17 @@ class VideoConfig(BackboneConfig):
     def patch_size(self) -> tuple[int, ...]:
         """Patch size of the embedding, along each axis."""
         return (self.temporal_patch_size, *super().patch_size)
+
+
+def shows_options(config: type[BackboneConfig]) -> Callable[[Constructor], Constructor]:
+    """Shows the fields of a config in the signature of a constructor ``(self, arch, **options)``, and in its help."""
+    def show(constructor: Constructor) -> Constructor:
+        own = inspect.signature(constructor)
+        this, arch, _ = own.parameters.values()
+        options = [option for name, option in inspect.signature(config).parameters.items() if name != 'arch']
+        setattr(constructor, '__signature__', own.replace(parameters=[this, arch, *options]))
+        return constructor
+    return show
 
 
 def _to_indices(name: str, value: Sequence[int], stages: int) -> tuple[int, ...]:

@@ -211,34 +211,6 @@ def table_rows(window: Sequence[int]) -> int:
     return math.prod(2 * size - 1 for size in window)
 
 
-def window_of_rows(rows: int, *, axes: int = 2) -> Window | None:
-    """The square window assumed for a parameterised table of ``rows`` rows; None for one over time, which has no usual
-    form."""
-    return ((math.isqrt(rows) + 1) // 2,) * 2 if axes == 2 else None
-
-
-def table_window(rows: int, said: Window | None = None, *, otherwise: Window | None = None,
-                 axes: int = 2) -> tuple[int, ...]:
-    """Finds the window of a parameterised table from its rows: tries ``said``, a square window, then ``otherwise``.
-
-    Args:
-        rows: Rows of the table.
-        said: The window to try first, in tokens along each axis.
-        otherwise: The window to try last.
-        axes: Of the window. With three axes no square window is tried.
-
-    Raises:
-        ValueError: if no such window has that many rows.
-    """
-    for window in (said, window_of_rows(rows, axes=axes), otherwise):
-        if window is not None and rows == table_rows(window):
-            return tuple(window)
-    known = [window for window in (said, otherwise) if window]
-    form = '(2h-1)(2w-1) rows of a window (h, w) that is square or' if axes == 2 else (
-        '(2t-1)(2h-1)(2w-1) rows of a window (t, h, w) that is')
-    raise ValueError(f'relative_position_bias_table must have {form} one of {known}, got {rows}')
-
-
 class CastLinear(nn.Linear):
     """A linear layer that computes in the dtype of its input, whatever the dtype of its weights."""
 

@@ -9,47 +9,19 @@ Source:
 """
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from .arch import Arch, get_arch
 from .attention import WindowAttention
-from .checks import AXES, Windows, hidden_channels
-from .config import PATCH_SIZE, BackboneConfig, BlockConfig
+from .checks import AXES, hidden_channels, to_flags
+from .config import PATCH_SIZE, BackboneConfig, BlockConfig, shows_options
 from .layers import DropPath, LayerNorm, Mlp, PatchEmbed, PatchMerging, dropout
-from .modules import ModuleList
-from .options import ArchLike, BackboneOptions
-from .position_bias import from_rows, resize, table_rows, table_window, to_rows, window_of_rows
-from .weights.state import EMBEDDING
-from .weights.windows import WINDOWS_KEY, check_configured, nobody_says, said_windows, windows_tensor
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # of typing, from Python 3.11
-
-Constructor = TypeVar('Constructor', bound=Callable[..., None])
-
-
-def with_keywords(config: type, options: type) -> Callable[[Constructor], Constructor]:
-    """Gives a constructor the signature of the fields of a dataclass: ``arch`` by position too, the others by name.
-
-    Args:
-        config: The dataclass, which has the defaults.
-        options: The dict of options, which has the types of what may be given.
-    """
-    types = dict(options.__annotations__, arch=ArchLike)
-    fields = [field.replace(annotation=types[field.name]) for field in inspect.signature(config).parameters.values()]
-    arch = next(field for field in fields if field.name == 'arch')
-    own = inspect.Parameter('self', inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = [own, arch.replace(kind=own.kind), *(field for field in fields if field is not arch)]
-
-    def sign(constructor: Constructor) -> Constructor:
-        setattr(constructor, '__signature__', inspect.Signature(parameters))  # noqa: B010
-        return constructor
-    return sign
+from .pretrained_windows import keep_windows
 
 
 class Feature(NamedTuple):
@@ -112,7 +84,7 @@ class SwinStage(nn.Module):
 
     def __init__(self, blocks: Sequence[SwinBlock], *, downsample: PatchMerging | None, with_cp: bool) -> None:
         super().__init__()
-        self.blocks = ModuleList(blocks)
+        self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
         self.with_cp = with_cp
 
@@ -154,40 +126,35 @@ class SwinTransformerV2(nn.Module):
 
     config_type: ClassVar[type[BackboneConfig]] = BackboneConfig
 
-    @with_keywords(BackboneConfig, BackboneOptions)
-    def __init__(self, arch: ArchLike = 'tiny', **options: Unpack[BackboneOptions]) -> None:
+    @shows_options(BackboneConfig)
+    def __init__(self, arch: str | Mapping | Arch = 'tiny', **options: Any) -> None:
         super().__init__()
         self.config = config = self.config_type.of(type(self), arch=arch, **options)
-        self.arch = config.arch
-        self.window_sizes = config.window_size
-        self.pretrained_window_given = config.pretrained_window_sizes is not None
+        self.arch = get_arch(config.arch)
+        self.window_sizes = config.windows
         self.pretrained_window_sizes = config.pretrained_windows
-        # what a state dict says: of a table, its own window where its rows do not tell that
-        self.saved_window_sizes = tuple(
-            own if config.position_bias == 'parameterized' and (
-                window_of_rows(table_rows(own), axes=config.axes) != own or table_rows(own) == table_rows(pretrained))
-            else pretrained for own, pretrained in zip(self.window_sizes, self.pretrained_window_sizes))
         self.out_indices = config.out_indices
         self.frozen_stages = config.frozen_stages
 
         self.patch_embed = PatchEmbed(config.in_channels, self.arch.embed_dims, patch_size=config.patch_size)
         self.pos_drop = dropout(config.drop_rate)
-        self.layers: ModuleList[SwinStage] = ModuleList()
+        self.layers = nn.ModuleList()
         every = self.arch.extra_norm_every_n_blocks
+        with_cp = to_flags('with_cp', config.with_cp, len(self.arch.depths))
         for i, (dim, rates) in enumerate(zip(self.arch.dims, config.drop_path_rates)):
             blocks = [
                 SwinBlock(dim, self.arch.num_heads[i], window_size=self.window_sizes[i],
                           pretrained_window=self.pretrained_window_sizes[i], shifted=j % 2 == 1, drop_path_rate=rate,
-                          extra_norm=every > 0 and (j + 1) % every == 0, keep_hidden=config.with_cp[i], config=config)
+                          extra_norm=every > 0 and (j + 1) % every == 0, keep_hidden=with_cp[i], config=config)
                 for j, rate in enumerate(rates)
             ]
             last = i + 1 == len(self.arch.depths)
             downsample = None if last else PatchMerging(dim, norm_first=config.norm_first)
-            self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=config.with_cp[i]))
+            self.layers.append(SwinStage(blocks, downsample=downsample, with_cp=with_cp[i]))
         for i in self.out_indices:
             self.add_module(f'norm{i}', LayerNorm(self.arch.dims[i]))
         self.apply(_init_linear)
-        self._register_state_dict_hook(_save_pretrained_windows)
+        keep_windows(self, config)
         self._freeze()
 
     def reset_parameters(self) -> None:
@@ -270,8 +237,8 @@ class SwinTransformerV2(nn.Module):
             ValueError: if ``param_name`` begins with ``prefix`` and is no parameter of the backbone.
         """
         starts = [1]  # first layer of each stage
-        for stage in self.layers:
-            starts.append(starts[-1] + len(stage.blocks) + (merging_layers and stage.downsample is not None))
+        for i, blocks in enumerate(self.arch.depths, 1):
+            starts.append(starts[-1] + blocks + (merging_layers and i < len(self.arch.depths)))
         depth = starts[-1]
         if param_name.startswith(prefix):
             name = param_name.removeprefix(prefix)
@@ -283,8 +250,8 @@ class SwinTransformerV2(nn.Module):
                 depth = 0
             elif parts[0] == 'layers':
                 i = int(parts[1])
-                blocks = len(self.layers[i].blocks)
-                depth = starts[i] + (int(parts[3]) if parts[2] == 'blocks' else blocks - (not merging_layers))
+                merging = self.arch.depths[i] - (not merging_layers)
+                depth = starts[i] + (int(parts[3]) if parts[2] == 'blocks' else merging)
         return depth, starts[-1] + 1
 
     def train(self, mode: bool = True) -> SwinTransformerV2:
@@ -305,44 +272,9 @@ class SwinTransformerV2(nn.Module):
         for module in frozen:
             module.eval().requires_grad_(False)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
-                              strict: bool, missing_keys: list[str], unexpected_keys: list[str],
-                              error_msgs: list[str]) -> None:
-        self._check_axes(state_dict, prefix)
-        saved = said_windows(state_dict, prefix)
-        state_dict.pop(prefix + WINDOWS_KEY, None)
-        if saved is not None:
-            check_configured(saved, self.pretrained_window_sizes, self.saved_window_sizes)
-        elif nobody_says(saved, self.pretrained_window_given):
-            missing_keys.append(prefix + WINDOWS_KEY)
-        self._resize_tables(state_dict, prefix, saved or self.pretrained_window_sizes)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys,
-                                      error_msgs)
-
-    def _check_axes(self, state_dict: Mapping, prefix: str) -> None:
-        weight = state_dict.get(prefix + EMBEDDING)
-        if weight is not None and weight.ndim != 2 + self.config.axes:
-            raise ValueError(f'{prefix}{EMBEDDING} must be of patches along {self.config.axes} axes, got shape '
-                             f'{tuple(weight.shape)}; mmswinv2.core.weights.load_backbone inflates weights on images '
-                             'for video')
-
-    def _resize_tables(self, state_dict: dict, prefix: str, windows: Windows) -> None:
-        """Resizes parameterised tables to the window; ``windows`` come from the file, or else from the config."""
-        for i, (own, depth, heads) in enumerate(zip(self.window_sizes, self.arch.depths, self.arch.num_heads)):
-            for j in range(depth):
-                key = f'{prefix}layers.{i}.blocks.{j}.attn.relative_position_bias_table'
-                table = state_dict.get(key)
-                if table is not None and table.ndim == 2 and table.shape[1] == heads:  # else torch says what is wrong
-                    old = table_window(table.shape[0], windows[i], otherwise=own, axes=self.config.axes)
-                    state_dict[key] = to_rows(resize(from_rows(table, old), own)) if old != own else table
-
 
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _save_pretrained_windows(module: SwinTransformerV2, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    state_dict[prefix + WINDOWS_KEY] = windows_tensor(module.saved_window_sizes)

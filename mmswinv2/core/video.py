@@ -8,16 +8,14 @@ Source:
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .config import VideoConfig
-from .options import ArchLike, VideoOptions
-from .swin_transformer_v2 import SwinTransformerV2, with_keywords
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack  # of typing, from Python 3.11
+from .arch import Arch
+from .config import VideoConfig, shows_options
+from .swin_transformer_v2 import SwinTransformerV2
 
 
 class VideoSwinTransformerV2(SwinTransformerV2):
@@ -37,9 +35,9 @@ class VideoSwinTransformerV2(SwinTransformerV2):
 
     config_type: ClassVar[type[VideoConfig]] = VideoConfig
 
-    @with_keywords(VideoConfig, VideoOptions)
-    def __init__(self, arch: ArchLike = 'tiny', **options: Unpack[VideoOptions]) -> None:
-        super().__init__(arch, **options)  # type: ignore[misc]  # config_type takes one more
+    @shows_options(VideoConfig)
+    def __init__(self, arch: str | Mapping | Arch = 'tiny', **options: Any) -> None:
+        super().__init__(arch, **options)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps of a clip.

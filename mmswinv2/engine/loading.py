@@ -11,7 +11,7 @@ from .. import core
 from ..core.checks import check_bool, first
 from ..core.weights import fit_state, read_backbone_state, read_rows, take_rows
 from ..core.weights.layouts.base import EXTRAS, OWN
-from ..core.weights.state import backbones_in, bare, find_container
+from ..core.weights.read import backbones_in, bare, find_container
 from ..registry import HOOKS
 
 HEAD = 'head.fc.'  # of mmpretrain's linear heads

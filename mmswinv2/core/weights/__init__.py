@@ -1,13 +1,10 @@
 """Checkpoints: reads files, fits weights of any known layout to a backbone, and writes other layouts."""
-from .channels import ADAPTATIONS, adapt_in_channels
+from ..pretrained_windows import WINDOWS_KEY
+from .adapt import ADAPTATIONS, adapt_in_channels, inflate, inflate_state, read_rows, take_rows
 from .files import read_file, write_file
-from .finite import check_finite, not_finite
 from .fit import check_complete, config_of, fit_state, load_backbone
-from .heads import read_rows, take_rows
-from .inflate import inflate, inflate_state
 from .layouts import LAYOUTS, Layout, detect_layout, find_prefix
-from .state import BackboneState, group_extras, read_backbone_state, weights_of
-from .windows import WINDOWS_KEY
+from .read import BackboneState, check_finite, group_extras, not_finite, read_backbone_state, weights_of
 from .write import to_layout
 
 __all__ = [

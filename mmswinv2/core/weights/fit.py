@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,13 +10,11 @@ from torch import Tensor
 from ..arch import arch_name, describe_arch, get_arch
 from ..checks import first, hidden_channels
 from ..config import VideoConfig
-from ..position_bias import table_rows, table_window
-from .inflate import inflate_state
-from .state import BackboneState, group_extras
-from .windows import WINDOWS_KEY, nobody_says
-
-if TYPE_CHECKING:
-    from ..swin_transformer_v2 import SwinTransformerV2
+from ..pretrained_windows import WINDOWS_KEY, rows_fit, table_name, table_window, windows_unknown
+from ..swin_transformer_v2 import SwinTransformerV2
+from ..video import VideoSwinTransformerV2
+from .adapt import inflate_state
+from .read import BackboneState, group_extras
 
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
 
@@ -58,12 +56,11 @@ def config_of(found: BackboneState) -> dict[str, Any]:
     config: dict[str, Any] = dict(arch=arch_name(get_arch(arch)) or arch)
     outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
     config['out_indices'] = tuple(outputs) or (num_stages - 1,)
-    if 'layers.0.blocks.0.attn.relative_position_bias_table' in state:
+    if table_name(0) in state:
         config['position_bias'] = 'parameterized'
         known = found.pretrained_window_sizes
-        config['window_size'] = [
-            table_window(state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0],
-                         known[i] if known else None, axes=found.axes) for i in range(num_stages)]
+        config['window_size'] = [table_window(len(state[table_name(i)]), known[i] if known else None, axes=found.axes)
+                                 for i in range(num_stages)]
     elif found.position_bias == 'linear_cpb':
         config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:
@@ -90,8 +87,6 @@ def check_complete(found: BackboneState) -> dict[str, Any]:
     Raises:
         ValueError: if a weight is missing, unexpected or of another shape.
     """
-    from ..swin_transformer_v2 import SwinTransformerV2
-    from ..video import VideoSwinTransformerV2
     config = config_of(found)
     with torch.device('meta'):
         net = (VideoSwinTransformerV2 if found.axes == 3 else SwinTransformerV2)(
@@ -125,12 +120,12 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
         inflated = ', inflated over time'
     extras = {k: v for k, v in found.extras.items() if k not in own}
     state = {**found.state, **{k: v for k, v in found.extras.items() if k in own}}  # SimMIM's own backbone has a token
-    kind = net.layers[0].blocks[0].attn.config.position_bias
+    kind = net.config.position_bias
     if found.position_bias is not None and found.position_bias != kind:
         raise ValueError(f'position_bias must be what the checkpoint was trained with, {found.position_bias!r}, '
                          f'got {kind!r}')
-    unsaid = nobody_says(found.pretrained_window_sizes, net.pretrained_window_given)
-    missing = [k for k in own if k not in state and not OUTPUT_NORM.fullmatch(k) and (k != WINDOWS_KEY or unsaid)]
+    unknown = windows_unknown(found.pretrained_window_sizes, net.config)
+    missing = [k for k in own if k not in state and not OUTPUT_NORM.fullmatch(k) and (k != WINDOWS_KEY or unknown)]
     unexpected = [k for k in state if k not in own and not OUTPUT_NORM.fullmatch(k)]
     shapes = [f'{k} {tuple(own[k].shape)}, got {tuple(v.shape)}' for k, v in state.items()
               if k in own and own[k].shape != v.shape and not _resizable(k, v, own[k])]
@@ -142,14 +137,13 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
             raise ValueError(f'checkpoint must be of a backbone with {ours}, as the config says, got one with {theirs}'
                              + (_ADAPT if theirs.startswith('in_channels') else ''))
         hint = ''
-        if unsaid:
+        if unknown:
             hint = ('; the file does not say which windows it was pre-trained with: '
                     f'set {WINDOWS_KEY} in the config of the backbone')
         raise ValueError(f'checkpoint must hold each weight of the backbone and no other; {"; ".join(problems)}{hint}')
     taken = {k: v for k, v in state.items() if k in own}
-    if found.windows_assumed and net.pretrained_window_given and all(
-            table_rows(window) == state[f'layers.{i}.blocks.0.attn.relative_position_bias_table'].shape[0]
-            for i, window in enumerate(net.pretrained_window_sizes)):
+    if found.windows_assumed and net.config.pretrained_window_sizes is not None and rows_fit(
+            state, net.pretrained_window_sizes):
         taken.pop(WINDOWS_KEY, None)  # the config knows better than the assumption
     text = f'{len(taken)} of {len(own)} entries in the layout of {found.source}{inflated}'
     fresh = [k for k in own if k not in state and OUTPUT_NORM.fullmatch(k)]

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ..checks import to_windows
-from .finite import check_finite
+from ..pretrained_windows import WINDOWS_KEY
 from .fit import OUTPUT_NORM, check_complete
 from .layouts import LAYOUTS, Layout
 from .layouts.buffers import Geometry
-from .state import BackboneState, group_extras
-from .windows import WINDOWS_KEY
+from .read import BackboneState, check_finite, group_extras
 
 
 def to_layout(found: BackboneState, target: str, *, window_size: int | Sequence | None = None,

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 
 from ...checks import first
 from . import microsoft, mmpretrain, mmswinv2, simmim, timm, torchvision, transformers
-from .base import COORDS, EXTRAS, OWN, Layout, any_name
+from .base import EXTRAS, OWN, Layout, any_name
 
 # in the order in which they are asked whether names are theirs; the release last, which has no mark of its own
 LAYOUTS: dict[str, Layout] = {module.LAYOUT.name: module.LAYOUT for module in (
     mmswinv2, simmim, timm, transformers, torchvision, mmpretrain, microsoft)}
 
-__all__ = ['COORDS', 'EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'find_prefix', 'find_prefixes']
+__all__ = ['EXTRAS', 'LAYOUTS', 'OWN', 'Layout', 'detect_layout', 'find_prefix', 'find_prefixes']
 
 
 def find_prefixes(names: Iterable[str]) -> list[str]:
@@ -55,7 +55,7 @@ def detect_layout(names: Iterable[str], prefix: str = '') -> str:
         raise ValueError('checkpoint must be of Swin Transformer V2, got Swin V1: without logit_scale, its attention '
                          'is not the cosine attention of this backbone')
     for layout in LAYOUTS.values():
-        if layout.told(names, prefix):
+        if layout.matches(names, prefix):
             return layout.name
     raise ValueError(f'checkpoint must hold a Swin Transformer V2 in a known layout ({", ".join(LAYOUTS)}), '
                      f'got {len(names)} names ({first(names)})')

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..windows import WINDOWS_KEY
+from ...pretrained_windows import COORDS, WINDOWS_KEY
 from .buffers import Geometry
 
 State = dict[str, Tensor]
@@ -26,7 +26,6 @@ OWN = re.compile(
     r'attn\.(qkv\.weight|proj\.(weight|bias)|[qv]_bias|logit_scale|cpb_mlp\.(0\.weight|0\.bias|2\.weight)|'
     r'relative_position_bias_table))|'
     r'layers\.\d\.downsample\.(reduction\.weight|norm\.(weight|bias))|norm\d\.(weight|bias)|' + WINDOWS_KEY)
-COORDS = re.compile(r'layers\.(\d)\.(?:blocks\.\d+\.attn|rel_pos_bias)\.relative_coords_table')
 DERIVED = ((r'.*\.(relative_coords_table|relative_position_index|attn_mask)', 'derived buffers'),)
 
 HEAD, MASK_TOKEN = 'classification head', 'mask token of SimMIM'
@@ -102,19 +101,19 @@ def in_blocks(theirs: str, *pairs: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A rearrangement of renamed tensors and its inverse; neither changes what it is given."""
+class Rearrangement:
+    """A function of renamed tensors and its inverse; neither changes what it is given."""
 
     read: Callable[[State], State]
     write: Callable[[State], State]
 
     @property
-    def inverse(self) -> Step:
-        """The inverse step, for a project whose layout is the other way round."""
-        return Step(self.write, self.read)
+    def inverse(self) -> Rearrangement:
+        """The inverse rearrangement, for a project whose layout is the other way round."""
+        return Rearrangement(self.write, self.read)
 
 
-def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Step:
+def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Rearrangement:
     """Splits tensors into equal parts along their first axis; the inverse joins them.
 
     Args:
@@ -151,7 +150,7 @@ def splitting(what: str, whole: str, parts: tuple[str | None, ...]) -> Step:
                 out[stem + whole] = torch.cat(right)
         return out
 
-    return Step(split, join)
+    return Rearrangement(split, join)
 
 
 @dataclass
@@ -163,7 +162,7 @@ class Read:
         extras: Heads and mask tokens, in the names of ``EXTRAS``.
         coords: Tables of coordinates, in our names for them.
         dropped: Names below the root that were not used, by rule.
-        beside: Names beside the root that were used.
+        outside_root: Names outside the root that were used.
         unknown: Names below the root that are not the layout's.
     """
 
@@ -171,7 +170,7 @@ class Read:
     extras: State = field(default_factory=dict)
     coords: State = field(default_factory=dict)
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    beside: list[str] = field(default_factory=list)
+    outside_root: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
 
@@ -182,15 +181,15 @@ class Layout:
     Args:
         name: Its name here.
         embedding: Their name of the patch embedding's weight, by which the root is found.
-        told: Whether names below a root, and the root, are the layout's.
+        matches: Whether names below a root, and the root, are the layout's.
         names: (theirs, ours); a name that fits no pair is the same in both.
-        also: (another name that is read, theirs); it is never written.
+        aliases: (another name that is read, theirs); it is never written.
         extras: (theirs, ours) of entries below the root that are not the backbone's.
-        beside: The same, beside the root.
+        outside_root: The same, outside the root: a head beside the backbone.
         dropped: (pattern of their whole names, name of the rule).
-        steps: Rearrangements after renaming on reading, in turn; undone before renaming on writing.
+        rearrangements: What follows renaming on reading, in turn; undone before renaming on writing.
         root: Prefix under which the backbone is written.
-        root_with_beside: The same in a file with something beside the root; None: ``root``.
+        root_in_model: The same in a file with something outside the root; None: ``root``.
         container: Key of a file that holds the weights; None: no container.
         each_norm: Whether there is a norm per output; else there is one norm, after the last stage.
         says_windows: Whether the pre-training windows have an entry of their own.
@@ -202,15 +201,15 @@ class Layout:
 
     name: str
     embedding: str
-    told: Callable[[Collection[str], str], bool]
+    matches: Callable[[Collection[str], str], bool]
     names: Pairs = Pairs()
-    also: Pairs = Pairs()
+    aliases: Pairs = Pairs()
     extras: Pairs = Pairs()
-    beside: Pairs = Pairs()
+    outside_root: Pairs = Pairs()
     dropped: tuple[tuple[str, str], ...] = DERIVED
-    steps: tuple[Step, ...] = ()
+    rearrangements: tuple[Rearrangement, ...] = ()
     root: str = ''
-    root_with_beside: str | None = None
+    root_in_model: str | None = None
     container: str | None = None
     each_norm: bool = False
     says_windows: bool = False
@@ -227,16 +226,16 @@ class Layout:
         """Their name for ours."""
         return self.names.theirs(name) or name
 
-    def read(self, inside: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> Read:
-        """Renames and rearranges a file's entries below the root, and finds the extras below and beside it.
+    def read(self, inside: Mapping[str, Tensor], outside: Mapping[str, Tensor]) -> Read:
+        """Renames and rearranges a file's entries below the root, and finds the extras inside and outside it.
 
         Raises:
             ValueError: if a name occurs twice, or a tensor cannot be rearranged because of its shape.
         """
         read = Read()
         for name, value in inside.items():
-            theirs = self.also.ours(name) or name
-            extra, ours = self.extras.ours(theirs) or self.beside.ours(theirs), self.our_name(theirs)
+            theirs = self.aliases.ours(name) or name
+            extra, ours = self.extras.ours(theirs) or self.outside_root.ours(theirs), self.our_name(theirs)
             rule = next((rule for pattern, rule in self.dropped if re.fullmatch(pattern, name)), None)
             if extra is None and ours is not None and COORDS.fullmatch(ours):
                 read.coords[ours] = value
@@ -248,14 +247,14 @@ class Layout:
                 read.unknown.append(name)
             else:
                 _put(read.state, ours, value)
-        for name, value in beside.items():
-            extra = self.beside.ours(name)
+        for name, value in outside.items():
+            extra = self.outside_root.ours(name)
             if extra is not None and extra not in read.extras:
                 read.extras[extra] = value
-                read.beside.append(name)
+                read.outside_root.append(name)
         try:
-            for step in self.steps:
-                read.state = step.read(read.state)
+            for rearrangement in self.rearrangements:
+                read.state = rearrangement.read(read.state)
         except (RuntimeError, IndexError) as e:
             raise ValueError(f'checkpoint must hold weights of the shapes that the layout of {self.name} has: '
                              f'{str(e).splitlines()[0]}') from e
@@ -268,15 +267,15 @@ class Layout:
             (their names and tensors, from the top of the file; extras that the layout has no place for).
         """
         state = dict(state)
-        for step in reversed(self.steps):
-            state = step.write(state)
+        for rearrangement in reversed(self.rearrangements):
+            state = rearrangement.write(state)
         below = {k: theirs for k in extras if (theirs := self.extras.theirs(k)) is not None}
-        beside = {k: theirs for k in extras if k not in below and (theirs := self.beside.theirs(k)) is not None}
-        root = self.root if not beside or self.root_with_beside is None else self.root_with_beside
+        outside = {k: theirs for k in extras if k not in below and (theirs := self.outside_root.theirs(k)) is not None}
+        root = self.root if not outside or self.root_in_model is None else self.root_in_model
         out = {root + self.their_name(k): v for k, v in state.items()}
         out.update({root + theirs: extras[k] for k, theirs in below.items()})
-        out.update({theirs: extras[k] for k, theirs in beside.items()})
-        return out, [k for k in extras if k not in below and k not in beside]
+        out.update({theirs: extras[k] for k, theirs in outside.items()})
+        return out, [k for k in extras if k not in below and k not in outside]
 
 
 def _put(state: State, name: str, value: Tensor) -> None:

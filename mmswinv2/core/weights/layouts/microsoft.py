@@ -63,8 +63,8 @@ def shift_mask(resolution: int, size: int) -> Tensor:
 LAYOUT = Layout(
     'microsoft',
     embedding='patch_embed.proj.weight',
-    told=lambda names, root: has_blocks(names),  # none of the others
-    also=Pairs(('head.fc.{part}', 'head.{part}')),
+    matches=lambda names, root: has_blocks(names),  # none of the others
+    aliases=Pairs(('head.fc.{part}', 'head.{part}')),
     extras=Pairs(('head.{part}', 'head.{part}')),
     container='model',
     buffers=buffers,

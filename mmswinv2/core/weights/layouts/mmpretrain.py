@@ -7,10 +7,12 @@ Source (names and buffers):
 """
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from .base import Layout, Pairs, Step, any_name, in_blocks
+from .base import Layout, Pairs, Rearrangement, any_name, in_blocks
 from .buffers import window_buffers
 
 
@@ -37,7 +39,7 @@ def _reorder(state: dict[str, Tensor], *, inverse: bool) -> dict[str, Tensor]:
 LAYOUT = Layout(
     'mmpretrain',
     embedding='patch_embed.projection.weight',
-    told=lambda names, root: any_name(names, r'^patch_embed\.projection\.') and any_name(names, r'^stages\.'),
+    matches=lambda names, root: any_name(names, r'^patch_embed\.projection\.') and any_name(names, r'^stages\.'),
     names=Pairs(
         ('patch_embed.projection.{part}', 'patch_embed.proj.{part}'),
         *in_blocks(
@@ -47,9 +49,9 @@ LAYOUT = Layout(
             ('ffn.layers.1.{part}', 'mlp.fc2.{part}'),
             ('norm{norm}.{part}', 'norm{norm}.{part}')),
         ('stages.{stage+1}.downsample.{rest}', 'layers.{stage}.downsample.{rest}')),
-    also=Pairs(('head.{part}', 'head.fc.{part}')),
-    beside=Pairs(('head.fc.{part}', 'head.{part}')),
-    steps=(Step(lambda state: _reorder(state, inverse=False), lambda state: _reorder(state, inverse=True)),),
+    aliases=Pairs(('head.{part}', 'head.fc.{part}')),
+    outside_root=Pairs(('head.fc.{part}', 'head.{part}')),
+    rearrangements=(Rearrangement(partial(_reorder, inverse=False), partial(_reorder, inverse=True)),),
     root='backbone.',
     container='state_dict',
     each_norm=True,

@@ -10,7 +10,7 @@ import re
 
 from torch import Tensor
 
-from .base import Layout, Pairs, Step, any_name, has_blocks, in_blocks
+from .base import Layout, Pairs, Rearrangement, any_name, has_blocks, in_blocks
 from .buffers import Geometry, coordinates
 
 SHARED = re.compile(r'layers\.(\d)\.rel_pos_bias\.(cpb_mlp\..*)')
@@ -42,18 +42,18 @@ BLOCK = 'layers.{stage}.blocks.{block}.'
 LAYOUT = Layout(
     'simmim',
     embedding='patch_embed.proj.weight',
-    told=lambda names, root: has_blocks(names) and (
+    matches=lambda names, root: has_blocks(names) and (
         f'.{root}'.endswith('.encoder.') or 'mask_token' in names or any_name(names, r'\.(rpe_mlp|enorm)\.')),
     names=Pairs(
         *in_blocks(BLOCK, ('attn.rpe_mlp.{rest}', 'attn.cpb_mlp.{rest}'), ('enorm.{part}', 'norm3.{part}')),
         ('layers.{stage}.rel_pos_bias.rpe_mlp.{rest}', 'layers.{stage}.rel_pos_bias.cpb_mlp.{rest}')),
-    also=Pairs(
+    aliases=Pairs(
         (BLOCK + 'attn.cpb_mlp.{rest}', BLOCK + 'attn.rpe_mlp.{rest}'),
         (BLOCK + 'norm3.{part}', BLOCK + 'enorm.{part}'),
         ('layers.{stage}.rel_pos_bias.cpb_mlp.{rest}', 'layers.{stage}.rel_pos_bias.rpe_mlp.{rest}'),
         ('head.fc.{part}', 'head.{part}')),
     extras=Pairs(('head.{part}', 'head.{part}'), ('mask_token', 'mask_token')),
-    steps=(Step(share_bias, dict),),
+    rearrangements=(Rearrangement(share_bias, dict),),
     root='encoder.',
     container='model',
     computes=('norm3', 'linear_cpb', 'pre'),

@@ -10,8 +10,8 @@ from .base import Layout, Pairs, any_name, has_blocks
 LAYOUT = Layout(
     'timm',
     embedding='patch_embed.proj.weight',
-    told=lambda names, root: (has_blocks(names) and any_name(names, r'^layers\.1\.downsample\.')
+    matches=lambda names, root: (has_blocks(names) and any_name(names, r'^layers\.1\.downsample\.')
                               and not any_name(names, r'^layers\.0\.downsample\.')),
     names=Pairs(('layers.{stage+1}.downsample.{rest}', 'layers.{stage}.downsample.{rest}')),
-    also=Pairs(('head.{part}', 'head.fc.{part}')),  # before timm 0.9
+    aliases=Pairs(('head.{part}', 'head.fc.{part}')),  # before timm 0.9
     extras=Pairs(('head.fc.{part}', 'head.{part}')))

@@ -27,7 +27,7 @@ def buffers(shape: Geometry) -> dict[str, Tensor]:
 LAYOUT = Layout(
     'torchvision',
     embedding='features.0.0.weight',
-    told=lambda names, root: any_name(names, r'^features\.0\.0\.') and any_name(names, r'\.logit_scale$'),
+    matches=lambda names, root: any_name(names, r'^features\.0\.0\.') and any_name(names, r'\.logit_scale$'),
     names=Pairs(
         ('features.0.0.{part}', 'patch_embed.proj.{part}'),
         ('features.0.2.{part}', 'patch_embed.norm.{part}'),
@@ -37,7 +37,7 @@ LAYOUT = Layout(
             ('mlp.3.{part}', 'mlp.fc2.{part}'),
             ('{rest}', '{rest}')),
         ('features.{2*stage+2}.{rest}', 'layers.{stage}.downsample.{rest}')),
-    also=Pairs(('head.fc.{part}', 'head.{part}')),
+    aliases=Pairs(('head.fc.{part}', 'head.{part}')),
     extras=Pairs(('head.{part}', 'head.{part}')),
-    steps=(splitting('biases of query and value', '.attn.qkv.bias', ('.attn.q_bias', None, '.attn.v_bias')),),
+    rearrangements=(splitting('biases of query and value', '.attn.qkv.bias', ('.attn.q_bias', None, '.attn.v_bias')),),
     buffers=buffers)

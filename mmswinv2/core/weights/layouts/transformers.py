@@ -10,7 +10,7 @@ from .base import Layout, Pairs, any_name, in_blocks, splitting
 LAYOUT = Layout(
     'transformers',
     embedding='embeddings.patch_embeddings.projection.weight',
-    told=lambda names, root: any_name(names, r'^embeddings\.patch_embeddings\.'),
+    matches=lambda names, root: any_name(names, r'^embeddings\.patch_embeddings\.'),
     names=Pairs(
         ('embeddings.patch_embeddings.projection.{part}', 'patch_embed.proj.{part}'),
         ('embeddings.norm.{part}', 'patch_embed.norm.{part}'),
@@ -28,7 +28,7 @@ LAYOUT = Layout(
             ('output.dense.{part}', 'mlp.fc2.{part}')),
         ('layernorm.{part}', 'norm.{part}')),
     extras=Pairs(('embeddings.mask_token', 'mask_token')),
-    beside=Pairs(('classifier.{part}', 'head.{part}')),
-    steps=(splitting('query, key and value weights', '.attn.qkv.weight',
+    outside_root=Pairs(('classifier.{part}', 'head.{part}')),
+    rearrangements=(splitting('query, key and value weights', '.attn.qkv.weight',
                      ('.attn.query.weight', '.attn.key.weight', '.attn.value.weight')).inverse,),
-    root_with_beside='swinv2.')
+    root_in_model='swinv2.')

@@ -5,7 +5,6 @@ dropped by a named rule, or an error. See ``layouts/`` for the names and ``docs/
 """
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,18 +13,14 @@ import torch
 from torch import Tensor
 
 from ..checks import Windows, first, to_windows
-from ..position_bias import table_window
-from .coordinates import read_coordinates
-from .finite import check_finite
+from ..pretrained_windows import EMBEDDING, WINDOWS_KEY, find_windows, read_windows
 from .layouts import EXTRAS, LAYOUTS, OWN, detect_layout, find_prefix, find_prefixes
-from .windows import WINDOWS_KEY, check_same, said_windows, say_windows
 
 CONTAINERS = ('state_dict', 'model', 'module')  # of OpenMMLab, Microsoft, DeepSpeed; they come before others
 # in names: torch.compile, activation checkpointing, FSDP; at their beginning: DistributedDataParallel, averaged models
 WRAPPERS = re.compile(r'(?<![^.])_(?:orig_mod|checkpoint_wrapped_module|fsdp_wrapped_module)\.')
 WRAPPER = re.compile(r'(?:module\.)+')
 COUNTERS = ('steps', 'n_averaged')  # beside the weights of an averaged model, mmengine's and torch's
-EMBEDDING = 'patch_embed.proj.weight'
 RANKS = {'logit_scale': 3, 'relative_position_bias_table': 2, 'attn.qkv.weight': 2,
          'attn.proj.weight': 2, 'cpb_mlp.0.weight': 2, 'cpb_mlp.2.weight': 2, 'fc1.weight': 2, 'fc2.weight': 2,
          'reduction.weight': 2}  # axes; others have one, and the embedding two and those of a map
@@ -60,7 +55,7 @@ class BackboneState:
     @property
     def pretrained_window_sizes(self) -> Windows | None:
         """(h, w) or (t, h, w) in tokens per stage, or None where the file does not say."""
-        return said_windows(self.state)
+        return read_windows(self.state)
 
     @property
     def axes(self) -> int:
@@ -117,14 +112,14 @@ def find_container(checkpoint: Mapping, prefix: str = '') -> tuple[Mapping, list
     Raises:
         ValueError: if there are several.
     """
-    state, beside, path = checkpoint, [], ''
+    state, others, path = checkpoint, [], ''
     for _ in range(3):
         key = _container(state, prefix.removeprefix(path).partition('.')[0])
         if key is None:
             break
-        beside += [str(k) for k in state if k != key]
+        others += [str(k) for k in state if k != key]
         state, path = state[key], f'{path}{key}.'
-    return state, beside, path
+    return state, others, path
 
 
 def _container(state: Mapping, said: str) -> str | None:
@@ -153,13 +148,13 @@ def weights_of(checkpoint: Mapping, prefix: str = '') -> tuple[dict[str, Tensor]
     Raises:
         ValueError: if there are none, it cannot be told which are meant, or one is there twice.
     """
-    state, beside, path = find_container(checkpoint, prefix)
+    state, others, path = find_container(checkpoint, prefix)
     if not isinstance(state, Mapping) or not state or not all(
             isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError('checkpoint must hold a state dict of tensors, as it is or under one of '
                          f'{", ".join(CONTAINERS)}')
     counters = [k for k in state if k in COUNTERS and any(map(WRAPPER.match, state))]
-    beside += counters
+    others += counters
     state = {k: v for k, v in state.items() if k not in counters}
     weights = {bare(k): v for k, v in state.items()}
     if len(weights) < len(state):
@@ -171,7 +166,7 @@ def weights_of(checkpoint: Mapping, prefix: str = '') -> tuple[dict[str, Tensor]
         if odd or value.layout != torch.strided:
             raise ValueError(f'{name} must be a dense tensor of real numbers, got {value.dtype} '
                              f'({value.layout}, on {value.device})')
-    return weights, beside, path
+    return weights, others, path
 
 
 def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: str | None = None) -> BackboneState:
@@ -201,7 +196,7 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
         prefix = bare(prefix.removeprefix(path))
     parent = re.sub(r'[^.]+\.$', '', prefix)  # of the root
     inside = {k[len(prefix):]: v for k, v in weights.items() if k.startswith(prefix)}
-    beside = {k[len(parent):]: v for k, v in weights.items() if k.startswith(parent) and not k.startswith(prefix)}
+    outside = {k[len(parent):]: v for k, v in weights.items() if k.startswith(parent) and not k.startswith(prefix)}
     if not inside:
         raise ValueError(f'prefix must be one that names in the checkpoint begin with, got {prefix!r}')
     if source == 'auto':
@@ -209,7 +204,7 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     elif LAYOUTS[source].embedding not in inside:
         raise ValueError(f'source must be the layout of the checkpoint, got {source!r} for names without '
                          f'{LAYOUTS[source].embedding}: {first(inside)}')
-    read = LAYOUTS[source].read(inside, beside)
+    read = LAYOUTS[source].read(inside, outside)
 
     state, num_stages = read.state, count_stages(read.state)
     _name_last_norm(state, num_stages)
@@ -221,26 +216,16 @@ def read_backbone_state(checkpoint: Mapping, *, source: str = 'auto', prefix: st
     _check_tensors(state, num_stages, axes)
     check_finite('checkpoint', state)
 
-    windows, pretrained, kind = read_coordinates(read.coords, num_stages, axes)
-    tables = [state.get(f'layers.{i}.blocks.0.attn.relative_position_bias_table') for i in range(num_stages)]
-    assumed = WINDOWS_KEY not in state and all(t is not None for t in tables)
-    if assumed:
-        with contextlib.suppress(ValueError):  # of windows that are not square: the config must say them
-            # of a table, its own window
-            windows = pretrained = tuple(table_window(t.shape[0], axes=axes) for t in tables if t is not None)
-    check_same(WINDOWS_KEY, said_windows(state), pretrained,
-               'what the coordinates in the checkpoint are normalised by')
-    if pretrained is not None and WINDOWS_KEY not in state:
-        say_windows(state, pretrained)
-
+    shown = find_windows(state, read.coords, num_stages, axes)
     if path.partition('.')[0] in CONTAINERS:
         path = ''
-    used = {parent + name for name in read.beside}
+    used = {parent + name for name in read.outside_root}
     dropped = {'outside of the backbone': [k for k in weights if not k.startswith(prefix) and k not in used],
                'beside the weights': others,
                **{rule: [prefix + name for name in names] for rule, names in read.dropped.items()}}
-    return BackboneState(state, source, path + prefix, {k: v for k, v in dropped.items() if v}, windows, kind, assumed,
-                         read.extras)
+    return BackboneState(
+        state, source, path + prefix, {k: v for k, v in dropped.items() if v}, window_sizes=shown.windows,
+        position_bias=shown.position_bias, windows_assumed=shown.assumed, extras=read.extras)
 
 
 def _name_last_norm(state: dict[str, Tensor], num_stages: int) -> None:
@@ -270,3 +255,40 @@ def _check_tensors(state: Mapping[str, Tensor], num_stages: int, axes: int) -> N
             raise ValueError(f'{name} must hold {requirement}, got {value.dtype} of shape {tuple(value.shape)}')
         if name == WINDOWS_KEY:
             to_windows(name, value.tolist(), num_stages, axes=axes)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of tensors with NaN or an infinity in them, by one pass over each.
+
+    Integers, tensors without storage (meta) and empty ones are finite.
+    """
+    return [name for name, value in tensors.items() if not _is_finite(value.detach())]
+
+
+def check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
+    """Checks that all of some tensors are finite.
+
+    Args:
+        what: What holds them, for the message.
+        tensors: Names and tensors.
+
+    Raises:
+        ValueError: if one is not; the message has the number of such tensors and the first five names.
+    """
+    bad = not_finite(tensors)
+    if bad:
+        raise ValueError(f'{what} must hold finite weights, got NaN or infinity in {len(bad)} of {len(tensors)}: '
+                         f'{first(bad)}')
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point() or value.is_meta or not value.numel():
+        return True
+    if value.element_size() == 1:  # torch compares few kinds of float8
+        value = value.float()
+    stored = value.untyped_storage()
+    if value.numel() * value.element_size() > stored.nbytes():  # repeated elements may not fit in memory
+        value = torch.empty(0, dtype=value.dtype, device=value.device).set_(stored)
+    if value.dtype == torch.float16 and value.device.type == 'cpu':  # which torch 2.1 cannot compare
+        value = value.float()
+    return bool(torch.stack(value.aminmax()).isfinite().all())  # NaN is the least and the largest
