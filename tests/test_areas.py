@@ -1,7 +1,6 @@
 """Each test module says what it needs, and is left out where that is missing: the others are collected all the same."""
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -21,22 +20,6 @@ sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', '-p', 'n
 '''
 
 
-@pytest.mark.parametrize('text', ['', 'pytestmark = pytest.mark.slow', 'mark = pytest.mark.core',
-                                  'def f():\n    pytestmark = pytest.mark.core'])
-def test_a_module_without_an_area_is_an_error(text, tmp_path):
-    path = tmp_path / 'test_a.py'
-    path.write_text(text)
-    with pytest.raises(pytest.UsageError, match='pytestmark of test_a.py must name an area, one of core, mmengine'):
-        areas(path)
-
-
-def test_areas_are_read_from_one_mark_or_several(tmp_path):
-    path = tmp_path / 'test_a.py'
-    for text, found in (('pytest.mark.core', ['core']), ('[pytest.mark.mmdet, pytest.mark.mim]', ['mmdet', 'mim'])):
-        path.write_text(f'pytestmark = {text}')
-        assert areas(path) == found
-
-
 @pytest.mark.parametrize('absent', [HOSTS, pytest.param(['mmseg', 'mmpretrain', 'mim'], marks=pytest.mark.slow)])
 def test_what_is_there_is_collected_without_the_rest(absent):
     """Modules import no more than their areas say."""
@@ -47,13 +30,3 @@ def test_what_is_there_is_collected_without_the_rest(absent):
     left_out = {path.name for path in TESTS.glob('test_*.py') if set(areas(path)) & set(absent)}
     assert collected and left_out and not collected & left_out
     assert f'not collected without {absent[0]}' in result.stdout
-
-
-@pytest.mark.parametrize('category', [DeprecationWarning, FutureWarning])
-def test_what_our_code_is_warned_of_is_an_error(category):
-    with pytest.raises(category, match='old'):
-        warnings.warn('old', category, stacklevel=1)
-    names = {'__name__': 'mmswinv2.core.layers', 'warn': lambda: warnings.warn('old', category, stacklevel=2)}
-    with pytest.raises(category, match='old'):
-        exec('warn()', names)
-    exec('warn()', dict(names, __name__='mmdet.models'))  # a host's own

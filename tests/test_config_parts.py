@@ -1,5 +1,4 @@
 """What configs share is stated once: sizes, channels, heads, pipelines, metafiles; other classes are one variable."""
-import ast
 import json
 import re
 
@@ -50,51 +49,6 @@ def test_every_part_has_the_channels_of_the_backbone(path):
     else:
         neck = model.neck if isinstance(model.neck, list) else [model.neck]
         assert neck[-1].in_channels == channels and [part.dim for part in neck[:-1]] == channels[-1:] * (len(neck) - 1)
-
-
-def code(path):
-    """A config without its comments."""
-    return [line for line in path.read_text().splitlines() if not line.startswith('#')]
-
-
-@pytest.mark.parametrize('leaf', ['mmdet/htc_swinv2_{}.py', 'mmseg/upernet_swinv2_{}.py'])
-def test_a_leaf_of_a_size_differs_in_its_size(leaf):
-    tiny = code(CONFIGS / leaf.format('t'))
-    assert sum('swinv2_t.py' in line for line in tiny) == 1
-    for size in 'sbl':
-        assert code(CONFIGS / leaf.format(size)) == [
-            line.replace('swinv2_t.py', f'swinv2_{size}.py') for line in tiny]
-
-
-@pytest.mark.parametrize('text', ["type='ConvFCBBoxHead'", "type='HTCMaskHead'", "type='InstaBoost'", '[0.05, 0.05, ',
-                                  "type='PhotoMetricDistortion'", 'betas='])
-def test_stated_once(text):
-    assert len([path for path in FILES if text in path.read_text()]) == 1
-
-
-@pytest.mark.parametrize('host, text', [
-    ('mmdet', "type='RandomFlip', prob=1."), ('mmseg', "type='RandomFlip', prob=1."), ('mmdet', "'flip_direction'"),
-    ('mmseg', "type='mmswinv2.CheckLabels'"), ('mmdet', '[32, 32, 32, 16]'), ('mmseg', '[40, 40, 40, 20]')])
-def test_stated_once_in_a_host(host, text):
-    assert sum(path.read_text().count(text) for path in (CONFIGS / host).rglob('*.py')) == 1
-
-
-def levels(path):
-    """How many files stand one behind the other in the longest chain of bases, without the first."""
-    bases = [ast.literal_eval(node.value) for node in ast.parse(path.read_text()).body
-             if isinstance(node, ast.Assign) and node.targets[0].id == '_base_']
-    files = [file for base in bases for file in (base if isinstance(base, list) else [base])]
-    return max((1 + levels(path.parent / file) for file in files), default=0)
-
-
-@pytest.mark.parametrize('path', LEAVES, ids=name)
-def test_a_leaf_has_three_levels_of_bases_at_most(path):
-    assert 1 <= levels(path) <= 3
-
-
-def test_levels_are_counted():
-    assert levels(CONFIGS / '_base_' / 'backbones' / 'swinv2_t_w8.py') == 1
-    assert levels(CONFIGS / 'mmdet' / 'htc_swinv2_g_zero1.py') == 3
 
 
 def example(host, folder):
