@@ -13,8 +13,7 @@ import torch
 
 import measure
 from mmswinv2.core.attention import Problem, choose, window_attention
-from mmswinv2.core.attention.backends import map_bytes
-from mmswinv2.core.attention.config import default_budget
+from mmswinv2.core.attention.backends import default_budget, map_bytes
 from mmswinv2.core.grid import Axis
 
 NAMES = ('eager', 'cells')

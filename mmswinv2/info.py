@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from .core.attention import BACKENDS, Problem, choose
-from .core.attention.config import default_budget
+from .core.attention.backends import default_budget
 from .core.grid import Axis
 from .hosts import HOSTS, is_installed, mim_name
 from .version import __version__

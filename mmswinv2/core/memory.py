@@ -21,8 +21,7 @@ from functools import cached_property
 
 import torch
 
-from .attention.backends import is_small
-from .attention.config import default_budget
+from .attention.backends import default_budget, is_small
 from .layers import is_kept, mlp_rows
 from .sharding import Sharding
 from .sizes import BlockSizes, StageSizes

@@ -23,7 +23,13 @@ from .problem import Backend, Problem
 from .triton import launch
 
 BACKENDS = {backend.name: backend for backend in (eager.BACKEND, cells.BACKEND, torch_fused.BACKEND, launch.BACKEND)}
-EAGER_BYTES = 16 * 2**20  # of all attention maps, on a CPU
+MIB = 2**20
+EAGER_BYTES = 16 * MIB  # of all attention maps, on a CPU
+
+
+def default_budget(device: torch.device) -> int:
+    """Default bytes for intermediate results."""
+    return (64 if device_type(device) == 'cpu' else 512) * MIB
 
 
 def map_bytes(problem: Problem) -> int:

@@ -22,8 +22,7 @@ from ..grid import Grid, Group, copy_cells, divide, groups, put_cells, take
 from ..position_bias import crop, expand, fold
 from ..torch_compat import device_type, without_autocast
 from .eager import MAX_LOGIT_SCALE, scale_of, unit_rows
-from .operator import kernel_backend
-from .problem import empty_results
+from .operator import empty_results, kernel_backend
 
 CACHED = 4 * 2**20  # bytes; on a CPU larger blocks of logits are no faster
 

@@ -3,20 +3,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from ..checks import check_bool, check_choice, check_int, check_rate
 from ..position_bias import POSITION_BIASES
-from .backends import BACKENDS
+from .backends import BACKENDS, MIB
 
 WINDOW_FITS = ('exact', 'balanced')
-MIB = 2**20
 MAX_BUDGET_MIB = 2**40  # whose bytes are an int64
-
-
-def default_budget(device: torch.device) -> int:
-    """Default bytes for intermediate results."""
-    return (64 if device.type == 'cpu' else 512) * MIB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from ..checks import check_int, check_rate
 from ..grid import Axis, Grid, is_symbol, lengths_of
-from .backends import attend
-from .config import default_budget
+from .backends import attend, default_budget
 
 MAX_AXES = 3
 

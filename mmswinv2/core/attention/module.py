@@ -12,8 +12,8 @@ from ..grid import Axis, Grid, lengths_of
 from ..layers import dropout
 from ..position_bias import ContinuousBias, crop, from_rows, table_rows
 from ..torch_compat import is_plain_linear
-from .backends import attend
-from .config import AttentionConfig, default_budget
+from .backends import attend, default_budget
+from .config import AttentionConfig
 
 
 class WindowAttention(nn.Module):
@@ -32,7 +32,7 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.window_size = tuple(window_size)
         self.pretrained_window = tuple(pretrained_window)
-        self.config = config
+        self.config, self.budget = config, config.budget
         self.logit_scale = nn.Parameter(torch.empty(num_heads, 1, 1))
         if config.position_bias == 'parameterized':
             self.relative_position_bias_table = nn.Parameter(torch.empty(table_rows(self.window_size), num_heads))
@@ -65,8 +65,7 @@ class WindowAttention(nn.Module):
         return crop(from_rows(self.relative_position_bias_table, self.window_size), window)
 
     def _budget(self, device: torch.device) -> int:
-        budget = self.config.budget
-        return default_budget(device) if budget is None else budget
+        return default_budget(device) if self.budget is None else self.budget
 
     def grid(self, lengths: Sequence[int], *, shifted: bool) -> Grid:
         """The windows over a map of ``lengths`` tokens along each axis."""

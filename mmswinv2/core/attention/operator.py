@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..grid import Axis, Grid
 from ..torch_compat import is_in_forward_mode, is_under_torch_func
-from .problem import Backend, Problem, empty_results
+from .problem import Backend, Problem
 
 
 class Kernel(NamedTuple):
@@ -85,6 +85,14 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
     """The backward pass of a kernel, of the arguments of the operator."""
     return KERNELS[kernel].backward(grad_out, qkv, table, logit_scale, seed, out, lse, _grid(qkv, window, shift),
                                     dropout, budget)
+
+
+def empty_results(qkv: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Empty results of a kernel: (B, *map, C), and log-sum-exp (B, *map, nH) in float32 or float64."""
+    *shape, c3 = qkv.shape
+    dtype = torch.promote_types(qkv.dtype, torch.float32)
+    return (torch.empty(*shape, c3 // 3, dtype=qkv.dtype, device=qkv.device),
+            torch.empty(*shape, logit_scale.numel(), dtype=dtype, device=qkv.device))
 
 
 def _fake(qkv: Tensor, table: Tensor, logit_scale: Tensor, *options: object) -> tuple[Tensor, Tensor]:

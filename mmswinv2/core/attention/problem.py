@@ -4,7 +4,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..grid import Grid
@@ -44,11 +43,3 @@ class Backend:
     name: str
     run: Callable[[Problem], Tensor]
     refuses: Callable[[Problem], str | None]
-
-
-def empty_results(qkv: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Empty results of a kernel: (B, *map, C), and log-sum-exp (B, *map, nH) in float32 or float64."""
-    *shape, c3 = qkv.shape
-    dtype = torch.promote_types(qkv.dtype, torch.float32)
-    return (torch.empty(*shape, c3 // 3, dtype=qkv.dtype, device=qkv.device),
-            torch.empty(*shape, logit_scale.numel(), dtype=dtype, device=qkv.device))

@@ -36,8 +36,8 @@ from ..position_bias import crop, expand, fold
 from ..torch_compat import device_type, without_autocast
 from .cells import has_argument
 from .eager import MAX_LOGIT_SCALE, scale_of
-from .operator import kernel_backend
-from .problem import Problem, empty_results
+from .operator import empty_results, kernel_backend
+from .problem import Problem
 from .row_order import Part, RowOrder, row_order
 
 HALF, SINGLE = torch.float16, torch.float32

@@ -24,8 +24,8 @@ from ...grid import Axis, Grid
 from ...position_bias import fold
 from ...torch_compat import without_autocast
 from ..eager import MAX_LOGIT_SCALE
-from ..operator import kernel_backend
-from ..problem import Problem, empty_results
+from ..operator import empty_results, kernel_backend
+from ..problem import Problem
 
 OLDEST = (3, 0)  # Triton without ``input_precision`` computes float32 products in TF32
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'  # Triton reads it when kernels are defined
