@@ -7,6 +7,7 @@ import torch
 
 from ..checks import check_bool, check_choice, check_int, check_rate
 from ..position_bias import POSITION_BIASES
+from ..torch_compat import device_type
 from .backends import BACKENDS
 
 WINDOW_FITS = ('exact', 'balanced')
@@ -16,7 +17,7 @@ MAX_BUDGET_MIB = 2**40  # whose bytes are an int64
 
 def default_budget(device: torch.device) -> int:
     """Default bytes for intermediate results."""
-    return (64 if device.type == 'cpu' else 512) * MIB
+    return (64 if device_type(device) == 'cpu' else 512) * MIB
 
 
 @dataclass(frozen=True, kw_only=True)
