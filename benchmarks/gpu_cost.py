@@ -9,34 +9,30 @@ a head is limited by its softmax, so by pairs of tokens per second (facebookrese
 their multiprocessors and clocks). Modelled times are lower bounds: published ones were 1.8 times as long at window 24
 and up to 4 times at window 8. Ratios of two are better than either.
 
-All under autocast to bfloat16, as CUDA has it. The meta device has no autocast; what a block needs of it is imitated.
+All under autocast to bfloat16, as CUDA has it. The meta device has no autocast; what a block needs of it is imitated
+(``tools/planner/meta.py``).
 """
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 import measure
-from mmswinv2.core import BlockConfig, SwinBlock, layers
-from mmswinv2.core.attention import operator
+from mmswinv2.core import BlockConfig, SwinBlock
 from mmswinv2.core.attention.triton.launch import OBSERVERS
 from mmswinv2.core.torch_compat import meta_stands_for
+from planner.meta import KERNELS, META, autocast
 from released import ReleasedBlock
 
 HALF, SINGLE = (torch.bfloat16, torch.float16), torch.float32
@@ -141,16 +137,14 @@ class Counting(TorchDispatchMode):
     def __init__(self, cost: Cost) -> None:
         super().__init__()
         self.cost = cost
-        self.autocast: Autocast | None = None  # that of the code around, for kernels in operators
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        kernel = _kernel(func)
-        if kernel is not None:  # an operator of ours: what it is made of
-            with self, self.autocast or nullcontext():
-                return kernel(*args, **kwargs)
+        if func in KERNELS:  # an operator of ours: what it is made of
+            with self:
+                return KERNELS[func](*args, **kwargs)
         name = func._schema.name.split('::')[1]
-        out = META.get(name, func)(*args, **kwargs)
+        out = META.get(func, func)(*args, **kwargs)
         given = _tensors(args, kwargs)
         written = _tensors([a for a, argument in zip(args, func._schema.arguments) if _is_written(argument)],
                            [kwargs[a.name] for a in func._schema.arguments if a.name in kwargs and _is_written(a)])
@@ -169,7 +163,7 @@ class Counting(TorchDispatchMode):
         packet = getattr(torch.ops.aten, name.removesuffix('_') if written else name, None)  # in place, too
         count = flop_registry.get(packet)
         flops = count(*args, **{k: v for k, v in kwargs.items() if k != 'out'}, out_val=out) if count else 0
-        if name in META:  # its formula has the same fault
+        if func in META:  # its formula has the same fault
             flops = int(4 * pairs * q.shape[-1])
         self.cost.launches.append(Launch(name, flops, (read or made)[0].dtype, moved, pairs))
         if name in PADS:
@@ -182,95 +176,12 @@ class Counting(TorchDispatchMode):
         self.cost.launches.append(Launch(name, flops, dtype, sum(map(unique_bytes, tensors.values())), pairs))
 
 
-def _efficient_attention_backward(grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *args,
-                                  shared_storage_dqdkdv: bool, **kwargs) -> tuple[Tensor, ...]:
-    """What that operator returns, with the gradient of the bias; torch's own knows no argument ``out`` (2.13)."""
-    n, tokens, heads, dim = q.shape
-    grads = q.new_empty(n, tokens, 3, heads, dim) if shared_storage_dqdkdv else None
-    columns = -(-bias.shape[-1] // 16) * 16
-    grad_bias = bias.new_empty(*bias.shape[:-1], columns)[..., :bias.shape[-1]]
-    return *(map(torch.empty_like, (q, k, v)) if grads is None else grads.unbind(2)), grad_bias
-
-
-META = {'_efficient_attention_backward': _efficient_attention_backward}
-
-
 def _is_written(argument) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _tensors(*trees) -> list[Tensor]:
     return [t for t in tree_leaves(trees) if isinstance(t, Tensor)]
-
-
-def _kernel(func) -> Callable | None:
-    """The function behind one of our operators, whose last argument is the kernel's name."""
-    if func is torch.ops.mmswinv2.window_attention.default:
-        return operator.forward
-    if func is torch.ops.mmswinv2.window_attention_backward.default:
-        return operator.backward
-    return None
-
-
-class Autocast(TorchFunctionMode):
-    """CUDA's autocast to bfloat16: products in bfloat16, lengths of vectors and softmax in float32."""
-
-    LOWER = {F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.baddbmm, F.conv2d}
-    SINGLE = {F.softmax, torch.softmax, Tensor.softmax}
-    on = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cast: dict[int, Tensor] = {}  # weights, once
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if Autocast.on and func is F.normalize:
-            length = torch.linalg.vector_norm(args[0], dim=-1, keepdim=True, dtype=SINGLE)
-            return args[0] / length.clamp_min(1e-12)
-        if Autocast.on and func in self.LOWER:
-            args = [self._lower(a) if isinstance(a, Tensor) else a for a in args]
-        if Autocast.on and func in self.SINGLE:
-            args = [a.float() if isinstance(a, Tensor) else a for a in args]
-        return func(*args, **kwargs)
-
-    def _lower(self, x: Tensor) -> Tensor:
-        if isinstance(x, nn.Parameter):
-            if id(x) not in self.cast:
-                self.cast[id(x)] = x.to(HALF[0])
-            return self.cast[id(x)]
-        return x.to(HALF[0])
-
-    @classmethod
-    def dtype(cls, x: Tensor) -> torch.dtype:
-        """In place of :func:`mmswinv2.core.torch_compat.product_dtype`."""
-        return HALF[0] if cls.on else x.dtype
-
-    @classmethod
-    @contextmanager
-    def off(cls, device: torch.device) -> Iterator[None]:
-        """In place of :func:`mmswinv2.core.torch_compat.without_autocast`."""
-        before, cls.on = cls.on, False
-        try:
-            yield
-        finally:
-            cls.on = before
-
-
-@contextmanager
-def autocast(counting: Counting) -> Iterator[None]:
-    """Autocast on the meta device, which the core switches off as it does that of CUDA."""
-    modules = [module for name, module in sys.modules.items() if name.startswith('mmswinv2.core.')]
-    with ExitStack() as stack:
-        for module in modules:
-            for name, ours in (('without_autocast', Autocast.off), ('product_dtype', Autocast.dtype)):
-                if hasattr(module, name):
-                    stack.enter_context(mock.patch.object(module, name, ours))
-        counting.autocast = stack.enter_context(Autocast())
-        try:
-            yield
-        finally:
-            counting.autocast = None
 
 
 @contextmanager
@@ -307,14 +218,11 @@ def count(case: Case, backend: str, mode: str) -> Cost:
     block.train(training)
     x = torch.empty(shape, device='meta', requires_grad=training)
     cost = Cost()
-    # what is computed again in the backward pass is so under autocast
-    again = partial(layers.checkpoint, context_fn=lambda: (nullcontext(), Autocast()))
-    with (meta_stands_for('cuda'), mock.patch.object(layers, 'checkpoint', again), Counting(cost) as counting,
-          observed(counting)):
-        with torch.no_grad(), autocast(counting):
+    with meta_stands_for('cuda'), Counting(cost) as counting, observed(counting):
+        with torch.no_grad(), autocast():
             block(x)
         cost.launches.clear()
-        with torch.set_grad_enabled(training), autocast(counting):
+        with torch.set_grad_enabled(training), autocast():
             y = block(x)
         if training:
             torch.autograd.grad(y, [x, *block.parameters()], torch.empty_like(y))

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 MIB = 2**20
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))  # where the planner is
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from math import prod
 
 import torch
 
 import measure
-from mmswinv2.core import SwinTransformerV2, VideoSwinTransformerV2
-from mmswinv2.core.memory import Model, Setting, plan_step
-from mmswinv2.core.sharding import Sharding
-from mmswinv2.core.sizes import stage_sizes
+from planner.counting import NETS, Setting, backbone_memory
+from planner.sharding import Sharding
+from planner.steps import Model, plan_step
 
 BUDGET = 64  # MiB
 # arch, frames and pixels, backend, checkpointing
@@ -26,7 +24,6 @@ CASES = [(arch, size, 'auto', cp) for arch, size in SIZES for cp in (False, True
     ('tiny', (512, 512), 'eager', cp) for cp in (False, True)]
 WINDOWS = {2: (32, 32, 32, 16), 3: ((8, 20, 20),) * 3 + ((8, 10, 10),)}  # by axes
 BEFORE = {2: (12, 12, 12, 6), 3: ((8, 12, 12),) * 3 + ((8, 6, 6),)}
-NETS = {2: SwinTransformerV2, 3: VideoSwinTransformerV2}
 
 
 def main() -> None:
@@ -54,14 +51,18 @@ def main() -> None:
     measure.report('The memory planner beside measured peaks', parts, args.out)
 
 
+def options(arch: str, size: tuple[int, ...], backend: str, cp: bool) -> dict:
+    """Of the backbone."""
+    axes = len(size)
+    return dict(arch=arch, window_size=WINDOWS[axes], pretrained_window_sizes=BEFORE[axes], drop_path_rate=0.,
+                with_cp=cp, attn_backend=backend, attn_budget_mib=BUDGET)
+
+
 def predict(arch: str, size: tuple[int, ...], backend: str, cp: bool, parameters: int) -> int:
     """What the planner says, in bytes."""
-    with torch.device('meta'):
-        sizes = stage_sizes(NETS[len(size)](arch, window_size=WINDOWS[len(size)]), size, 1)
-    plan = plan_step(sizes, Setting((cp,) * 4, backend, BUDGET * measure.MIB, outputs=(0, 1, 2, 3), device='cpu'),
-                     Model(parameters, parameters, image_bytes=12 * prod(size)),
-                     Sharding(state_bytes=0, foreach=False))
-    return plan.peak
+    config = NETS[len(size)].config_type(**options(arch, size, backend, cp))
+    return plan_step(backbone_memory(Setting(config, device='cpu'), size, 1), Model(parameters, parameters),
+                     Sharding(state_bytes=0, foreach=False)).peak
 
 
 def child(arch: str, size: tuple[int, ...], backend: str, cp: bool) -> dict:
@@ -71,9 +72,7 @@ def child(arch: str, size: tuple[int, ...], backend: str, cp: bool) -> dict:
     del warm
     before = measure.resident('VmRSS')
     measure.forget_peak()
-    axes = len(size)
-    model = NETS[axes](arch, window_size=WINDOWS[axes], pretrained_window_sizes=BEFORE[axes], drop_path_rate=0.,
-                       with_cp=cp, attn_backend=backend, attn_budget_mib=BUDGET).train()
+    model = NETS[len(size)](**options(arch, size, backend, cp)).train()
     x = torch.randn(1, 3, *size)
     sum(o.square().mean() for o in model(x)).backward()
     return dict(peak=measure.resident('VmHWM') - before, parameters=sum(p.numel() for p in model.parameters()))

@@ -22,17 +22,16 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import measure
-from mmswinv2.core import SwinTransformerV2, get_arch
-from mmswinv2.core.memory import Model, Plan, Setting, plan_step
-from mmswinv2.core.sharding import Sharding
-from mmswinv2.core.sizes import stage_sizes
+from mmswinv2.core import BackboneConfig, SwinTransformerV2, get_arch
+from planner.counting import Setting, backbone_memory
+from planner.sharding import STRATEGIES, Sharding
+from planner.steps import Model, Plan, plan_step
 
 BUDGET = 64  # MiB
 SIZES = dict(tiny=512, small=384, base=384)  # pixels
 FIRST_SIZE = 128
 WINDOWS = (32, 32, 32, 16)
 PROCESSES = 2
-STRATEGIES = ('none', 'zero1', 'fsdp')
 CASES = [(arch, size, strategy) for arch, size in SIZES.items() for strategy in STRATEGIES]
 
 
@@ -48,11 +47,16 @@ def rank_main(rank: int, folder: str, arch: str, size: int, strategy: str) -> No
     Path(folder, str(rank)).write_text(json.dumps(result))
 
 
+def options(arch: str | dict) -> dict:
+    """Of the backbone."""
+    stages = len(get_arch(arch).depths)
+    return dict(arch=arch, window_size=WINDOWS[:stages], out_indices=range(stages), drop_path_rate=0., with_cp=True,
+                attn_budget_mib=BUDGET)
+
+
 def train(before: int, arch: str | dict, size: int, strategy: str) -> dict:
     """Builds, shards and takes two steps; gives the peak above ``before``."""
-    stages = len(get_arch(arch).depths)
-    net = SwinTransformerV2(arch, window_size=WINDOWS[:stages], out_indices=range(stages), drop_path_rate=0.,
-                            with_cp=True, attn_budget_mib=BUDGET).train()
+    net = SwinTransformerV2(**options(arch)).train()
     parameters = sum(p.numel() for p in net.parameters())
     model = shard(net, strategy)
     adamw = dict(lr=1e-4, foreach=True)
@@ -89,10 +93,8 @@ def child(arch: str, size: int, strategy: str) -> dict:
 
 def predict(arch: str, size: int, strategy: str, parameters: int) -> Plan:
     """What the planner says."""
-    with torch.device('meta'):
-        sizes = stage_sizes(SwinTransformerV2(arch, window_size=WINDOWS), (size, size), 1)
-    return plan_step(sizes, Setting((True,) * 4, 'auto', BUDGET * measure.MIB, outputs=(0, 1, 2, 3), device='cpu'),
-                     Model(parameters, parameters, image_bytes=12 * size * size), Sharding(strategy, PROCESSES))
+    step = backbone_memory(Setting(BackboneConfig(**options(arch)), device='cpu'), (size, size), 1)
+    return plan_step(step, Model(parameters, parameters), Sharding(strategy, PROCESSES))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import gpu_cost
 from gpu_cost import CASES, Cost, Counting, count
 from mmswinv2.core.attention import torch_fused
+from planner.meta import Autocast, autocast
 
 pytestmark = pytest.mark.core
 
@@ -43,12 +44,12 @@ def test_autocast_is_that_of_cuda():
     """Seen with torch 2.13 on fake CUDA tensors: products in bfloat16, softmax and lengths in float32."""
     cost = Cost()
     x, layer = torch.empty(4, 8, device='meta'), torch.nn.Linear(8, 8, device='meta')
-    with Counting(cost) as counting, gpu_cost.autocast(counting):
+    with Counting(cost), autocast():
         y = layer(x)
         assert y.dtype == (y @ y.t()).dtype == torch.bfloat16
         assert F.normalize(y, dim=-1).dtype == y.softmax(-1).dtype == torch.float32
         assert layer(x).dtype == torch.bfloat16
-        with gpu_cost.Autocast.off(x.device):
+        with Autocast.off(x.device):
             assert layer(x).dtype == torch.float32
     casts = [launch for launch in cost.launches if launch.name == '_to_copy' and launch.dtype == torch.float32]
     assert len(casts) == 1 + 2 + 1  # the input twice, weight and bias once

@@ -1,5 +1,5 @@
 """The memory planner against tensors that are really alive during a step, and its command line."""
-from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
@@ -7,38 +7,30 @@ import torch
 import measure
 import planner_sharded
 from helpers.backbones import SMALL
-from mmswinv2.core import SwinTransformerV2, layers
-from mmswinv2.core.attention import Problem, choose
-from mmswinv2.core.attention.backends import map_bytes
-from mmswinv2.core.live_bytes import LiveBytes
-from mmswinv2.core.memory import Model, Setting, plan_step
-from mmswinv2.core.sharding import Sharding
-from mmswinv2.core.sizes import stage_sizes
+from mmswinv2.core import BackboneConfig, SwinTransformerV2, layers
 from mmswinv2.models import SwinTransformerV2 as MMEngineBackbone
+from planner.counting import LiveBytes, Setting, backbone_memory
+from planner.sharding import Sharding
+from planner.steps import Model, plan_step
 
 pytestmark = pytest.mark.mmengine
 
 ALONE = Sharding(state_bytes=0, foreach=False)
 
 
-TOLERANCE = .05  # docs/performance.md
+TOLERANCE = .02  # docs/performance.md
 
 
-def meta(arch, window, **options):
-    with torch.device('meta'):
-        return SwinTransformerV2(arch, window_size=window, out_indices=(0,), **options)
+def config(arch, window, **options):
+    return BackboneConfig(arch=arch, **dict(dict(window_size=window, out_indices=(0,)), **options))
 
 
 def predicted(net, size, batch, *, autocast=False):
-    sizes = stage_sizes(net, size, batch)
-    setting = Setting(net.config.with_cp, net.config.attn_backend, net.config.budget,
-                      autocast=autocast, frozen_stages=net.frozen_stages, outputs=net.out_indices, device='cpu')
-    outputs = [4 * s.blocks[0].tokens * s.blocks[0].dim for s in sizes]
+    step = backbone_memory(Setting(net.config, autocast, device='cpu'), size, batch)
     numbers = [sum(p.numel() for p in net.parameters() if p.requires_grad or not only) for only in (False, True)]
     # the loss: a gradient, twice the output, and their product
-    model = Model(*numbers, heads_peak=3 * max(outputs[max(0, net.frozen_stages):], default=0),
-                  image_bytes=12 * batch * size[0] * size[1])
-    return plan_step(sizes, setting, model, ALONE)
+    shapes = [(net.arch.dims[i], *net.map_lengths(size)[i]) for i in net.out_indices if i >= net.frozen_stages]
+    return plan_step(step, Model(*numbers, heads_peak=12 * batch * max(map(prod, shapes), default=0)), ALONE)
 
 
 def measured(net, size, batch, *, autocast=False):
@@ -60,18 +52,21 @@ def measured(net, size, batch, *, autocast=False):
 def check(net, size, batch):
     plan, (peak, kept) = predicted(net, size, batch), measured(net, size, batch)
     assert plan.peak == pytest.approx(peak, rel=TOLERANCE)
-    assert sum(plan.activations) == pytest.approx(kept, rel=TOLERANCE)
+    assert plan.activations == pytest.approx(kept, rel=TOLERANCE)
+
+
+THREE = dict(embed_dims=32, depths=[2, 2, 2], num_heads=[2, 4, 8])
 
 
 @pytest.mark.parametrize('arch, size, batch, window', [
-    ('tiny', (224, 224), 2, 8), pytest.param('tiny', (256, 384), 1, 16, marks=pytest.mark.slow),
+    (THREE, (160, 160), 2, 8), pytest.param('tiny', (256, 384), 1, 16, marks=pytest.mark.slow),
     (dict(SMALL, embed_dims=64), (200, 260), 1, 8)])
 @pytest.mark.parametrize('cp', [False, True])
 @pytest.mark.parametrize('backend', ['auto', 'cells', 'eager'])
 def test_the_peak_is_that_of_live_tensors(arch, size, batch, window, cp, backend):
-    stages = 4 if arch == 'tiny' else 2
-    check(SwinTransformerV2(arch, window_size=window, with_cp=cp, attn_backend=backend, attn_budget_mib=1,
-                            drop_path_rate=0., out_indices=tuple(range(stages))), size, batch)
+    stages = 4 if arch == 'tiny' else len(arch['depths'])
+    check(SwinTransformerV2(arch, window_size=window, with_cp=cp, attn_backend=backend, attn_budget_mib=4,
+                            drop_path_rate=0., out_indices=range(stages)), size, batch)
 
 
 @pytest.mark.parametrize('cp', [False, True])
@@ -80,7 +75,7 @@ def test_eager_casts_a_group_at_a_time(cp):
     net = SwinTransformerV2(dict(SMALL, embed_dims=64), window_size=8, with_cp=cp, attn_backend='eager',
                             drop_path_rate=0., out_indices=(0, 1))
     plan = predicted(net, (200, 260), 1, autocast=True)
-    assert plan.peak == pytest.approx(measured(net, (200, 260), 1, autocast=True)[0], rel=TOLERANCE)
+    assert plan.peak == pytest.approx(measured(net, (200, 260), 1, autocast=True)[0], rel=.05)  # a CPU's autocast
 
 
 @pytest.mark.parametrize('backend', ['cells', 'eager'])
@@ -94,9 +89,6 @@ def test_queries_keys_and_values_are_gone_before_the_projection(backend):
     assert 2 * unit <= seen[0] < 3 * unit  # the stream, and the result of attention
 
 
-THREE = dict(embed_dims=32, depths=[2, 2, 2], num_heads=[2, 4, 8])
-
-
 @pytest.mark.parametrize('cp', [False, True])
 @pytest.mark.parametrize('frozen, mlp_ratio', [(0, 4.), (1, 4.), (2, 4.), (-1, 2.), (1, 6.)])
 def test_frozen_stages_and_other_mlps(frozen, mlp_ratio, cp):
@@ -107,29 +99,21 @@ def test_frozen_stages_and_other_mlps(frozen, mlp_ratio, cp):
 @pytest.mark.parametrize('backend, options', [
     ('cells', dict(position_bias='parameterized')), ('eager', dict(position_bias='parameterized')),
     ('cells', dict(window_fit='balanced')), ('eager', dict(window_fit='balanced')),
-    ('cells', dict(mask_padding=False))])
+    ('cells', dict(mask_padding=False)), ('cells', dict(attn_drop_rate=.1))])
 @pytest.mark.parametrize('cp', [False, True])
 def test_other_windows(backend, options, cp):
     check(SwinTransformerV2(THREE, window_size=12, with_cp=cp, attn_backend=backend, attn_budget_mib=1,
                             drop_path_rate=0., out_indices=(0, 1, 2), **options), (200, 260), 1)
 
 
-def test_the_chosen_backend_and_its_maps():
-    """As attention itself sees them: a shifted map has fewer pairs of tokens, and may fit where another does not."""
-    net = SwinTransformerV2(dict(embed_dims=32, depths=[2], num_heads=[2]), window_size=8, out_indices=(0,))
-    seen = []
-    for block, sizes in zip(net.layers[0].blocks, stage_sizes(net, (128, 160), 2)[0].blocks):
-        grid = block.attn.grid((32, 40), shifted=block.shifted)
-        problem = Problem(torch.empty(2, 32, 40, 96), torch.empty(2, 15, 15), torch.empty(2, 1, 1), grid, budget=2**20)
-        assert sum(sizes.maps) == map_bytes(problem)
-        seen.append((map_bytes(problem), choose(problem).name))
-    (plain, first), (shifted, second) = seen
-    assert shifted < 2**20 < plain and (first, second) == ('cells', 'eager')
-    sizes = stage_sizes(net, (128, 160), 2)
-    per_block = [plan_step(sizes, Setting((False,), backend, 2**20, device='cpu'), Model(0, 0), ALONE).activations[0]
-                 for backend in ('cells', 'auto', 'eager')]
-    assert per_block[0] < per_block[1] < per_block[2]
-    assert per_block[1] - per_block[0] < per_block[2] - per_block[1]  # one of two, the smaller
+def test_the_chosen_backend():
+    """A shifted map has fewer pairs of tokens, and may fit the budget where another does not: ``auto`` takes both."""
+    kept = [backbone_memory(Setting(config(dict(embed_dims=32, depths=[2], num_heads=[2]), 8, attn_backend=backend,
+                                           attn_budget_mib=1), device='cpu'), (128, 160), 2).kept
+            for backend in ('cells', 'auto', 'eager')]
+    maps = 4 * 2 * 2 * 32 * 40 * 64  # of windows, and fewer of moved ones
+    assert kept[0] < kept[1] < kept[2]
+    assert kept[1] - kept[0] < kept[2] - kept[1] and kept[2] - kept[1] == pytest.approx(maps, rel=.1)
 
 
 @pytest.mark.parametrize('cp, chunk, units', [
@@ -137,16 +121,17 @@ def test_the_chosen_backend_and_its_maps():
 def test_what_is_kept_per_stage(cp, chunk, units, monkeypatch):
     """By hand: one block of T = 64, C = 8, nH = 2 keeps 16 T C, without its MLP's hidden map 8 T C, a log-sum-exp, two
     statistics of two norms, and its position bias; checkpointed, its input. Outside: the pixels, the patches, the last
-    map, and the output."""
+    map, the output, and two statistics of two norms."""
     monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', chunk)
     net = SwinTransformerV2(dict(embed_dims=8, depths=[1], num_heads=[2]), window_size=4, out_indices=(0,),
                             with_cp=cp, attn_backend='cells', attn_budget_mib=1)
-    block = 4 * 64 * 8 if cp else 4 * 64 * (8 * units + 2 + 4) + 4 * 49 * (512 + 8)
-    assert predicted(net, (32, 32), 1).activations == (block + 4 * 64 * (48 + 8 + 8 + 8),)
+    block = 4 * 64 * 8 if cp else 4 * 64 * (8 * units + 2 + 4) + 4 * 49 * (512 + 4)
+    assert predicted(net, (32, 32), 1).activations == block + 4 * 64 * (48 + 8 + 8 + 8 + 4)
     check(net, (32, 32), 1)
 
 
-ONE = dict(embed_dims=8, depths=[2], num_heads=[2])  # a stage of two blocks
+def small_step():
+    return backbone_memory(Setting(config(dict(embed_dims=8, depths=[2], num_heads=[2]), 4)), (32, 32), 1)
 
 
 @pytest.mark.parametrize('sharding, weights, buckets, gradients, states, stepping', [
@@ -169,9 +154,10 @@ def test_what_fsdp_gathers():
     """Root of 10, blocks of 100, 200, 300: four bytes each of weights, gradients and buffers."""
     sharding = Sharding('fsdp', 4)
     assert sharding.root(10, backward=False) == 40 and sharding.root(10, backward=True) == 80
-    assert sharding.gathered(200, before=100, after=300, backward=False) == 4 * (200 + 200 + 300)
-    assert sharding.gathered(200, before=300, after=100, backward=True) == 4 * (200 + 200 + 100 + 300)
-    assert Sharding('zero1', 4).gathered(200, before=300, after=100, backward=True) == 0
+    assert sharding.gathered(200, before=100, after=300, gradients=None) == 4 * (200 + 200 + 300)
+    assert sharding.gathered(200, before=300, after=100, gradients=0) == 4 * (200 + 100 + 300)
+    assert sharding.gathered(200, before=300, after=100, gradients=150) == 4 * (200 + 150 + 100 + 300)
+    assert Sharding('zero1', 4).gathered(200, before=300, after=100, gradients=150) == 0
     assert Sharding('zero1', 4).root(10, backward=True) == 0
 
 
@@ -180,9 +166,8 @@ def test_what_fsdp_gathers():
     (Sharding('zero1', 2), 4 + 4 + 4 + 2), (Sharding('fsdp', 2), 2 + 2 + 4 + 2)])
 def test_the_peak_is_at_the_step_where_weights_are_most(sharding, moment):
     """By hand: 10^9 parameters beside a backbone of next to none."""
-    sizes = stage_sizes(meta(ONE, 4), (32, 32), 1)
     n = 10**9
-    plan = plan_step(sizes, Setting((False,), budget=2**20), Model(2000, 2000, n, n, units=(n,)), sharding)
+    plan = plan_step(small_step(), Model(2000, 2000, n, n, units=(n,)), sharding)
     if sharding.foreach and sharding.strategy != 'fsdp':
         assert plan.moment == 'step'
     at_step = (plan.weights + plan.optimizer + sharding.buckets(n + 2000) + sharding.gradients(n + 2000)
@@ -191,23 +176,18 @@ def test_the_peak_is_at_the_step_where_weights_are_most(sharding, moment):
 
 
 def test_heads_are_a_moment_of_their_own():
-    sizes = stage_sizes(meta(ONE, 4), (32, 32), 1)
-    setting = Setting((False,), budget=2**20, outputs=(0,))
-    without = plan_step(sizes, setting, Model(2000, 2000), ALONE)
-    plan = plan_step(sizes, setting, Model(2000, 2000, heads_kept=10**9, heads_peak=3 * 10**9), ALONE)
+    without = plan_step(small_step(), Model(2000, 2000), ALONE)
+    plan = plan_step(small_step(), Model(2000, 2000, heads_kept=10**9, heads_peak=3 * 10**9), ALONE)
     assert plan.moment == 'heads' and plan.heads == 10**9 and plan.workspace == 2 * 10**9
-    assert plan.peak == 8000 + sum(without.activations) + 3 * 10**9  # weights in float32
+    assert plan.peak == 8000 + 12 * 32 * 32 + without.activations + 3 * 10**9  # weights and images in float32
 
 
 def test_autocast_keeps_copies_only_where_it_is_told():
-    sizes = stage_sizes(meta('g', [32, 32, 32, 16]), (256, 256), 1)
-    setting = Setting((True,) * 4, budget=64 * 2**20, autocast=True, outputs=(0, 1, 2, 3))
-    model = Model(3 * 10**9, 3 * 10**9)
-    peaks = [plan_step(sizes, replace(setting, cast_cache=cache), model, Sharding('zero1', 64))
-             for cache in (False, True)]
-    copies = 2 * sum(s.matrices for stage in sizes for s in stage.blocks)
-    assert peaks[1].moment == 'forward' and copies < peaks[1].workspace < 1.1 * copies
-    assert peaks[0].moment == 'backward' and peaks[0].workspace < copies / 5
+    options = config('g', [32, 32, 32, 16], with_cp=True, out_indices=(0, 1, 2, 3), position_bias='parameterized')
+    steps = [backbone_memory(Setting(options, True, cache), (256, 256), 1) for cache in (False, True)]
+    copies = 2 * sum(steps[0].blocks)
+    peaks = [max(part.peak for part in step.forward) for step in steps]
+    assert .97 * copies < peaks[1] - peaks[0] < copies
 
 
 def test_the_backbone_casts_without_a_cache():
@@ -236,4 +216,4 @@ def test_two_processes(strategy):
     case = next(i for i, c in enumerate(planner_sharded.CASES) if c[0] == 'tiny' and c[2] == strategy)
     r = measure.in_fresh_process(planner_sharded.__file__, case, returned=True)
     plan = planner_sharded.predict(*planner_sharded.CASES[case], r['parameters'])
-    assert plan.peak == pytest.approx(r['peak'], rel=.15)
+    assert plan.peak == pytest.approx(r['peak'], rel=.1)

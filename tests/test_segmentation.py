@@ -438,4 +438,5 @@ def test_a_job_of_one_host_does_not_import_the_other():
             'MODELS.get("mmswinv2.SwinTransformerV2"); hosts()\nMODELS.get("mmswinv2.SingleRoIExtractor"); hosts()\n'
             'MODELS.get("mmswinv2.StreamingSegTTAModel"); hosts()')
     result = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, timeout=120)
-    assert result.stdout.split() == ['False', 'False', 'True', 'False', 'True', 'True'], result.stderr
+    words = [word for word in result.stdout.split() if word in ('True', 'False')]  # onedl-mmpretrain prints, too
+    assert words == ['False', 'False', 'True', 'False', 'True', 'True'], result.stderr

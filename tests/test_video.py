@@ -14,10 +14,6 @@ from mmswinv2.core.attention import cells
 from mmswinv2.core.attention.config import MIB
 from mmswinv2.core.flops import attention_macs
 from mmswinv2.core.grid import Axis, groups
-from mmswinv2.core.live_bytes import LiveBytes
-from mmswinv2.core.memory import Model, Setting, plan_step
-from mmswinv2.core.sharding import Sharding
-from mmswinv2.core.sizes import stage_sizes
 from mmswinv2.core.weights import (
     check_complete,
     config_of,
@@ -26,6 +22,9 @@ from mmswinv2.core.weights import (
     read_backbone_state,
     to_layout,
 )
+from planner.counting import LiveBytes, Setting, backbone_memory
+from planner.sharding import Sharding
+from planner.steps import Model, plan_step
 
 pytestmark = pytest.mark.core
 
@@ -267,10 +266,9 @@ def test_peak_is_as_planned():
         net(x)[0].square().mean().backward()
     measured = live.peak + x.nbytes + sum(p.nbytes for p in net.parameters())
     parameters, output = sum(p.numel() for p in net.parameters()), 4 * 64 * 8 * 20 * 20
-    plan = plan_step(stage_sizes(net, shape, 1), Setting((False,) * 2, 'auto', 16 * MIB, outputs=(1,), device='cpu'),
-                     Model(parameters, parameters, heads_peak=3 * output, image_bytes=x.nbytes),
-                     Sharding(state_bytes=0, foreach=False))
-    assert plan.peak == pytest.approx(measured, rel=.15)
+    plan = plan_step(backbone_memory(Setting(net.config, device='cpu'), shape, 1),
+                     Model(parameters, parameters, heads_peak=3 * output), Sharding(state_bytes=0, foreach=False))
+    assert plan.peak == pytest.approx(measured, rel=.05)
 
 
 class Largest(torch.utils._python_dispatch.TorchDispatchMode):

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Prints where the memory of a training step goes, for several settings and strategies, and which fit a card.
 
-Everything not given is read from the config: batch size, mixed precision, strategy, optimizer. Figures are computed
-from sizes, for one GPU of several that train together; neck and heads run on the meta device, where nothing is
-computed.
+Everything not given is read from the config: batch size, mixed precision, strategy, optimizer. The model runs on the
+meta device, where tensors have sizes and no memory; figures are for one GPU of several that train together.
 """
 from __future__ import annotations
 
@@ -11,19 +10,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from importlib import import_module
-from math import prod
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmswinv2.core.attention.config import MIB
-from mmswinv2.core.memory import Model, Plan, Setting, plan_step
-from mmswinv2.core.sharding import STRATEGIES, Sharding
-from mmswinv2.core.sizes import stage_sizes
-from mmswinv2.engine.heads_memory import HeadsMemory, heads_memory
 from mmswinv2.models import SwinTransformerV2
+from planner.counting import Setting, backbone_memory
+from planner.heads import HeadsMemory, heads_memory
+from planner.sharding import STRATEGIES, Sharding
+from planner.steps import Model, Plan, plan_step
 
 CARDS = (24, 40, 80, 141)  # GiB
 DEFAULT_SIZE = 1536  # px, where the config has no fixed size
@@ -82,13 +81,14 @@ def plan(args: argparse.Namespace) -> None:
         batch = args.batch or int(cfg.get('train_dataloader', {}).get('batch_size', 1))
         sharding, optimizer = read_sharding(cfg, args)
         setting = read_setting(cfg, net, args.amp)
+        step = cache(partial(backbone_memory, image=image, batch=batch))  # rows have settings in common
+        step(setting)
     except OSError:
         raise
-    except Exception as e:  # a config is a program, and its model's constructors raise what they like
+    except Exception as e:  # a config is a program, and its model raises what it likes
         raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
-    sizes = stage_sizes(net, image, batch)
     heads = count_heads(model, net, image, batch, args.objects)
-    rest = count_model(model, net, heads, 12 * batch * prod(image), (cfg.get('strategy') or {}).get('units', UNITS))
+    rest = count_model(model, net, heads, (cfg.get('strategy') or {}).get('units', UNITS))
 
     print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
           f'{" x ".join(map(str, (batch, *image)))} px per GPU; {"autocast" if setting.autocast else "float32"}; '
@@ -97,9 +97,9 @@ def plan(args: argparse.Namespace) -> None:
     cards = [args.card] if args.card else list(CARDS)
     fits = '?' if heads.left_out else 'fits'
     show(f'strategy {sharding.strategy}', cards, fits, (
-        (name, plan_step(sizes, s, rest, sharding)) for name, s in settings(setting)))
+        (name, plan_step(step(s), rest, sharding)) for name, s in settings(setting)))
     print()
-    show('as in the config', cards, fits, ((name, plan_step(sizes, setting, rest, replace(
+    show('as in the config', cards, fits, ((name, plan_step(step(setting), rest, replace(
         sharding, strategy=name, bucket_view=sharding.bucket_view or name != 'none'))) for name in STRATEGIES))
     print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
           'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
@@ -187,17 +187,16 @@ def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     """How the config computes the backbone."""
     everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
-    return Setting(net.config.with_cp, net.config.attn_backend, net.config.budget, autocast,
-                   everywhere and net.autocast_dtype is None and amp == 'config', net.frozen_stages, net.out_indices)
+    return Setting(net.config, autocast, everywhere and net.autocast_dtype is None and amp == 'config')
 
 
-def settings(config: Setting) -> list[tuple[str, Setting]]:
+def settings(setting: Setting) -> list[tuple[str, Setting]]:
     """That of the config, and others beside it."""
-    n = len(config.with_cp)
-    rows = [(name, replace(config, with_cp=(cp,) * n, backend=backend, budget=None))
+    rows = [(name, replace(setting, config=replace(setting.config, with_cp=cp, attn_backend=backend,
+                                                   attn_budget_mib=None)))
             for name, cp, backend in (('plain, whole maps', False, 'eager'), ('plain', False, 'auto'),
                                       ('checkpointed, whole maps', True, 'eager'), ('checkpointed', True, 'auto'))]
-    return [*rows, ('as in the config', config)]
+    return [*rows, ('as in the config', setting)]
 
 
 def count_heads(model: torch.nn.Module, net: SwinTransformerV2, image: tuple[int, ...], batch: int,
@@ -210,8 +209,7 @@ def count_heads(model: torch.nn.Module, net: SwinTransformerV2, image: tuple[int
         return HeadsMemory(0, 0, 0, (f'neck and heads ({type(e).__name__}: {" ".join(str(e).split())[:80]})',))
 
 
-def count_model(model: torch.nn.Module, net: SwinTransformerV2, heads: HeadsMemory, image_bytes: int,
-                units: Sequence[str]) -> Model:
+def count_model(model: torch.nn.Module, net: SwinTransformerV2, heads: HeadsMemory, units: Sequence[str]) -> Model:
     """Numbers of parameters of a model."""
     own, parts = set(net.parameters()), set(net.modules())
 
@@ -221,7 +219,7 @@ def count_model(model: torch.nn.Module, net: SwinTransformerV2, heads: HeadsMemo
     sharded = tuple(sum(p.numel() for p in m.parameters()) for m in model.modules()
                     if type(m).__name__ in units and m not in parts)
     return Model(count(True, False), count(True, True), count(False, False), count(False, True), sharded, heads.kept,
-                 heads.peak, heads.neck_peak, image_bytes)
+                 heads.peak, heads.neck_peak)
 
 
 def show(title: str, cards: list[int], fits: str, rows) -> None:
@@ -233,7 +231,7 @@ def show(title: str, cards: list[int], fits: str, rows) -> None:
 
 def cells(p: Plan) -> list[str]:
     """A plan's figures in GiB; a tenth of a card is for the context and what the allocator holds."""
-    figures = (p.weights, p.gradients, p.optimizer, p.gathered, sum(p.activations), p.heads, p.workspace, p.peak)
+    figures = (p.weights, p.gradients, p.optimizer, p.gathered, p.activations, p.heads, p.workspace, p.peak)
     return [f'{size / 1024 / MIB:.2f}' for size in figures] + [p.moment]
 
 

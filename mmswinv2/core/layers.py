@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .checks import check_rate
-from .torch_compat import is_transformed, product_dtype
+from .torch_compat import device_type, is_transformed, product_dtype
 
 CHUNK_BYTES = 512 * 2**20  # size of one chunk of an MLP's hidden map
 CHUNK_BYTES_CPU = 4 * 2**20  # fits the cache
@@ -25,7 +25,7 @@ KEPT_CHUNKS = 1.5  # a map of at most so many chunks is processed whole, and kep
 
 def chunk_bytes(device: torch.device) -> int:
     """Bytes of a map that are processed at once."""
-    return CHUNK_BYTES_CPU if device.type == 'cpu' else CHUNK_BYTES
+    return CHUNK_BYTES_CPU if device_type(device) == 'cpu' else CHUNK_BYTES
 
 
 def mlp_rows(device: torch.device, hidden: int) -> int:

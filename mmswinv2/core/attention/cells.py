@@ -196,7 +196,7 @@ def _maps(qkv: Tensor, num_heads: int) -> tuple[Tensor, ...]:
 
 
 def _on_cpu(x: Tensor) -> bool:
-    return x.device.type == 'cpu'
+    return device_type(x.device) == 'cpu'
 
 
 def _bias(table: Tensor, step: Step, dtype: torch.dtype) -> Tensor:

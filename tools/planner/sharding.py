@@ -85,30 +85,23 @@ class Sharding:
         size = 4 * trainable if self.foreach else 0
         return size if self.strategy == 'none' else self.share(size)
 
-    def copying(self, matrix: int, *, autocast: bool) -> int:
-        """Bytes of one weight's gradient before it is stored; under autocast its 16-bit form too.
-
-        FSDP's gradients are counted in :meth:`gathered`.
-        """
-        return (0 if self.strategy == 'fsdp' else 4 * matrix) + (2 * matrix if autocast else 0)
-
     def root(self, parameters: int, *, backward: bool) -> int:
         """Bytes of parameters outside blocks, whole from the forward to the end of the backward pass, and gradients."""
         return (8 if backward else 4) * parameters if self.strategy == 'fsdp' else 0
 
-    def gathered(self, unit: int, *, before: int, after: int, backward: bool) -> int:
+    def gathered(self, unit: int, *, before: int, after: int, gradients: int | None) -> int:
         """Bytes that are gathered while a block is computed.
 
         Forward: its weights, the buffer they came in (kept until the next block's weights arrive), and the buffer
-        of the next block. Backward: its weights and gradients, the buffer of the next block's weights, and the buffer
-        in which the last block's gradients are averaged.
+        of the next block. Backward: its weights and its gradients so far, the buffer of the next block's weights, and
+        the buffer in which the last block's gradients are averaged.
 
         Args:
             unit: Parameters of the block.
             before: Of the block that was computed before.
             after: Of the one that comes next.
-            backward: Whether in the backward pass.
+            gradients: Those of its parameters that have a gradient, in the backward pass; None in the forward pass.
         """
         if self.strategy != 'fsdp':
             return 0
-        return 4 * (2 * unit + before + after) if backward else 4 * (2 * unit + after)
+        return 4 * (2 * unit + after) if gradients is None else 4 * (unit + gradients + before + after)

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..core import SwinTransformerV2
-from ..core.live_bytes import LiveBytes
+from mmswinv2.core import SwinTransformerV2
+
+from .counting import LiveBytes
 
 
 @dataclass(frozen=True)
