@@ -232,7 +232,13 @@ INSTANCES = {
               'must have an object'),
     'no list': (lambda copy: edit(copy / 'val.json', lambda c: c.update(images={})), 'images must be a list'),
     'no width': (lambda copy: edit(copy / 'val.json', lambda c: c['images'][0].pop('width')),
-                 'images must be a list whose items have id, file_name, width, height'),
+                 'images must have id, file_name, width, height, .* got 1 .*: number 0 has id, file_name, height'),
+    'a list as an id': (lambda copy: edit(copy / 'val.json', second(image_id=[2])),
+                        r'ids of annotations must be numbers or text, .* got 1 .*: number 1 has image_id \[2\]'),
+    'an image without a name': (lambda copy: edit(copy / 'val.json', lambda c: c['images'][0].update(file_name=None)),
+                                'names text, got 1 that do not: number 0 has file_name None'),
+    'a number as a name': (lambda copy: edit(copy / 'val.json', lambda c: c['categories'][0].update(name=3)),
+                           'names text, got 1 that do not: number 0 has name 3'),
     'no JSON': (lambda copy: (copy / 'val.json').write_text('{'), 'must be a file in COCO.s format, got .*val.json'),
 }
 
@@ -258,7 +264,7 @@ OBJECTS = {  # what mmdet drops or cannot read: a change of the file, and what i
     'area is text': (second(area='56386'), 'area must be a finite number > 0'),
     'area is none': (second(area=None), 'area must be a finite number > 0'),
     'ignored': (second(ignore=1), f'ignore must be 0, mmdet .*{NAMED} 1'),
-    'crowd is text': (second(iscrowd='0'), f'iscrowd must be 0 or 1, .*{NAMED} 0'),
+    'crowd is text': (second(iscrowd='0'), f"iscrowd must be 0 or 1, .*{NAMED} '0'"),
     'ids of two kinds': (lambda coco: (coco['images'][0].update(id='1'), coco['annotations'][0].update(image_id='1')),
                          "ids of images must all be numbers or all be text, got 1 .*: chelsea.png has '1'"),
     'an id of two': (lambda coco: coco['categories'].append(dict(id='2', name='other')),
@@ -312,6 +318,9 @@ HOLD = {  # files that are right, or are read as they are meant
     'ids of images from 0': ids('images', 'image_id', lambda i: i - 1),
     'ids of categories are text': ids('categories', 'category_id', lambda i: str(i + 9)),
     'ids of categories from 0': ids('categories', 'category_id', lambda i: i - 1),
+    'ids of categories are floats': ids('categories', 'category_id', float),
+    'ids of categories are negative text': ids('categories', 'category_id', lambda i: f'-{i}'),
+    'no ids': ids('annotations', 'id', lambda i: None),
     'no iscrowd': lambda coco: [annotation.pop('iscrowd') for annotation in coco['annotations']],
     'iscrowd is none': second(iscrowd=None),
     'not ignored': second(ignore=0),
@@ -371,7 +380,14 @@ def test_crowds_are_read(copy):
 @pytest.mark.parametrize('segmentation', [
     None, [], [[]], [[5, 6, 7, 8]], [151, 23, 376, 23, 376, 340], [[151, 23, 376, 23, 376]], '', [None],
     [[151, 23, None, 23, 5, 6]], [['151', '23', '376', '23', '376', '340']], {},
-    dict(counts=[100, 10], size=[600, 512]), dict(counts='abc', size=[512, 600]), dict(counts=None, size=[600, 512])])
+    dict(counts=[100, 10], size=[600, 512]), dict(counts='abc', size=[512, 600]), dict(counts=None, size=[600, 512]),
+    # pycocotools hangs, or ends in an error without a name
+    dict(counts=[500.5, 20.5, 306679], size=[600, 512]), dict(counts=[500, -20, 306720], size=[600, 512]),
+    dict(counts='o1', size=[600, 512]), dict(counts='hello world', size=[600, 512]), dict(counts='Q', size=[600, 512]),
+    # without a pixel: masks of background
+    dict(counts=[307200], size=[600, 512]), dict(counts='', size=[600, 512]), [[160, 30, 160, 30, 160, 30]],
+    [[160, 30, 170, 40, 180, 50]], [[700, 100, 720, 100, 720, 120]], [[.1, .2, .3, .2, .3, .4]],
+    [[400, 400, 420, 400, 420, 420]]])  # beside its box
 def test_objects_need_masks_where_masks_are_read(segmentation, copy):
     edit(copy / 'val.json', second(segmentation=segmentation))
     for test_mode in True, False:
@@ -464,6 +480,8 @@ MASKS = {
     'no images': (lambda copy: shutil.rmtree(copy / 'images/val'), 'img_path must be a folder of images'),
     'more than 8 bits': (lambda copy: Image.fromarray(np.full((660, 550), 257, np.uint16)).save(
         copy / 'masks/val/cell.png'), r'must be stored as whole numbers .*cell.png has \[257\], read modulo 256'),
+    'cut off': (lambda copy, name='masks/val/cell.png': (copy / name).write_bytes((copy / name).read_bytes()[:-99]),
+                'masks/val/cell.png must be an image, got OSError: '),
     'a link to nothing': (lambda copy: (copy / 'images/val/more').symlink_to(copy / 'none'),
                           r'links must lead somewhere, got 1 that do not: .*images/val/more'),
     '0 and 255': (lambda copy: [paint(path, 255) for path in (copy / 'masks/val').iterdir()],

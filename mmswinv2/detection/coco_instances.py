@@ -5,9 +5,11 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from operator import mul
 
 import numpy as np
 from mmdet.datasets import CocoDataset
+from pycocotools import mask as coco_mask
 
 from ..core.checks import first, is_int
 from ..engine.repairs import category_id, count_every_annotation, name_classes_in_order, polygons
@@ -15,6 +17,9 @@ from ..inputs import check_classes, raise_for, size_as_read
 from ..registry import DATASETS
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
+ID = int, float, str
+KINDS = dict(images=dict(id=ID, file_name=str), categories=dict(id=ID, name=str),
+             annotations=dict(id=(*ID, type(None)), image_id=ID, category_id=ID))
 
 
 @DATASETS.register_module()
@@ -134,7 +139,7 @@ def check_objects(annotations: list[dict], objects: list[dict], images: dict, an
         ``LoadAnnotations._process_masks``.
     """
     def name(annotation: dict, key: str) -> str:
-        value = str(annotation.get(key, 'none'))
+        value = repr(annotation[key]) if key in annotation else 'none'
         return (f'annotation {annotation["id"]} of {images[annotation["image_id"]]["file_name"]} has '
                 f'{value if len(value) <= 80 else value[:77] + "..."}')
 
@@ -164,11 +169,11 @@ def check_objects(annotations: list[dict], objects: list[dict], images: dict, an
             [name(a, 'ignore') for a in objects if a.get('ignore')],
         f'images with objects must have sides >= filter_cfg.min_size, {min_size} px':
             list(dict.fromkeys(images[a['image_id']]['file_name']
-                               for a, size in zip(objects, sizes) if min(size) < min_size)),
-        'segmentation must have polygons of three points or more, or a run-length encoding of the image\'s size, to '
-        'train on masks':
-            [name(a, 'segmentation') for a in objects
-             if masks and not is_mask(a.get('segmentation'), images[a['image_id']])]}, ann_file)
+                               for a, size in zip(objects, sizes) if min(size) < min_size))}, ann_file)
+    without = [a for a in objects if masks and not is_mask(a, images[a['image_id']])]
+    raise_for({'segmentation must have polygons of three points or more, or a run-length encoding of the image\'s '
+               f'size, with a pixel in the image and by the bbox, to train on masks{guess_of_polygons(without)}':
+               [name(a, 'segmentation') for a in without]}, ann_file)
 
 
 def are_numbers(values: object) -> bool:
@@ -179,14 +184,56 @@ def are_numbers(values: object) -> bool:
         return False
 
 
-def is_mask(segmentation: object, image: dict) -> bool:
-    """Whether a mask can be read from polygons or a run-length encoding of an image."""
+def is_mask(annotation: dict, image: dict) -> bool:
+    """Whether an object has a mask with a pixel of its image: polygons that meet its box, or a run-length encoding."""
+    segmentation, height, width = annotation.get('segmentation'), image['height'], image['width']
     if isinstance(segmentation, dict):
-        counts, size = segmentation.get('counts'), [image['height'], image['width']]
-        return segmentation.get('size') == size and (
-            isinstance(counts, str) or are_numbers(counts) and sum(counts) == math.prod(size))
+        counts = segmentation.get('counts')
+        counts = run_lengths(counts) if isinstance(counts, str) else counts
+        return (segmentation.get('size') == [height, width] and are_numbers(counts) and sum(counts) == height * width
+                and all(n >= 0 and n == int(n) for n in counts) and any(counts[1::2]))
     parts = polygons(segmentation)
-    return bool(parts) and all(map(are_numbers, parts))
+    if not parts or not all(map(are_numbers, parts)):
+        return False
+    (left, top, w, h), xs, ys = annotation['bbox'], sum((p[::2] for p in parts), []), sum((p[1::2] for p in parts), [])
+    if min(xs) > left + w + PIXEL or max(xs) < left - PIXEL or min(ys) > top + h + PIXEL or max(ys) < top - PIXEL:
+        return False
+    extent = max(xs) - min(xs) + max(ys) - min(ys)
+    if min(xs + ys) >= 0 and max(xs) <= width and max(ys) <= height and max(map(area_of, parts)) > 2 * extent:
+        return True
+    return any(coco_mask.area(coco_mask.frPyObjects(parts, height, width)))  # thin, small or partly outside
+
+
+def guess_of_polygons(objects: list[dict]) -> str:
+    """What the polygons of a file may be instead."""
+    parts = [part for a in objects for part in polygons(a.get('segmentation')) if are_numbers(part)]
+    return ' (0 to 1?)' if parts and max(map(max, parts)) <= 1 else ''
+
+
+def area_of(polygon: list[float]) -> float:
+    """The area of a polygon, x and y in turns."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return abs(sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1]))) / 2
+
+
+def run_lengths(text: str) -> list[int] | None:
+    """The run lengths of a compressed encoding, None if it is none: pycocotools does not check it, and may hang.
+
+    Source:
+        cocodataset/cocoapi, ``common/maskApi.c``, ``rleFrString`` (the format).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for digit in (ord(letter) - 48 for letter in text):  # five bits each, the sixth says that more follow
+        if not 0 <= digit < 64:
+            return None
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (digit & 16) << (shift - 4)  # the sign
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts if shift == 0 else None
 
 
 def read(ann_file: str, *, test: bool = False) -> dict:
@@ -209,9 +256,14 @@ def read(ann_file: str, *, test: bool = False) -> dict:
     parts = {}
     for part, names in keys.items():
         items = coco.get(part, [] if test and part != 'images' else None) if isinstance(coco, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) and item.keys() >= {*names} for item in items):
-            raise ValueError(f'{ann_file}: {part} must be a list whose items have {", ".join(names)}, as in COCO\'s '
-                             'format')
+        if not isinstance(items, list):
+            raise ValueError(f'{ann_file}: {part} must be a list, as in COCO\'s format, got {type(items).__name__}')
+        raise_for({f'{part} must have {", ".join(names)}, as in COCO\'s format':
+                   [f'number {i} has {", ".join(item) if isinstance(item, dict) else repr(item)}'
+                    for i, item in enumerate(items) if not (isinstance(item, dict) and item.keys() >= {*names})],
+                   f'ids of {part} must be numbers or text, names text':
+                   [f'number {i} has {key} {item.get(key)!r}' for i, item in enumerate(items)
+                    for key, kind in KINDS[part].items() if not isinstance(item.get(key), kind)]}, ann_file)
         parts[part] = items
     for item, key in [*((c, 'id') for c in parts['categories']), *((a, 'category_id') for a in parts['annotations'])]:
         item[key] = category_id(item[key])

@@ -135,8 +135,9 @@ def name_classes_in_order() -> None:
 
 
 def category_id(value: object) -> object:
-    """The id of a category, as a number where it is one that is written as text."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    """The id of a category, as an integer where it is one that is written as text or as a float."""
+    text = isinstance(value, str) and value.removeprefix('-').isdecimal()
+    return int(value) if text or isinstance(value, float) and value.is_integer() else value
 
 
 def polygons(segmentation: object) -> list[list]:

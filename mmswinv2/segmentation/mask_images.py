@@ -81,8 +81,21 @@ def check_masks(data: list[dict], folder: str) -> None:
                 for mask, found, wanted in sizes if found != wanted]}, folder)
     raise_for({f'labels must be {STORED}':
                [f'{mask} has {lost}' for _, mask in pairs[:LOOK] if (lost := lost_values(mask))]}, folder)
-    from PIL import Image
-    labels = np.unique(np.concatenate([np.unique(np.asarray(Image.open(mask))) for _, mask in pairs[:LOOK]]))
+    labels = np.unique(np.concatenate([values_of(mask) for _, mask in pairs[:LOOK]]))
     if labels.tolist() in ([0, 255], [255]):
         raise ValueError(f'{folder}: masks must have labels of classes, 0, 1 and so on; 255 is ignored, so that 0 and '
                          f'255 must be written as 0 and 1; got {labels.tolist()} in the first {len(pairs[:LOOK])}')
+
+
+def values_of(mask: str) -> np.ndarray:
+    """The values of a mask, each once.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    from PIL import Image
+    try:
+        with Image.open(mask) as image:
+            return np.unique(np.asarray(image))
+    except OSError as e:
+        raise ValueError(f'{mask} must be an image, got {type(e).__name__}: {e}') from e
