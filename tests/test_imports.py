@@ -2,6 +2,7 @@
 import ast
 import importlib
 import json
+import re
 import warnings
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import resolve_name
@@ -12,6 +13,7 @@ import pytest
 from mmengine.analysis import complexity_analysis
 from mmengine.config import Config
 
+import mmswinv2
 from helpers.interpreter import run_python
 from mmswinv2.engine import checkpoint
 from mmswinv2.engine.repairs import count_fused_attention, silence_torchvision
@@ -221,3 +223,11 @@ def test_such_imports_would_be_seen(up, tmp_path):
         (tmp_path / 'pack' / f'{name}.py').write_text(text)
     with pytest.raises(CycleError, match='pack.low'):
         list(TopologicalSorter(imported(tmp_path / 'pack')).static_order())
+
+
+def test_private_names_of_torch_stand_in_one_file():
+    """Of operators, torch.ops.aten, each name is torch's own."""
+    core = Path(mmswinv2.__file__).parent / 'core'
+    found = {path.relative_to(core).as_posix() for path in core.rglob('*.py')
+             for name in re.findall(r'\btorch(?:\.\w+)*', path.read_text()) if '._' in name and '.ops.' not in name}
+    assert found == {'torch_compat.py'}

@@ -9,6 +9,7 @@ No other file of ``mmswinv2.core`` uses a private name of torch. These have no p
   tells the same, but the compiler of torch 2.11 takes that call for True. Without it, an older torch does not tell.
 * ``_forward_hooks`` and its like of a module, ``torch.nn.modules.module._has_any_global_hook`` (2.1 to 2.13): whether
   somebody else sees what a layer gives. Without the latter, layers are taken to have hooks.
+* ``torch._weights_only_unpickler._get_allowed_globals`` (asked in 2.1 to 2.5): what a file of weights may hold.
 * ``torch._utils.is_compiling`` (2.1 and 2.2): what ``torch.compiler.is_compiling`` became.
 """
 from __future__ import annotations
@@ -42,6 +43,12 @@ def is_in_forward_mode() -> bool:
 def is_transformed() -> bool:
     """Whether code is compiled, traced, under torch.func or in forward mode. Then nothing may depend on values."""
     return is_compiling() or torch.jit.is_tracing() or is_under_torch_func() or is_in_forward_mode()
+
+
+def allowed_globals() -> dict[str, Any]:
+    """What torch allows in a file of weights, by name."""
+    from torch._weights_only_unpickler import _get_allowed_globals
+    return _get_allowed_globals()
 
 
 _has_any_global_hook = getattr(nn.modules.module, '_has_any_global_hook', lambda: True)

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch._weights_only_unpickler import _get_allowed_globals
+
+from ..torch_compat import allowed_globals
 
 
 class StandIn:
@@ -57,7 +58,7 @@ def load_before_torch_2_6(path: str, objects: Objects) -> object:
     Raises:
         pickle.UnpicklingError: if the file holds anything else.
     """
-    allowed = {'_codecs.encode': codecs.encode, **_get_allowed_globals(), **objects}  # bytes of numpy's
+    allowed = {'_codecs.encode': codecs.encode, **allowed_globals(), **objects}  # bytes of numpy's
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> object:
