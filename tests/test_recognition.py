@@ -23,9 +23,8 @@ from helpers import runs
 from helpers.backbones import PLAIN, SMALL, backbone
 from helpers.configs import CONFIGS, LEAVES, build, load, register
 from helpers.files import FILES
-from mmswinv2 import repairs
 from mmswinv2.core.weights import read_file
-from mmswinv2.engine import ConvertCheckpointHook, read_run
+from mmswinv2.engine import ConvertCheckpointHook, read_run, repairs
 from mmswinv2.hosts import mim_name
 from mmswinv2.models import VideoSwinTransformerV2
 from mmswinv2.video import FiveCrop, ShuffleFrames
