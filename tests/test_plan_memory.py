@@ -115,11 +115,12 @@ FPN = dict(in_channels=[96, 192, 384, 768])
 
 @pytest.mark.parametrize('base, model, left_out', [
     ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', dict(neck=FPN), None),
-    ('mmdet::ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py', dict(neck=FPN), 'roi_head.mask_iou_head;'),
-    ('mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py', dict(neck=FPN), 'neck and heads'),
     ('mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco.py', {}, 'panoptic_head;'),
-    ('mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py', {}, 'neck and heads'),
-    ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {}, 'student.neck, '),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ('mmdet::ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py', dict(neck=FPN), 'roi_head.mask_iou_head;'),
+        ('mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py', dict(neck=FPN), 'neck and heads'),
+        ('mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py', {}, 'neck and heads'),
+        ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {}, 'student.neck, '))),
 ])
 def test_where_heads_are_not_counted_nothing_is_said_to_fit(base, model, left_out, tmp_path, capsys):
     """Mask Scoring R-CNN's are in part. What does not fit without heads does not fit with them."""
