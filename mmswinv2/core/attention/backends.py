@@ -24,7 +24,7 @@ from .triton import launch
 
 BACKENDS = {backend.name: backend for backend in (eager.BACKEND, cells.BACKEND, torch_fused.BACKEND, launch.BACKEND)}
 MIB = 2**20
-EAGER_BYTES = 16 * MIB  # of all attention maps, on a CPU
+EAGER_BYTES = 16 * MIB  # of all attention maps: near a CPU's cache `eager`, which has fewer calls, is the fastest
 
 
 def default_budget(device: torch.device) -> int:
@@ -38,22 +38,11 @@ def map_bytes(problem: Problem) -> int:
     return problem.qkv.shape[0] * problem.logit_scale.numel() * pairs * max(4, problem.qkv.element_size())
 
 
-def is_small(device: str, maps: int, budget: int) -> bool:
-    """Whether ``eager`` is the fastest, because it has fewer calls: on a CPU, where attention maps stay near the cache.
-
-    Args:
-        device: Type of the device, such as ``'cpu'``.
-        maps: Bytes of all attention maps.
-        budget: Bytes.
-    """
-    return device == 'cpu' and maps <= min(EAGER_BYTES, budget)
-
-
 def preferred(problem: Problem) -> tuple[str, ...]:
     """Names of backends, the fastest for a problem first (``benchmarks/crossover.py``); the last supports any."""
     if is_exporting():  # a program of torch's own operators alone, and with one choice for any batch
         return ('eager',)
-    if is_small(device_type(problem.qkv.device), map_bytes(problem), problem.budget):
+    if device_type(problem.qkv.device) == 'cpu' and map_bytes(problem) <= min(EAGER_BYTES, problem.budget):
         return 'eager', 'cells'
     if problem.qkv.dtype in (torch.float16, torch.bfloat16):
         return 'triton', 'torch', 'cells', 'eager'
