@@ -34,7 +34,8 @@ class Host:
 HOSTS = {
     'mmdet': Host('detection', dict(
         cascade_heads=('CascadeRoIHead',), coco_instances=('CocoInstances',),
-        htc_roi_head=('HybridTaskCascadeRoIHead',), masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
+        htc_pp=('GlobalAttentionFPN', 'HybridTaskCascade'), htc_roi_head=('HybridTaskCascadeRoIHead',),
+        masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
         tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
     'mmseg': Host('segmentation', dict(
         labels=('CheckLabels',), mask_images=('MaskImages',), tta=('StreamingSegTTAModel',))),

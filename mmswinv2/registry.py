@@ -41,6 +41,7 @@ TRANSFORMS = _registry('transform', mmengine_registry.TRANSFORMS)
 OPTIM_WRAPPER_CONSTRUCTORS = _registry(
     'optim wrapper constructor', mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 HOOKS = _registry('hook', mmengine_registry.HOOKS, 'engine')
+RUNNERS = _registry('runner', mmengine_registry.RUNNERS, 'engine')
 LOOPS = _registry('loop', mmengine_registry.LOOPS, 'engine')
 STRATEGIES = _registry('strategy', mmengine_registry.STRATEGIES, 'engine')
 DATASETS = _registry('dataset', mmengine_registry.DATASETS)

@@ -4,7 +4,8 @@
 # released: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/video_swinv2.py', './_base_/datasets/kinetics400_256x16.py',
-    './_base_/schedules/adamw_30e.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_30e.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(

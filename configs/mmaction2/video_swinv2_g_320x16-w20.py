@@ -3,7 +3,8 @@
 # --cfg-options load_from=FILE. Tested with 1 x 1 views (Table 5: 83.2). What is our choice: see stage 1.
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/video_swinv2.py', './_base_/datasets/kinetics400_320x16.py',
-    './_base_/schedules/adamw_30e.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_30e.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(

@@ -1,21 +1,20 @@
 # HTC++ with SwinV2-G, without masks, on Objects365 v2: the stage before COCO (arXiv:2111.09883, appendix A2): window
-# 32, AdamW 1.2e-3, weight decay 0.05, batch 96, 67,500 iterations. To train: _zero1, as in the paper, and name its
-# weights: --cfg-options model.backbone.init_cfg.checkpoint=FILE
+# 32, AdamW 1.2e-3, weight decay 0.05, batch 96, 67,500 iterations. To train, name its weights: --cfg-options
+# model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/htc-pp_swinv2_fpn.py',
-    './_base_/datasets/objects365_detection.py', './_base_/schedules/adamw_45k.py', './_base_/default_runtime.py'
+    './_base_/datasets/objects365_detection.py', './_base_/schedules/adamw_45k.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(
     backbone=dict(
         window_size=_base_.window_32,  # as on COCO afterwards; the last map has a short side of 25 to 32 tokens here
         with_cp=True,
+        autocast_dtype='bfloat16',
         drop_path_rate=0.4,  # its rate on ADE20K: our choice
         **_base_.swinv2),
-    neck=[
-        dict(type='mmswinv2.GlobalAttention', dim=_base_.channels[-1]),
-        dict(type='FPN', in_channels=_base_.channels, out_channels=_base_.fpn_channels, num_outs=5)
-    ],
+    neck=dict(in_channels=_base_.channels),
     roi_head=dict(
         num_classes=365,
         interleaved=False,  # without masks it is Cascade R-CNN

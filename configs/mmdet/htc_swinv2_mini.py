@@ -10,10 +10,7 @@ width = 48
 
 model = dict(
     backbone=_base_.swinv2,
-    neck=[
-        dict(type='mmswinv2.GlobalAttention', dim=_base_.channels[-1], num_heads=16, drop_path_rate=0.),
-        dict(type='FPN', in_channels=_base_.channels, out_channels=width, num_outs=5)
-    ],
+    neck=dict(in_channels=_base_.channels, out_channels=width, attention=dict(num_heads=16, drop_path_rate=0.)),
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,

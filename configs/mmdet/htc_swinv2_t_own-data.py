@@ -8,9 +8,6 @@ _base_ = [
 
 model = dict(
     backbone=dict(window_size=_base_.window_32, with_cp=True, **_base_.swinv2),
-    neck=[
-        dict(type='mmswinv2.GlobalAttention', dim=_base_.channels[-1]),
-        dict(type='FPN', in_channels=_base_.channels, out_channels=_base_.fpn_channels, num_outs=5)
-    ])
+    neck=dict(in_channels=_base_.channels))
 default_hooks = _base_.hooks_by_iteration
 log_processor = dict(by_epoch=False)

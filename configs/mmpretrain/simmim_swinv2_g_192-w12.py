@@ -4,7 +4,8 @@
 # masks and the norm target are not stated: those of B.
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/simmim_swinv2.py', './_base_/datasets/imagenet_192_simmim.py',
-    './_base_/schedules/adamw_800e_simmim.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_800e_simmim.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(

@@ -3,7 +3,8 @@
 _base_ = [
     '../_base_/backbones/swinv2_h.py', './_base_/models/simmim_swinv2.py',
     './_base_/datasets/imagenet_192_simmim.py', './_base_/schedules/adamw_800e_simmim.py',
-    './_base_/default_runtime.py'
+    './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(

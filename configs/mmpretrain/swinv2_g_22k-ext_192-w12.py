@@ -5,7 +5,8 @@
 # val_dataloader, and model.backbone.init_cfg.checkpoint=FILE, a checkpoint of simmim_swinv2_g_192-w12.py.
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/swinv2_classifier.py', './_base_/datasets/imagenet21k_192.py',
-    './_base_/schedules/adamw_90e_22k.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_90e_22k.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 num_classes = 21841

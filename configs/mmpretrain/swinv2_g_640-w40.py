@@ -4,7 +4,8 @@
 # load_from=FILE
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/swinv2_classifier.py', './_base_/datasets/imagenet_640.py',
-    './_base_/schedules/adamw_30e_fine-tune.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_30e_fine-tune.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(

@@ -11,5 +11,5 @@ model = dict(
     head=dict(in_channels=_base_.channels[3]))
 train_dataloader = dict(batch_size=16)  # on 8 GPUs, 8 passes: 1024
 optim_wrapper = dict(accumulative_counts=8)
-load_from = _base_.pretrained
+load_from = _base_.released
 default_hooks = dict(convert_checkpoint=dict(required=True))

@@ -7,6 +7,6 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(window_size=_base_.window_40, with_cp=False, **_base_.swinv2),
+    backbone=dict(window_size=_base_.window_40, with_cp=False, autocast_dtype='bfloat16', **_base_.swinv2),
     decode_head=dict(in_channels=_base_.channels),
     auxiliary_head=dict(in_channels=_base_.channels[2]))

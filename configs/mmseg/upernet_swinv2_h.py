@@ -3,12 +3,13 @@
 # model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
     '../_base_/backbones/swinv2_h.py', './_base_/models/upernet_swinv2.py', './_base_/datasets/ade20k_640.py',
-    './_base_/schedules/adamw_40k.py', './_base_/default_runtime.py'
+    './_base_/schedules/adamw_40k.py', './_base_/default_runtime.py',
+    '../_base_/sharding/fsdp.py'
 ]
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(window_size=_base_.window_40, with_cp=True, **_base_.swinv2),
+    backbone=dict(window_size=_base_.window_40, with_cp=True, autocast_dtype='bfloat16', **_base_.swinv2),
     decode_head=dict(in_channels=_base_.channels),
     auxiliary_head=dict(in_channels=_base_.channels[2]))
 # Our choice for weights of SimMIM, which saw no labels: layer-wise decay, with which the authors fine-tune them (AiT:

@@ -7,7 +7,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    backbone=dict(window_size=_base_.window_32, with_cp=True, **_base_.swinv2),
+    backbone=dict(window_size=_base_.window_32, with_cp=True, autocast_dtype='bfloat16', **_base_.swinv2),
     decode_head=dict(in_channels=_base_.channels),
     auxiliary_head=dict(in_channels=_base_.channels[2]))
 # 8 GPUs x 1 image x 8 passes = 64; iterations are steps of the optimizer

@@ -157,12 +157,21 @@ class SwinTransformerV2(nn.Module):
         keep_windows(self, config)
         self._freeze()
 
-    def reset_parameters(self) -> None:
-        """Initialises all weights, as after ``to_empty()``."""
+    def reset_parameters(self, *, draw: bool = True) -> None:
+        """Initialises all weights, as after ``to_empty()``.
+
+        Args:
+            draw: Whether linear layers and the patch embedding are drawn at random; otherwise they are zero, which is
+                faster where weights are loaded afterwards.
+        """
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.LayerNorm, WindowAttention)):
+            if not draw and isinstance(module, (nn.Linear, nn.Conv2d, nn.Conv3d)):
+                for p in module.parameters():
+                    nn.init.zeros_(p)
+            elif isinstance(module, (nn.Conv2d, nn.Conv3d, nn.LayerNorm, WindowAttention)):
                 module.reset_parameters()
-        self.apply(_init_linear)
+        if draw:
+            self.apply(_init_linear)
 
     @property
     def features(self) -> tuple[Feature, ...]:

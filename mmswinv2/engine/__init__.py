@@ -10,8 +10,9 @@ from .guards import BatchSizeHook, CheckClassesHook, NonFiniteHook
 from .loading import ConvertCheckpointHook
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim import SwinOptimWrapperConstructor
+from .runner import Runner
 from .sharding import FSDPStrategy, ZeroStrategy
 
 __all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook',
-           'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'SwinOptimWrapperConstructor',
+           'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'Runner', 'SwinOptimWrapperConstructor',
            'ZeroStrategy', 'read_run']

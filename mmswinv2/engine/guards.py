@@ -30,6 +30,32 @@ def accumulative_counts(optim_wrapper) -> int:
     return check_int('optim_wrapper.accumulative_counts', counts, minimum=1)
 
 
+def wrong_batch(scaling: Mapping, processes: int, images: int, counts: int) -> str:
+    """What is wrong with a batch, or nothing.
+
+    Args:
+        scaling: ``auto_scale_lr`` of the config.
+        processes: Those that train.
+        images: On each, in a batch.
+        counts: Batches to a step of the optimizer.
+    """
+    base, scaled = scaling.get('base_batch_size'), scaling.get('enable', False)
+    batch = processes * images * counts
+    found = f'{batch}: {processes} x {images} x {counts} (processes x images on each x ' \
+        'optim_wrapper.accumulative_counts)'
+    if base is None or batch == base and not scaled or scaled and counts == 1:
+        return ''
+    if scaled:
+        return ('auto_scale_lr.enable must be False where batches are accumulated, since it does not count them; the '
+                f'batch is {found}, the recipe is for {base}')
+    fits = base // (processes * images)
+    way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
+        'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
+    return (f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix this, pass '
+            f'--cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an iteration-based '
+            'schedule; default_hooks.batch_size.allow_other=True takes it as it is')
+
+
 @HOOKS.register_module()
 class BatchSizeHook(Hook):
     """Refuses to train with a batch other than the recipe's, ``auto_scale_lr.base_batch_size``.
@@ -53,27 +79,12 @@ class BatchSizeHook(Hook):
     def before_train(self, runner) -> None:
         """Compares the batch with the recipe's."""
         scaling = runner.cfg.get('auto_scale_lr') or {}
-        base, scaled = scaling.get('base_batch_size'), scaling.get('enable', False)
-        if base is None:
-            return
-        processes, counts = dist.get_world_size(), accumulative_counts(runner.optim_wrapper)
-        images = runner.train_loop.dataloader.batch_sampler.batch_size
-        found = f'{processes * images * counts}: {processes} x {images} x {counts} (processes x images on each ' \
-            'x optim_wrapper.accumulative_counts)'
-        if scaled and counts > 1:
-            raise ValueError('auto_scale_lr.enable must be False where batches are accumulated, since it does not '
-                             f'count them; the batch is {found}, the recipe is for {base}')
-        if scaled or processes * images * counts == base:
-            return
-        if not self.allow_other:
-            fits = base // (processes * images)
-            way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
-                'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
-            raise ValueError(
-                f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix '
-                f'this, pass --cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an '
-                'iteration-based schedule; default_hooks.batch_size.allow_other=True takes it as it is')
-        runner.logger.warning(f'the batch is {found}; learning rate and schedule are for {base} images')
+        images, counts = runner.train_loop.dataloader.batch_sampler.batch_size, accumulative_counts(runner.optim_wrapper)
+        text = wrong_batch(scaling, dist.get_world_size(), images, counts)
+        if text and (not self.allow_other or scaling.get('enable')):
+            raise ValueError(text)
+        if text:
+            runner.logger.warning(f'default_hooks.batch_size.allow_other: {text}')
 
 
 @HOOKS.register_module()

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -26,8 +27,8 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
 
     Args:
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'][, adapt_in_channels='sum'])``,
-            or None for the initialisation of the release. The file may be in any known layout
-            (``docs/checkpoints.md``). It must hold every weight of the backbone, and each of its backbone weights must
+            or None for the initialisation of the release. Nothing is drawn at random for weights that a file brings.
+            The file may be in any known layout (``docs/checkpoints.md``). It must hold every weight of the backbone, and each of its backbone weights must
             be used. Output norms, a classifier's head and derived buffers are exempt. ``checkpoint=None`` means that
             the weights are still to be named: such a recipe can be tested, and is an error in training.
             ``adapt_in_channels`` (``'sum'``, ``'mean'`` or ``'repeat'``) is for images with other channels than the
@@ -51,7 +52,14 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             raise ValueError("init_cfg must be dict(type='Pretrained', checkpoint='...') and may have prefix='...' and "
                              f'adapt_in_channels, one of {", ".join(ADAPTATIONS)}, got {init_cfg!r}; where a config '
                              'inherits it from another backbone, _delete_=True in its backbone=dict(...) leaves it out')
-        super().__init__(arch, **kwargs)
+        if init_cfg is None:
+            super().__init__(arch, **kwargs)
+        else:  # weights that a file brings are not drawn at random before, which takes a minute for SwinV2-G
+            device = torch.empty(0).device
+            with torch.device('meta'):
+                super().__init__(arch, **kwargs)
+            self.to_empty(device=device)
+            self.reset_parameters(draw=False)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
         self.autocast_dtype = dtype

@@ -15,8 +15,7 @@ SMALL = dict(
 channels = 16
 model = dict(
     backbone=dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), drop_path_rate=0.2),
-    neck=[dict(type='mmswinv2.GlobalAttention', dim=128, num_heads=4, drop_path_rate=0.1),
-          dict(type='FPN', in_channels=[16, 32, 64, 128], out_channels=48, num_outs=5)])
+    neck=dict(in_channels=[16, 32, 64, 128], attention=dict(num_heads=4, drop_path_rate=0.1)))
 train_dataloader = dict(num_workers={workers}, persistent_workers={workers} > 0)
 ''',
     mmseg='''
@@ -49,8 +48,8 @@ env_cfg = dict(dist_cfg=dict(timeout=120))
 
 def write_config(folder, host, *fragments, iters=6, interval=2, workers=0, more=''):
     """A config made of the host's mini config, ``_base_`` fragments and text of one's own."""
-    bases = [BASES[host], *(f'_base_/{name}.py' for name in fragments)]
-    text = f'_base_ = {[str(ROOT / "configs" / host / name) for name in bases]!r}\n'
+    bases = [f'{host}/{BASES[host]}', *(f'_base_/sharding/{name}.py' for name in fragments)]
+    text = f'_base_ = {[str(ROOT / "configs" / name) for name in bases]!r}\n'
     path = Path(folder) / '_'.join([host, *fragments, 'config.py'])
     path.write_text(text + SMALL[host].format(workers=workers) + SCHEDULE.format(iters=iters, interval=interval))
     if more:

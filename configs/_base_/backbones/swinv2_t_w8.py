@@ -2,6 +2,6 @@
 # is 8 x 8. Only the weights with log-CPB were released.
 _base_ = './swinv2_t.py'
 
-pretrained = 'https://github.com/SwinTransformer/storage/releases/download/v2.0.0/' \
+released = 'https://github.com/SwinTransformer/storage/releases/download/v2.0.0/' \
     'swinv2_tiny_patch4_window8_256.pth'
-swinv2 = dict(pretrained_window_sizes=[8, 8, 8, 8], init_cfg=dict(checkpoint=pretrained))
+swinv2 = dict(pretrained_window_sizes=[8, 8, 8, 8], init_cfg=dict(checkpoint=released))

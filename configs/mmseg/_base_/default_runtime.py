@@ -1,32 +1,11 @@
-# The one place of custom_imports for mmseg: mmengine refuses it in two bases.
-# mmswinv2.engine.setup repairs what MMEngine cannot read or count; mmswinv2 itself registers names only.
-custom_imports = dict(imports=['mmswinv2', 'mmswinv2.engine.setup'], allow_failed_imports=False)
-default_scope = 'mmseg'
+_base_ = '../../_base_/default_runtime.py'
 
+default_scope = 'mmseg'
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='mmswinv2.CheckpointHook', by_epoch=False, interval=4000, max_keep_ckpts=2, save_best='mIoU'),
-    convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
-    non_finite=dict(type='mmswinv2.NonFiniteHook'),
-    batch_size=dict(type='mmswinv2.BatchSizeHook'),
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=4000, save_best='mIoU'),
     check_classes=dict(type='mmswinv2.CheckClassesHook'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
-# timeout: seconds that a process waits for another, which may be validating; torch's 10 minutes for NCCL are too short
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl', timeout=7200))
-# gradients are views of the buckets that are reduced: without that they are kept twice, 12.1 GiB of SwinV2-G's
-model_wrapper_cfg = dict(
-    type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='SegLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
 tta_model = dict(type='mmswinv2.StreamingSegTTAModel')

@@ -4,7 +4,8 @@ _base_ = './three-stage_swinv2_fpn.py'
 
 model = dict(
     type='CascadeRCNN',
-    # neck: in the leaf, with its channels: FPN
+    # in_channels: in the leaf
+    neck=dict(type='FPN', out_channels=_base_.fpn_channels, num_outs=5),
     roi_head=dict(
         type='mmswinv2.CascadeRoIHead',
         bbox_head=[dict(head, reg_class_agnostic=False) for head in _base_.model.roi_head.bbox_head],

@@ -25,8 +25,9 @@ semantic_branch = dict(
         loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=0.2)))
 
 model = dict(
-    type='HybridTaskCascade',
-    # neck: in the leaf, with its channels: a layer of global attention on the last map, then FPN
+    type='mmswinv2.HybridTaskCascade',  # its neck computes in the precision of the backbone
+    # in_channels: in the leaf
+    neck=dict(type='mmswinv2.GlobalAttentionFPN', out_channels=_base_.fpn_channels, num_outs=5),
     roi_head=dict(
         type='mmswinv2.HybridTaskCascadeRoIHead',
         interleaved=True,

@@ -1,7 +1,0 @@
-# Cascade Mask R-CNN with SwinV2-T, window 32, parameterized: the ablation of Table 1 (50.9 box AP in the paper).
-# The recipe of window 32 is not described there: that of window 16 is taken.
-_base_ = './cascade-mask-rcnn_swinv2_t_w32_log-cpb.py'
-
-# no weights with this position bias were released: name your own (IN-1K at 256 px, window 8) with
-# --cfg-options model.backbone.init_cfg.checkpoint=FILE
-model = dict(backbone=dict(position_bias='parameterized', init_cfg=dict(checkpoint=None)))

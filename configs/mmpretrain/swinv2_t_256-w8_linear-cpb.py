@@ -1,4 +1,0 @@
-# SwinV2-T on ImageNet-1K at 256 px, window 8, linear_cpb: the ablation of Table 1; swinv2_t_256-w8.py has log_cpb.
-_base_ = './swinv2_t_256-w8.py'
-
-model = dict(backbone=dict(position_bias='linear_cpb'))
