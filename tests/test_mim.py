@@ -109,10 +109,10 @@ def test_segmentation_from_training_to_augmentation(tmp_path):
 @pytest.mark.slow
 def test_mim_finds_models_and_tools_of_a_wheel(tmp_path):
     site = Site(build_wheel(tmp_path), tmp_path / 'site')
-    found = site.python('-m', 'mim', 'search', 'mmswinv2-plugin', '--config', 'htc_swinv2_l_amp-bf16', '--field',
+    found = site.python('-m', 'mim', 'search', 'mmswinv2-plugin', '--config', 'htc_swinv2_l', '--field',
                         'config', 'training_data')
     assert found.returncode == 0, found.stderr
-    assert 'configs/mmdet/htc_swinv2_l_amp-bf16.py' in found.stdout and 'coco' in found.stdout  # mim writes it small
-    config = site.mim / 'configs' / 'mmdet' / 'htc_swinv2_l_amp-bf16.py'
+    assert 'configs/mmdet/htc_swinv2_l.py' in found.stdout and 'coco' in found.stdout  # mim writes it small
+    config = site.mim / 'configs' / 'mmdet' / 'htc_swinv2_l.py'
     result = site.python('-m', 'mim', 'run', 'mmswinv2-plugin', 'plan_memory', config)
     assert result.returncode == 0 and 'PEAK' in result.stdout, result.stdout + result.stderr

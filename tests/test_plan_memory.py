@@ -42,7 +42,7 @@ def config(tmp_path, text, *bases):
 
 
 def test_tables(capsys):
-    head, settings, strategies = run(capsys, 'configs/mmdet/htc_swinv2_g_amp-bf16.py', '--gpus', '8', '--card', '40')
+    head, settings, strategies = run(capsys, 'configs/mmdet/htc_swinv2_g.py', '--gpus', '8', '--card', '40')
     assert head.startswith('backbone 2997.9M parameters, neck and heads 260.3M; 1 x 1536 x 1536 px per GPU; autocast')
     peaks = {name: float(cells[7]) for name, cells in (settings | strategies).items()}
     assert peaks['plain, whole maps'] > 2 * peaks['plain'] and peaks['checkpointed'] < peaks['plain']
@@ -87,7 +87,7 @@ def test_fragments(strategy, tmp_path, capsys):
 
 
 def test_overrides(capsys):
-    args = ['configs/mmdet/htc_swinv2_t_amp-bf16.py', '--strategy', 'fsdp', '--gpus', '16', '--batch', '3', '--size',
+    args = ['configs/mmdet/htc_swinv2_t.py', '--strategy', 'fsdp', '--gpus', '16', '--batch', '3', '--size',
             '640', '800', '--amp', 'none']
     head, settings, strategies = run(capsys, *args)
     assert '3 x 640 x 800 px per GPU; float32' in head and '16 GPUs' in head

@@ -31,3 +31,6 @@ optim_wrapper = dict(
     optimizer=dict(lr=5e-5, weight_decay=0.1, fused=True),
     paramwise_cfg=dict(backbone_lr_mult=1.))
 default_hooks = dict(convert_checkpoint=dict(required=True))
+weights_from = [
+    ('configs/mmaction2/video_swinv2_g_256x16-w16.py', 'work_dirs/video_swinv2_g_256x16-w16/epoch_20.pth')
+]

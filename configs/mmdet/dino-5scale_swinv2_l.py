@@ -1,5 +1,5 @@
-# DINO (arXiv:2203.03605) with SwinV2-L and five scales on COCO: mmdet's recipe with Swin-L, 12 epochs, and the backbone in
-# bfloat16. Windows of 32 are our choice.
+# DINO (arXiv:2203.03605) with SwinV2-L and five scales on COCO: mmdet's recipe with Swin-L, 12 epochs, and the
+# backbone in bfloat16. Windows of 32 are our choice.
 _base_ = [
     'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py', '../_base_/backbones/swinv2_l.py', '../_base_/plugin.py'
 ]

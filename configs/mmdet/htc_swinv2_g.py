@@ -1,7 +1,7 @@
-# HTC++ with SwinV2-G (3.0B parameters) on COCO at 1536 px, window 32: the backbone and its global attention in bfloat16,
-# weights, gradients and states of the optimizer divided among the GPUs. mim train mmdet ... --launcher pytorch --gpus 8
-# To train, name its weights: --cfg-options model.backbone.init_cfg.checkpoint=FILE (configs/README.md says how to make
-# them). float32: model.backbone.autocast_dtype=None
+# HTC++ with SwinV2-G (3.0B parameters) on COCO at 1536 px, window 32: the backbone and its global attention in
+# bfloat16 (float32: --cfg-options model.backbone.autocast_dtype=None), weights, gradients and states of the optimizer
+# divided among the GPUs. mim train mmdet ... --launcher pytorch --gpus 8
+# To train, name its weights: --cfg-options model.backbone.init_cfg.checkpoint=FILE
 _base_ = [
     '../_base_/backbones/swinv2_g.py', './_base_/models/htc-pp_swinv2_fpn.py',
     './_base_/datasets/coco_instance_lsj-1536.py', './_base_/schedules/adamw_45k.py', './_base_/tta_ms-600-1600.py',

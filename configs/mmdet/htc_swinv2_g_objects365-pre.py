@@ -4,3 +4,4 @@ _base_ = './htc_swinv2_g.py'
 
 model = dict(backbone=dict(init_cfg=None))  # load_from has its weights
 load_from = 'work_dirs/htc_swinv2_g_objects365/iter_67500.pth'
+weights_from = [('configs/mmdet/htc_swinv2_g_objects365.py', load_from)]

@@ -1,5 +1,5 @@
-# Mask2Former with SwinV2-L for instances of COCO at 1024 px, the backbone in bfloat16; mmdet's recipe with Swin-S, which
-# is its largest for instances, with the 200 queries of its panoptic Swin-L.
+# Mask2Former with SwinV2-L for instances of COCO at 1024 px, the backbone in bfloat16: mmdet's recipe with Swin-S, its
+# largest for instances, with the 200 queries of its panoptic Swin-L.
 _base_ = [
     'mmdet::mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py',
     '../_base_/backbones/swinv2_l.py', './_base_/models/mask2former_swinv2.py'

@@ -1,5 +1,5 @@
-# Mask2Former with SwinV2-L, panoptic, on COCO at 1024 px, the backbone in bfloat16: mmdet's recipe with Swin-L, 100 epochs
-# on 16 GPUs.
+# Mask2Former with SwinV2-L, panoptic, on COCO at 1024 px, the backbone in bfloat16: mmdet's recipe with Swin-L, 100
+# epochs on 16 GPUs.
 _base_ = [
     'mmdet::mask2former/mask2former_swin-l-p4-w12-384-in21k_16xb1-lsj-100e_coco-panoptic.py',
     '../_base_/backbones/swinv2_l.py', './_base_/models/mask2former_swinv2.py'

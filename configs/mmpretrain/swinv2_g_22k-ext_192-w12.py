@@ -29,3 +29,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.87, merging_layers=False),
     clip_grad=dict(max_norm=100.))
 auto_scale_lr = dict(base_batch_size=9216)
+weights_from = _base_.weights_from[:1]

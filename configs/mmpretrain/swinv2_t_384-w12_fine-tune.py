@@ -1,6 +1,6 @@
 # SwinV2-T at 384 px, window 12, fine-tuned from 256 px, window 8: a column of Table 1 (arXiv:2111.09883).
-# The other position biases: --cfg-options model.backbone.position_bias=linear_cpb, or parameterized, with load_from=FILE,
-# since no weights were released for them.
+# The other position biases: --cfg-options model.backbone.position_bias=linear_cpb, or parameterized, with
+# load_from=FILE, since no weights were released for them.
 _base_ = [
     '../_base_/backbones/swinv2_t_w8.py', './_base_/models/swinv2_classifier.py', './_base_/datasets/imagenet_384.py',
     './_base_/schedules/adamw_30e_fine-tune.py', './_base_/default_runtime.py'

@@ -152,8 +152,8 @@ def missing_packages(cfg: Config) -> Iterator[str]:
 
 def missing_weights(cfg: Config) -> Iterator[str]:
     """Weights that a recipe begins with and that are not named, not there, or of another position bias."""
-    recipes = ''.join(f'; then {path}' if i else f'. Recipes that make them: {path}'
-                      for i, path in enumerate(cfg.get('weights_from', ())))
+    recipes = [f'{recipe}, which leaves {file}' for recipe, file in cfg.get('weights_from') or ()]
+    ways = f'. These recipes make such weights, in this order: {"; ".join(recipes)}' if recipes else ''
     for part in parts(cfg.get('model')):
         init = part.get('init_cfg')
         if not isinstance(init, Mapping) or init.get('type') != 'Pretrained' or 'checkpoint' not in init:
@@ -162,7 +162,7 @@ def missing_weights(cfg: Config) -> Iterator[str]:
         if file is None:
             yield ('model.backbone.init_cfg.checkpoint must name the weights to begin with, a file or URL, got None. '
                    'After --cfg-options: model.backbone.init_cfg.checkpoint=FILE, or model.backbone.init_cfg=None to '
-                   f'begin with random ones{recipes}')
+                   f'begin with random ones{ways}')
         elif not file.startswith(URLS) and is_local(file) and not Path(file).expanduser().exists():
             yield f'init_cfg.checkpoint must be a file or URL, got {file}, which does not exist'
         if str(file).startswith(RELEASED) and bias != 'log_cpb':
@@ -172,9 +172,9 @@ def missing_weights(cfg: Config) -> Iterator[str]:
     bias = cfg.get('model', {}).get('backbone', {}).get('position_bias', 'log_cpb')
     if file is None and (hooks.get('convert_checkpoint') or {}).get('required') and not cfg.get('resume'):
         yield ('load_from must name the weights that this recipe fine-tunes, got None. After --cfg-options: '
-               'load_from=FILE, or default_hooks.convert_checkpoint.required=False for random ones' + recipes)
+               'load_from=FILE, or default_hooks.convert_checkpoint.required=False for random ones' + ways)
     elif file is not None and is_local(file) and not Path(file).expanduser().exists():
-        yield f'load_from must be a file or URL, got {file}, which does not exist{recipes}'
+        yield f'load_from must be a file or URL, got {file}, which does not exist{ways}'
     elif str(file).startswith(RELEASED) and bias != 'log_cpb':
         yield f'load_from must name weights with the position bias {bias}; none were released, and {file} has log_cpb'
 
@@ -187,8 +187,8 @@ def contradictions(cfg: Config) -> Iterator[str]:
     if sharded and find_spec('torch.distributed.fsdp') and not hasattr(torch.distributed.fsdp, 'fully_shard'):
         yield (f'strategy {strategy} needs torch >= 2.6, got {torch.__version__}. After --cfg-options: '
                'strategy.type=mmswinv2.ZeroStrategy')
-    if sharded and any(hook.get('type', '').endswith('EMAHook') for hook in hooks):
-        yield f'custom_hooks must have no EMAHook, which copies whole weights, beside strategy {strategy}'
+    if strategy and processes(cfg) > 1 and any(hook.get('type', '').endswith('EMAHook') for hook in hooks):
+        yield f'custom_hooks must have no EMAHook beside strategy {strategy}: it would average other weights than are loaded'
     if sharded and (cfg.get('find_unused_parameters') or (cfg.get('model_wrapper_cfg') or {}).get(
             'find_unused_parameters')):
         yield (f'find_unused_parameters must be False beside strategy {strategy}, which takes parameters without a '

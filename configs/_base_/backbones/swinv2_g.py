@@ -4,3 +4,8 @@
 channels = [512 * 2**stage for stage in range(4)]
 swinv2 = dict(
     arch='g', pretrained_window_sizes=[12, 12, 12, 6], init_cfg=dict(type='Pretrained', checkpoint=None))
+# how to make them, in order: recipes, and the file that each leaves
+weights_from = [
+    ('configs/mmpretrain/simmim_swinv2_g_192-w12.py', 'work_dirs/simmim_swinv2_g_192-w12/epoch_20.pth'),
+    ('configs/mmpretrain/swinv2_g_22k-ext_192-w12.py', 'work_dirs/swinv2_g_22k-ext_192-w12/epoch_30.pth'),
+]

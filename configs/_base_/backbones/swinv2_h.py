@@ -4,3 +4,5 @@
 channels = [352 * 2**stage for stage in range(4)]
 swinv2 = dict(
     arch='huge', pretrained_window_sizes=[12, 12, 12, 6], init_cfg=dict(type='Pretrained', checkpoint=None))
+# how to make such weights: recipes, and the file that each leaves
+weights_from = [('configs/mmpretrain/simmim_swinv2_h_192-w12.py', 'work_dirs/simmim_swinv2_h_192-w12/epoch_800.pth')]
