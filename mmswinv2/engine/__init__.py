@@ -14,5 +14,5 @@ from .runner import Runner
 from .sharding import FSDPStrategy, ZeroStrategy
 
 __all__ = ['BatchSizeHook', 'CheckClassesHook', 'CheckpointHook', 'ConvertCheckpointHook',
-           'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'Runner', 'SwinOptimWrapperConstructor',
-           'ZeroStrategy', 'read_run']
+           'EpochBasedTrainLoop', 'FSDPStrategy', 'IterBasedTrainLoop', 'NonFiniteHook', 'Runner',
+           'SwinOptimWrapperConstructor', 'ZeroStrategy', 'read_run']

@@ -51,8 +51,8 @@ def wrong_batch(scaling: Mapping, processes: int, images: int, counts: int) -> s
     fits = base // (processes * images)
     way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
         'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
-    return (f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix this, pass '
-            f'--cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an iteration-based '
+    return (f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix this, '
+            f'pass --cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an iteration-based '
             'schedule; default_hooks.batch_size.allow_other=True takes it as it is')
 
 
@@ -79,8 +79,8 @@ class BatchSizeHook(Hook):
     def before_train(self, runner) -> None:
         """Compares the batch with the recipe's."""
         scaling = runner.cfg.get('auto_scale_lr') or {}
-        images, counts = runner.train_loop.dataloader.batch_sampler.batch_size, accumulative_counts(runner.optim_wrapper)
-        text = wrong_batch(scaling, dist.get_world_size(), images, counts)
+        text = wrong_batch(scaling, dist.get_world_size(), runner.train_loop.dataloader.batch_sampler.batch_size,
+                           accumulative_counts(runner.optim_wrapper))
         if text and (not self.allow_other or scaling.get('enable')):
             raise ValueError(text)
         if text:

@@ -1,5 +1,5 @@
-# Mask2Former (arXiv:2112.01527) with a SwinV2 backbone on ADE20K at 640 px: mmseg's recipe with Swin-B; drop path and the
-# learning rate of the backbone are its own. Windows of 40, as UperNet's, are our choice.
+# Mask2Former (arXiv:2112.01527) with a SwinV2 backbone on ADE20K at 640 px: mmseg's recipe with Swin-B; drop path and
+# the learning rate of the backbone are its own. Windows of 40, as UperNet's, are our choice.
 _base_ = [
     'mmseg::mask2former/mask2former_swin-b-in1k-384x384-pre_8xb2-160k_ade20k-640x640.py', '../../../_base_/plugin.py'
 ]
