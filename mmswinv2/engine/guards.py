@@ -52,8 +52,8 @@ def wrong_batch(scaling: Mapping, processes: int, images: int, counts: int) -> s
     way = f'optim_wrapper.accumulative_counts={fits}' if fits * processes * images == base else \
         'train_dataloader.batch_size and optim_wrapper.accumulative_counts'
     return (f'the batch must be {base} images, which learning rate and schedule are for, got {found}. To fix this, '
-            f'pass --cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an iteration-based '
-            'schedule; default_hooks.batch_size.allow_other=True takes it as it is')
+            f'pass --cfg-options {way}; auto_scale_lr.enable=True scales the rate, not the length of an '
+            'iteration-based schedule; default_hooks.batch_size.allow_other=True takes it as it is')
 
 
 @HOOKS.register_module()

@@ -188,8 +188,8 @@ def contradictions(cfg: Config) -> Iterator[str]:
         yield (f'strategy {strategy} needs torch >= 2.6, got {torch.__version__}. After --cfg-options: '
                'strategy.type=mmswinv2.ZeroStrategy')
     if strategy and processes(cfg) > 1 and any(hook.get('type', '').endswith('EMAHook') for hook in hooks):
-        yield (f'custom_hooks must have no EMAHook beside strategy {strategy}: it would average other weights than those '
-               'that are loaded')
+        yield (f'custom_hooks must have no EMAHook beside strategy {strategy}: it would average other weights than '
+               'are loaded')
     if sharded and (cfg.get('find_unused_parameters') or (cfg.get('model_wrapper_cfg') or {}).get(
             'find_unused_parameters')):
         yield (f'find_unused_parameters must be False beside strategy {strategy}, which takes parameters without a '

@@ -29,10 +29,10 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
         init_cfg: ``dict(type='Pretrained', checkpoint=FILE_OR_URL[, prefix='backbone.'][, adapt_in_channels='sum'])``,
             or None for the initialisation of the release. Nothing is drawn at random for weights that a file brings.
             The file may be in any known layout (``docs/checkpoints.md``). It must hold every weight of the backbone,
-            and each of its backbone weights must be used. Output norms, a classifier's head and derived buffers are exempt. ``checkpoint=None`` means that
-            the weights are still to be named: such a recipe can be tested, and is an error in training.
-            ``adapt_in_channels`` (``'sum'``, ``'mean'`` or ``'repeat'``) is for images with other channels than the
-            file's; see :func:`mmswinv2.core.weights.adapt_in_channels`.
+            and each of its backbone weights must be used. Output norms, a classifier's head and derived buffers are
+            exempt. ``checkpoint=None`` means that the weights are still to be named: such a recipe can be tested, and
+            is an error in training. ``adapt_in_channels`` (``'sum'``, ``'mean'`` or ``'repeat'``) is for images with
+            other channels than the file's; see :func:`mmswinv2.core.weights.adapt_in_channels`.
         autocast_dtype: ``'bfloat16'`` or ``'float16'``: mixed precision in the backbone alone. Weights, outputs and the
             rest of the model keep their dtype, so boxes do not lose precision. float16 needs a loss scale, as
             mmengine's ``AmpOptimWrapper`` has.
