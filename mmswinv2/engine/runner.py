@@ -93,12 +93,10 @@ def find_faults(cfg: Config) -> Iterator[str]:
     """
     for name in ('train_dataloader', 'val_dataloader'):
         yield from missing_data(name, cfg.get(name) or {})
-    for name in ('val_evaluator', ):
-        evaluators = cfg.get(name) or {}
-        for one in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-            file = one.get('ann_file')
-            if isinstance(file, str) and is_local(file) and not Path(file).exists():
-                yield f'{name}.ann_file must be a file, got {file}, which does not exist'
+    for evaluator in parts(cfg.get('val_evaluator')):
+        file = evaluator.get('ann_file')
+        if isinstance(file, str) and is_local(file) and not Path(file).exists():
+            yield f'val_evaluator.ann_file must be a file, got {file}, which does not exist'
     yield from missing_packages(cfg)
     yield from missing_weights(cfg)
     yield from contradictions(cfg)
