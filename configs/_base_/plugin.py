@@ -8,4 +8,5 @@ plugin_hooks = dict(
     checkpoint=dict(type='mmswinv2.CheckpointHook', max_keep_ckpts=2),
     convert_checkpoint=dict(type='mmswinv2.ConvertCheckpointHook'),
     non_finite=dict(type='mmswinv2.NonFiniteHook'),
-    batch_size=dict(type='mmswinv2.BatchSizeHook'))
+    batch_size=dict(type='mmswinv2.BatchSizeHook'),
+    check_classes=dict(type='mmswinv2.CheckClassesHook'))

@@ -4,18 +4,23 @@ Maps of the backbone's shapes pass through the modules as in the model's ``loss`
 as something refers to it; nothing is computed. The number of RoIs is the number that the samplers of ``train_cfg``
 take. The count includes the IoU of every anchor with every object, and mmdet's mask targets: a float32 mask of the
 image's size for each positive RoI (``BitmapMasks.crop_and_resize``). It leaves out targets and losses of boxes, which
-are under 0.2 GiB at 1536 px, and proposals.
+are under 0.2 GiB at 1536 px, and proposals. Of DETR's kin (DINO, Mask2Former) it counts the whole transformer with its
+queries, those for denoising too, and leaves out the matching and the losses, at most some 12,544 points of a mask for
+each object.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mmswinv2.core import SwinTransformerV2
 
@@ -56,19 +61,53 @@ class _FusedAttention(torch.autograd.Function):
         return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
+class _DeformableAttention(torch.autograd.Function):
+    """Keeps the same as mmcv's kernel: values, locations and weights; mmcv has only the formula for other devices."""
+
+    @staticmethod
+    def forward(ctx, value, spatial_shapes, locations, weights):
+        """Shapes only."""
+        ctx.save_for_backward(value, locations, weights)
+        return value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Shapes only."""
+        value, locations, weights = map(torch.empty_like, ctx.saved_tensors)
+        return value, None, locations, weights
+
+
 class _AsOnGPUs(TorchFunctionMode):
     """Replaces operations by those that keep the same as on GPUs.
 
     Attention: the meta device has only the formula, which keeps whole maps. Batch norm of one value per channel, which
-    is valid when several GPUs share it: the running statistics are used.
+    is valid when several GPUs share it: the running statistics are used. Sizes of maps that a model keeps as tensors,
+    and objects, are on the CPU, where they have values, and go to the meta device where they meet a map. Nothing is
+    found where a model looks for values in a map.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _FusedAttention.apply(*args[:3])
         if func is F.batch_norm and args[0].numel() == args[0].shape[1]:
             kwargs = dict(kwargs, training=False)
-        return func(*args, **(kwargs or {}))
+        if func is torch._shape_as_tensor:
+            return torch.tensor(args[0].shape, device='cpu')
+        if func is Tensor.to and args[0].device.type == 'cpu':
+            return args[0]
+        if func is torch.where and len(args) == 1:
+            return tuple(torch.empty(0, dtype=torch.long) for _ in range(args[0].ndim))
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if {x.device.type for x in tensors} == {'cpu', 'meta'} and func is not Tensor.__getitem__:
+            args, kwargs = tree_map(_to_meta, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _to_meta(x: object) -> object:
+    if isinstance(x, Tensor) and x.device.type == 'cpu' and x.ndim:
+        return torch.empty_like(x, device='meta')
+    return x
 
 
 def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[int, ...], *,
@@ -82,7 +121,7 @@ def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[i
         objects: Number of objects in an image.
     """
     peaks, ran = [], set()
-    with torch.device('meta'), _AsOnGPUs(), _watched(model, ran):
+    with torch.device('meta'), _deformable_attention(), _AsOnGPUs(), _watched(model, ran):
         x = tuple(torch.empty(shape, requires_grad=True) for shape in maps)
         live = LiveBytes(*x, *model.parameters(), *model.buffers())
         with live:
@@ -90,19 +129,29 @@ def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[i
             kept = live.live
             _backward(outs)
             peaks.append(live.forget_peak())
-    return HeadsMemory(kept, peaks[0], peaks[-1] if len(peaks) > 1 else 0, tuple(_left_out(model, ran)))
+    left_out = [part for name, child in model.named_children() for part in _left_out(child, ran, name)]
+    return HeadsMemory(kept, peaks[0], peaks[-1] if len(peaks) > 1 else 0, tuple(left_out))
 
 
-def _left_out(module: nn.Module, ran: set[nn.Module], name: str = '') -> Iterator[str]:
+def _deformable_attention() -> AbstractContextManager:
+    if find_spec('mmcv') is None:
+        return nullcontext()
+    return mock.patch('mmcv.ops.multi_scale_deform_attn.multi_scale_deformable_attn_pytorch',
+                      _DeformableAttention.apply)
+
+
+def _left_out(module: nn.Module, ran: set[nn.Module], name: str) -> Iterator[str]:
     """Names of the modules with weights in which nothing ran, without backbones."""
-    if module in ran or isinstance(module, SwinTransformerV2) or next(module.parameters(), None) is None:
+    if module in ran or isinstance(module, (SwinTransformerV2, nn.Embedding)):  # queries are taken from the weights
+        return
+    if next(module.parameters(), None) is None:
         return
     idle = ran.isdisjoint(module.modules()) and not any(isinstance(m, SwinTransformerV2) for m in module.modules())
     if idle or next(module.parameters(recurse=False), None) is not None:
-        yield name or type(module).__name__
+        yield name
     else:
         for child, m in module.named_children():
-            yield from _left_out(m, ran, f'{name}.{child}' if name else child)
+            yield from _left_out(m, ran, f'{name}.{child}')
 
 
 def _is_segmentor(model: nn.Module) -> bool:
@@ -141,6 +190,11 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
         x[-1].register_hook(at_neck)
         for module in rest:
             x = module(x)
+    if hasattr(model, 'forward_transformer'):
+        return _run_detr(model, x, image, objects)
+    for head in ('panoptic_head', 'decode_head'):
+        if hasattr(getattr(model, head, None), 'transformer_decoder'):
+            return list(getattr(model, head)(x, _samples(x[0].shape[0], image, objects)))
     if _is_segmentor(model):
         return [_segmentation_loss(head, x, image) for head in
                 [*_list(model.decode_head), *_list(getattr(model, 'auxiliary_head', None) or [])]]
@@ -154,6 +208,26 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
     anchors = sum(n * t.shape[-2] * t.shape[-1] for n, t in zip(model.rpn_head.prior_generator.num_base_priors, x))
     model.rpn_head.assigner.iou_calculator(torch.empty(objects, 4), torch.empty(anchors, 4))
     return outs + _run_roi_head(model.roi_head, x, image)
+
+
+def _run_detr(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], objects: int) -> list:
+    """Outputs of a detector of DETR's kin, as in its ``loss``."""
+    given = model.forward_transformer(x, _samples(x[0].shape[0], image, objects))
+    proposals = [given.pop(name) for name in ('enc_outputs_class', 'enc_outputs_coord') if name in given]
+    given.pop('dn_meta', None)
+    return [*proposals, *model.bbox_head(**given)]
+
+
+def _samples(batch: int, image: tuple[int, int], objects: int) -> list:
+    """Samples of mmdet with so many objects, which are on the CPU."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+    samples = [DetDataSample(metainfo=dict.fromkeys(('batch_input_shape', 'img_shape', 'ori_shape'), image))
+               for _ in range(batch)]
+    for sample in samples:
+        sample.gt_instances = InstanceData(bboxes=torch.zeros(objects, 4, device='cpu'),
+                                           labels=torch.zeros(objects, dtype=torch.long, device='cpu'))
+    return samples
 
 
 def _run_roi_head(head: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int]) -> list:

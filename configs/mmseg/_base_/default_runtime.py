@@ -4,7 +4,6 @@ default_scope = 'mmseg'
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=4000, save_best='mIoU'),
-    check_classes=dict(type='mmswinv2.CheckClassesHook'),
     visualization=dict(type='SegVisualizationHook'))
 visualizer = dict(type='SegLocalVisualizer', vis_backends=_base_.vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
