@@ -228,6 +228,7 @@ def _load(config: BackboneConfig, state_dict: dict[str, Any], prefix: str, metad
     saved, configured = read_windows(state_dict, prefix), config.pretrained_windows
     state_dict.pop(prefix + WINDOWS_KEY, None)
     if saved is not None:
+        saved = saved[:len(configured)]  # of a backbone with more stages
         _check_configured(saved, configured, saved_windows(config))
     elif windows_unknown(saved, config):
         missing_keys.append(prefix + WINDOWS_KEY)

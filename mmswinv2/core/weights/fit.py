@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..arch import arch_name, describe_arch, get_arch
 from ..checks import first, hidden_channels
 from ..config import VideoConfig
-from ..pretrained_windows import WINDOWS_KEY, rows_fit, table_name, table_window, windows_unknown
+from ..pretrained_windows import WINDOWS_KEY, rows_fit, store_windows, table_name, table_window, windows_unknown
 from ..swin_transformer_v2 import SwinTransformerV2
 from ..video import VideoSwinTransformerV2
 from .adapt import inflate_state
@@ -98,8 +99,8 @@ def check_complete(found: BackboneState) -> dict[str, Any]:
 def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, Tensor], str]:
     """Chooses the weights that a backbone takes, strictly.
 
-    Only norms of outputs may be missing (they stay as constructed) or unused. A backbone for video takes image weights
-    inflated.
+    Only norms of outputs may be missing (they stay as constructed) or unused, and stages after the backbone's last. A
+    backbone for video takes image weights inflated.
 
     Args:
         net: The backbone, also one for video.
@@ -118,6 +119,7 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
         found = inflate_state(found, temporal_patch_size=net.config.temporal_patch_size,
                               temporal_window=[window[0] for window in net.pretrained_window_sizes])
         inflated = ', inflated over time'
+    found = _without_later_stages(found, len(net.arch.depths))
     extras = {k: v for k, v in found.extras.items() if k not in own}
     state = {**found.state, **{k: v for k, v in found.extras.items() if k in own}}  # SimMIM's own backbone has a token
     kind = net.config.position_bias
@@ -155,6 +157,19 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
     for rule, names in {**found.dropped, **group_extras(extras)}.items():
         text += f'; {rule}: {len(names)}'
     return taken, text
+
+
+def _without_later_stages(found: BackboneState, stages: int) -> BackboneState:
+    """Leaves out what follows the last of ``stages``: a backbone has no stages after its last output."""
+    later = [k for k in found.state if (match := re.match(r'(?:layers\.|norm)(\d)\.', k)) and int(match[1]) >= stages
+             or k.startswith(f'layers.{stages - 1}.downsample.')]
+    if found.num_stages <= stages:
+        return found
+    state = {k: v for k, v in found.state.items() if k not in later}
+    if found.pretrained_window_sizes is not None:
+        store_windows(state, found.pretrained_window_sizes[:stages])
+    return replace(found, state=state, window_sizes=found.window_sizes and found.window_sizes[:stages],
+                   dropped={**found.dropped, 'after the last output': later})
 
 
 _ADAPT = ("; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in-channels of "
