@@ -20,6 +20,7 @@ from mmswinv2.core import (
 )
 from mmswinv2.core.attention import AttentionConfig
 from mmswinv2.core.layers import Mlp
+from mmswinv2.core.weights import load_backbone, read_backbone_state
 
 pytestmark = pytest.mark.core
 
@@ -59,15 +60,19 @@ def test_a_stage_runs_its_merging(rng):
     current, merged = model.layers[0](x)
     assert current.shape == x.shape and merged.shape == (1, 4, 3, 16) and ran == ['merging']
     assert torch.equal(merged, model.layers[0].downsample(current))
-    assert model.layers[0](x, merge=False)[1] is None
     last, nothing = model.layers[1](merged)
     assert last.shape == merged.shape and nothing is None
 
 
-def test_merging_after_the_last_output_is_not_run(rng):
-    model = net(out_indices=(0,))
-    model.layers[0].downsample.register_forward_hook(lambda *args: pytest.fail('merging ran'))
-    assert len(model(torch.randn(1, 3, 32, 32, generator=rng))) == 1
+def test_nothing_follows_the_last_output(rng):
+    part, whole = (net(out_indices=indices, drop_path_rate=.3) for indices in ((0,), (0, 1)))
+    assert len(part.layers) == 1 and part.layers[0].downsample is None
+    assert part.layers[0].blocks[1].drop_path.rate == whole.layers[0].blocks[1].drop_path.rate
+    assert 'after the last output: ' in load_backbone(part, read_backbone_state(whole.state_dict()))
+    x = torch.randn(1, 3, 32, 32, generator=rng)
+    assert torch.equal(part.eval()(x)[0], whole.eval()(x)[0])
+    part.train()(x)[0].square().sum().backward()
+    assert all(p.grad is not None for p in part.parameters())
 
 
 @pytest.mark.parametrize('out_indices', [(0,), (1, 3), (0, 1, 2, 3)])

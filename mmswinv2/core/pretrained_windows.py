@@ -228,7 +228,7 @@ def _load(config: BackboneConfig, state_dict: dict[str, Any], prefix: str, metad
     saved, configured = read_windows(state_dict, prefix), config.pretrained_windows
     state_dict.pop(prefix + WINDOWS_KEY, None)
     if saved is not None:
-        saved = saved[:len(configured)]  # of a backbone with more stages
+        saved = (*saved, *configured[len(saved):])[:len(configured)]  # of more or fewer stages: torch names those
         _check_configured(saved, configured, saved_windows(config))
     elif windows_unknown(saved, config):
         missing_keys.append(prefix + WINDOWS_KEY)
@@ -237,8 +237,7 @@ def _load(config: BackboneConfig, state_dict: dict[str, Any], prefix: str, metad
 
 def _check_configured(saved: Windows, configured: Windows, saved_as: Windows) -> None:
     """Checks that a state dict says, in each stage, the window of the config or what that would be saved as."""
-    if len(saved) != len(configured) or any(
-            window not in pair for window, pair in zip(saved, zip(configured, saved_as))):
+    if any(window not in pair for window, pair in zip(saved, zip(configured, saved_as))):
         raise ValueError(
             f'{WINDOWS_KEY} must be what the checkpoint was pre-trained with, {as_configured(saved)}, got '
             f'{as_configured(configured)}; set {WINDOWS_KEY}={as_configured(saved)} in the config of the backbone')
