@@ -44,6 +44,15 @@ def _generator(seed: Tensor | None, device: torch.device) -> torch.Generator | N
     return None if seed is None else torch.Generator()
 
 
+def _described(value: Any) -> Any:
+    """What the shape of a result can depend on, as a key."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_described, value))
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    return type(value), value  # 1, 1.0 and True are equal
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operators allocate while the mode is on, as long as something refers to them.
 
@@ -54,6 +63,8 @@ class LiveBytes(TorchDispatchMode):
     Args:
         there: Tensors that exist already; they and views of them are not counted.
     """
+
+    made: dict[tuple, list] = {}  # of a call on the meta device, in any count: each result, described
 
     def __init__(self, *there: Tensor) -> None:
         super().__init__()
@@ -68,8 +79,22 @@ class LiveBytes(TorchDispatchMode):
             self._see(value, counted=False)  # it was there before
         if func in KERNELS:
             return self._attend(func, args)
-        out = META.get(func, func)(*args, **(kwargs or {}))
+        out = self._run(func, args, kwargs or {})
         self._see(out, counted=True)
+        return out
+
+    def _run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Runs an operator; on the meta device one that makes new tensors is not run again for equal arguments."""
+        call = (func, *map(_described, args), *((name, _described(value)) for name, value in kwargs.items()))
+        if call in self.made:
+            made = [torch.empty_strided(shape, strides, dtype=dtype, device='meta')
+                    for shape, strides, dtype, _ in self.made[call]]
+            return made[0] if len(made) == 1 else tuple(made)
+        out = META.get(func, func)(*args, **kwargs)
+        outs = (out,) if isinstance(out, Tensor) else out if isinstance(out, tuple) else ()
+        fresh = not any(r.alias_info for r in func._schema.returns)
+        if outs and fresh and all(isinstance(t, Tensor) and t.is_meta for t in outs):
+            self.made[call] = [_described(t) for t in outs]
         return out
 
     def _attend(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
@@ -212,7 +237,7 @@ def backbone_memory(setting: Setting, image: tuple[int, ...], batch: int) -> Bac
         return autocast(cached=setting.cast_cache) if setting.autocast else nullcontext()
 
     with meta_stands_for(setting.device):
-        with torch.no_grad(), precision():
+        with torch.no_grad(), precision(), LiveBytes():
             net(x)  # makes what is made once
         hooks = [block.register_forward_pre_hook(lambda *_: end_of_block()) for block in blocks]
         with precision() as mode, live:
