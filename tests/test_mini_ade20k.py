@@ -85,12 +85,3 @@ def test_labels_follow_the_image(data):
         labels = Image.open(data / 'annotations' / 'training' / f'{path.stem}.png')
         assert labels.mode == 'L' and labels.size == image.size
         assert len(np.unique(labels)) >= 2
-
-
-def test_what_it_refuses(tmp_path):
-    (tmp_path / 'full').mkdir()
-    (tmp_path / 'full' / 'precious.txt').write_text('x')
-    result = make(tmp_path / 'full')
-    assert result.returncode == 2 and 'absent, empty or an earlier result' in result.stderr
-    assert (tmp_path / 'full' / 'precious.txt').exists()
-    assert make(tmp_path / 'a', '--train', '0').returncode == 2

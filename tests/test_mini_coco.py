@@ -107,14 +107,6 @@ def test_several_sizes_and_occlusion_occur(data):
     assert corners - {3, 4, 10, 32}, 'no polygon was cut by another'
 
 
-def test_again_is_quick_and_other_contents_are_not_overwritten(data, tmp_path):
-    assert 'already there' in make(data).stdout
-    (tmp_path / 'precious.txt').write_text('x')
-    result = make(tmp_path)
-    assert result.returncode == 2 and 'holds something else' in result.stderr
-    assert [p.name for p in tmp_path.iterdir()] == ['precious.txt']
-
-
 @pytest.mark.parametrize('args, message', [(('--val', '0'), '--val must be >= 1 images, got 0'),
                                            (('--seed', '-1'), '--seed must be >= 0, got -1')])
 def test_bad_arguments_are_named(args, message, tmp_path):
