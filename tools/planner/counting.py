@@ -56,12 +56,8 @@ def _described(value: Any) -> Any:
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operators allocate while the mode is on, as long as something refers to them.
 
-    ``live`` is the present number of bytes, ``peak`` the largest so far. Memory inside of torch's operators is not
-    seen. That inside of our operators of attention is; of equal calls, whose memory is the same, only the first is run
-    there.
-
-    Args:
-        there: Tensors that exist already; they and views of them are not counted.
+    ``live`` is the present number of bytes, ``peak`` the largest so far; the tensors ``there`` and their views are not
+    counted. Inside of our operators of attention memory is seen; of equal calls only the first is run there.
     """
 
     made: dict[tuple, list] = {}  # of a call on the meta device, in any count: each result, described
@@ -137,54 +133,32 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Setting:
-    """How the backbone is computed.
-
-    Args:
-        config: Its options.
-        autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
-        cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
-            does by default.
-        device: ``'cpu'`` or ``'cuda'``: backends and chunks depend on it.
-    """
+    """How the backbone is computed."""
 
     config: BackboneConfig
-    autocast: bool = False
-    cast_cache: bool = False
-    device: str = 'cuda'
+    autocast: bool = False  # weights and the residual stream in float32, matrix products in a 16-bit type
+    cast_cache: bool = False  # whether 16-bit copies of weights are kept until the forward pass ends, the default
+    device: str = 'cuda'  # or 'cpu': backends and chunks depend on it
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a pass.
+    """A part of a pass."""
 
-    Args:
-        live: Bytes alive when it has ended.
-        peak: Bytes alive at most.
-        block: Which one is computed; None outside of blocks.
-        parameters: Of the weight whose gradient is made at its end.
-    """
-
-    live: int
-    peak: int
-    block: int | None = None
-    parameters: int = 0
+    live: int  # bytes alive when it has ended
+    peak: int  # bytes alive at most
+    block: int | None = None  # which one is computed; None outside of blocks
+    parameters: int = 0  # of the weight whose gradient is made at its end
 
 
 @dataclass(frozen=True)
 class BackboneMemory:
-    """A step of the backbone.
+    """A step of the backbone."""
 
-    Args:
-        blocks: Parameters of each block.
-        forward: The patch embedding, then each block with what follows it.
-        backward: In its order, a part for each weight that is trained.
-        image: Bytes of the batch's images, which are counted nowhere else.
-    """
-
-    blocks: tuple[int, ...]
-    forward: tuple[Part, ...]
-    backward: tuple[Part, ...]
-    image: int
+    blocks: tuple[int, ...]  # parameters of each
+    forward: tuple[Part, ...]  # the patch embedding, then each block with what follows it
+    backward: tuple[Part, ...]  # in its order, a part for each weight that is trained
+    image: int  # bytes of the batch's images, which are counted nowhere else
 
     @property
     def kept(self) -> int:
