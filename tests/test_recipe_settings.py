@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS, DefaultScope
 from PIL import Image
 
-from helpers.configs import CONFIGS, LEAVES, load
+from helpers.configs import CONFIGS, LEAVES, load, read
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
@@ -21,12 +21,6 @@ ALL = [name for name in LEAVES if 'mini' not in name]
 RECIPES = [name for name in ALL if not name.startswith(('mmpretrain/', 'mmaction2/'))]
 UNNAMED = ('_g', '_h', 'parameterized', 'linear-cpb')  # no weights of these were released
 HARDWARE = 8  # GPUs of a node
-
-
-@functools.cache
-def read(name):
-    """A config, not to be changed."""
-    return Config.fromfile(CONFIGS / name)
 
 
 def of(*parts):
@@ -141,13 +135,6 @@ def test_global_attention_is_in_the_dtype_of_the_backbone(name):
     cfg = read(name)
     attention, fpn = cfg.model.neck
     assert attention.get('autocast_dtype') == cfg.model.backbone.get('autocast_dtype') and fpn.type == 'FPN'
-
-
-def test_every_large_model_can_be_divided():
-    divided = {name.removesuffix('_zero1.py') for name in of('zero1')}
-    assert divided >= {'mmdet/htc_swinv2_g', 'mmdet/htc_swinv2_h', 'mmdet/htc_swinv2_g_objects365',
-                       'mmdet/htc_swinv2_g_objects365-pre', 'mmseg/upernet_swinv2_g', 'mmseg/upernet_swinv2_h',
-                       'mmseg/upernet_swinv2_g_1536-w32'}
 
 
 @pytest.mark.parametrize('name', RECIPES)

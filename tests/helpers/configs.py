@@ -1,4 +1,5 @@
 """The configs: their names, and the models that they describe."""
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,12 @@ LEAVES = sorted(str(p.relative_to(CONFIGS)) for host in HOSTS for p in (CONFIGS 
 def register(host):
     """Imports the modules of a host, by the folder of its configs or its import name."""
     import_module(f'{PACKAGES.get(host, host)}.utils').register_all_modules(init_default_scope=False)
+
+
+@cache
+def read(name):
+    """A config by its name in ``LEAVES``, not to be changed."""
+    return Config.fromfile(CONFIGS / name)
 
 
 def load(name):
