@@ -130,7 +130,7 @@ def units(tiny: bool) -> list[Unit]:
     cases = TINY if tiny else CASES
     found = [Unit('right', case, name, dtype) for case in cases['right'] for dtype in ('bfloat16', 'float16', 'float32')
              for name in BACKENDS]
-    ours = {'block': [*BACKENDS], 'backbone': ['auto', *(name for name in BACKENDS if name != 'eager')]}
+    ours = {'block': ['auto', *BACKENDS], 'backbone': ['auto', *(name for name in BACKENDS if name != 'eager')]}
     for section, names in ours.items():
         for i, case in enumerate(cases[section]):
             found += [Unit(section, case, name, mode) for name in (names[0], *PEERS, *names[1:]) for mode in MODES]
@@ -310,7 +310,15 @@ class Bench:
         x = torch.randn(case.batch, *sides, arch.dims[0], device=self.device)
         tokens = case.batch * math.prod(case.padded)
         work = 2. * tokens * arch.dims[0] * (12 * arch.dims[0] + 2 * case.window**2)
-        return self.timed(self.pass_(block, x, unit.mode), work * (3 if unit.mode == 'training' else 1))
+        call = self.pass_(block, x, unit.mode)
+        if name in BACKENDS:
+            try:
+                call()
+            except RuntimeError as e:
+                if 'does not support this input' in str(e):
+                    raise Refused(str(e)) from None
+                raise
+        return self.timed(call, work * (3 if unit.mode == 'training' else 1))
 
     def build_block(self, case: Case, name: str) -> tuple[nn.Module, tuple[int, int]]:
         """A block and the tokens of its map along each axis."""
@@ -327,7 +335,9 @@ class Bench:
         self.need(name)
         if name == 'transformers':
             return attention.Transformers(args, case.lengths, ours.state_dict()).to(self.device), case.lengths
-        return attention.Timm(args, case.padded, ours.state_dict()).to(self.device), case.padded
+        if name == 'timm':
+            return attention.Timm(args, case.padded, ours.state_dict()).to(self.device), case.padded
+        raise ValueError(f'contender must be one of {", ".join([*attention.OURS, *PEERS])}, got {name!r}')
 
     def compile(self, module: nn.Module) -> nn.Module:
         """Compiled, and nothing known of the last one: after some sizes torch would compile no more."""

@@ -11,6 +11,7 @@ import torch
 
 import emulated
 import gpu
+from mmswinv2.core import SwinBlock
 from mmswinv2.core.attention import BACKENDS, torch_fused
 
 pytestmark = pytest.mark.core
@@ -115,3 +116,23 @@ def test_rows_without_time_or_device_are_skipped(command, seconds, reason):
     assert len(rows) == sum(u.section == 'block' for u in gpu.units(tiny=True))
     assert rows[-1]['status'] == 'skipped' and rows[-1]['reason'] == reason
     assert sum(row['status'] == 'error' and 'no driver' in row['reason'] for row in rows) == (3 if seconds else 0)
+
+
+@pytest.mark.parametrize('name', ['auto', *BACKENDS])
+def test_a_block_is_of_the_class_that_its_contender_is_named_after(name):
+    bench, case = gpu.Bench(torch.device('cpu'), tiny=True), gpu.TINY['block'][0]
+    block, _ = bench.build_block(case, name)
+    assert type(block) is SwinBlock and block.attn.config.attn_backend == name
+    if name in ('torch', 'triton'):
+        with pytest.raises(gpu.Refused, match=f'backend {name!r} does not support this input: '):
+            bench.run(gpu.Unit('block', case, name, 'forward'))
+
+
+def test_an_unknown_contender_is_no_other():
+    with pytest.raises(ValueError, match='contender must be one of auto, .*timm.*, got .flash.'), mock.patch.object(
+            gpu.Bench, 'need'):
+        gpu.Bench(torch.device('cpu'), tiny=True).build_block(gpu.TINY['block'][0], 'flash')
+
+
+def test_a_checkout_is_found_without_an_installation():
+    assert str(SCRIPT.parents[1]) in sys.path
