@@ -19,8 +19,8 @@ CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
 MMDET = mim_name('mmdet')
 SHORT = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1', 'default_hooks.checkpoint.interval=2',
          'default_hooks.logger.interval=1', 'model.backbone.arch.depths=[1,1,1,1]']
-ALONE = [f'{part}_dataloader.{option}' for part in ('train', 'val')
-         for option in ('num_workers=0', 'persistent_workers=False')]  # without processes that read data
+# without processes that read data
+ALONE = ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False']
 
 
 def mim(*args, data):

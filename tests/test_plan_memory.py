@@ -168,20 +168,14 @@ def test_of_several_trained_backbones_none_is_chosen(tmp_path, capsys):
     assert 'elsewhere in the model, got student.backbone, teacher.backbone' in capsys.readouterr().err
 
 
-def build(path):
-    cfg = Config.fromfile(path)
-    register_all_modules(init_default_scope=False)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(cfg.model).train()
-
-
 def test_heads_keep_what_the_loss_keeps():
     """A real step of HTC's heads on the CPU, beside the same on the meta device with as many RoIs."""
-    model = build(MINI)
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromfile(MINI).model).train()
     size, objects = 256, 8
-    net = model.backbone
     x = [torch.randn(1, d, size // (4 << i), size // (4 << i), requires_grad=True)
-         for i, d in enumerate(net.arch.dims)]
+         for i, d in enumerate(model.backbone.arch.dims)]
     corners = torch.rand(objects, 2) * size / 2
     instances = InstanceData(bboxes=torch.cat([corners, corners + 32 + torch.rand(objects, 2) * size / 3], 1),
                              labels=torch.zeros(objects, dtype=torch.long))
@@ -189,14 +183,12 @@ def test_heads_keep_what_the_loss_keeps():
     shape = (size, size)
     sample = DetDataSample(metainfo=dict(img_shape=shape, pad_shape=shape, batch_input_shape=shape),
                            gt_instances=instances, ignored_instances=instances[:0])
-    counts = []
-    for head in model.roi_head.mask_head:
-        head.register_forward_pre_hook(lambda m, args: counts.append(len(args[0])))
-    boxes = []
-    for head in model.roi_head.bbox_head:
-        head.register_forward_pre_hook(lambda m, args: boxes.append(len(args[0])))
+    counts, boxes = [], []  # of RoIs
+    for heads, seen in (model.roi_head.mask_head, counts), (model.roi_head.bbox_head, boxes):
+        for head in heads:
+            head.register_forward_pre_hook(lambda m, args, seen=seen: seen.append(len(args[0])))
     with DefaultScope.overwrite_default_scope('mmdet'), LiveBytes(*x, *model.parameters(), *model.buffers()) as live:
-        maps = model.neck(tuple(x)) if not isinstance(model.neck, (list, tuple)) else None
+        maps = model.neck(tuple(x))
         cfg = model.train_cfg.get('rpn_proposal', model.test_cfg.rpn)
         losses, proposals = model.rpn_head.loss_and_predict(maps, [sample], proposal_cfg=cfg)
         losses.update(model.roi_head.loss(maps, proposals, [sample]))
@@ -213,7 +205,7 @@ def test_heads_keep_what_the_loss_keeps():
     ([MINI, '--size', '0'], '--size must be one or two numbers >= 1 px, got [0]'),
     ([MINI, '--batch', '0'], '--batch must be >= 1, got 0'),
     ([MINI, '--gpus', '0'], '--gpus must be >= 1, got 0'),
-    (['configs/mmdet/_base_/default_runtime.py'], 'CONFIG must have a model.backbone of type'),
+    ([f'{ROOT}/configs/mmdet/_base_/default_runtime.py'], 'CONFIG must have a model.backbone of type'),
     (['nowhere.py'], 'nowhere.py'),
 ])
 def test_bad_input_is_one_line(args, message, capsys):

@@ -88,15 +88,6 @@ def test_the_command_line_names_weights(option, begin):
     assert cfg.model.backbone.init_cfg == begin
 
 
-@pytest.mark.parametrize('name', RECIPES)
-def test_large_models_clip_and_save_memory(name):
-    cfg = read(name)
-    large = '_g' in name or '_h' in name
-    clipped = large or 'own-data' in name
-    assert cfg.optim_wrapper.get('clip_grad') == (dict(max_norm=1.) if clipped else None)
-    assert cfg.optim_wrapper.optimizer.get('fused', False) is large  # no copy of the parameters at the step
-
-
 @pytest.mark.parametrize('name', of('mmdet/htc'))
 def test_box_heads_are_those_of_public_htc_pp(name):
     for head in read(name).model.roi_head.bbox_head:
@@ -105,29 +96,37 @@ def test_box_heads_are_those_of_public_htc_pp(name):
         assert head.reg_decoded_bbox and head.reg_class_agnostic
 
 
+LARGE = of('_h', '_g')
+BACKBONE, WRAPPER = 'model.backbone.', 'optim_wrapper.'
+DIVIDED = {'runner_type': 'FlexibleRunner', BACKBONE + 'autocast_dtype': 'bfloat16'}
+SETTINGS = [
+    # drop path and decay of what the paper does not have
+    (of('_h'), {BACKBONE + 'drop_path_rate': .3,
+                WRAPPER + 'paramwise_cfg': dict(backbone_lr_mult=1., layer_decay_rate=.85)}),
+    (of('_g'), {BACKBONE + 'drop_path_rate': .4, WRAPPER + 'paramwise_cfg.layer_decay_rate': 1.}),
+    # large models clip, and make no copy of the parameters at the step
+    (LARGE, {WRAPPER + 'clip_grad': dict(max_norm=1.), WRAPPER + 'optimizer.fused': True}),
+    (of('own-data'), {WRAPPER + 'clip_grad': dict(max_norm=1.), WRAPPER + 'optimizer.fused': None}),
+    ([name for name in RECIPES if name not in (*LARGE, *of('own-data'))],
+     {WRAPPER + 'clip_grad': None, WRAPPER + 'optimizer.fused': None}),
+    # what is divided is large and in bfloat16
+    (of('zero1'), {**DIVIDED, 'strategy.type': 'mmswinv2.ZeroStrategy'}),
+    (of('fsdp'), {**DIVIDED, 'strategy.type': 'mmswinv2.FSDPStrategy'}),
+    # weights of 256 px and window 8 have 8 in each stage: the map of the last is 8 x 8
+    (of('t_w16', 't_w32', '512'), {BACKBONE + 'pretrained_window_sizes': [8] * 4}),
+    (of('objects365_zero1', 'objects365.py'), {'train_cfg.val_interval': 67500, 'train_cfg.max_iters': 67500}),
+]
+
+
+@pytest.mark.parametrize('name, key, value', [
+    (name, key, value) for names, settings in SETTINGS for name in names for key, value in settings.items()])
+def test_settings(name, key, value):
+    assert functools.reduce(lambda config, part: config.get(part), key.split('.'), read(name)) == value
+
+
 @pytest.mark.parametrize('name', of('t_w16', 't_w32', '512'))
-def test_windows_of_table_1_follow_the_release(name):
-    """Weights of 256 px and window 8 have 8 in each stage: the map of the last is 8 x 8."""
-    backbone = read(name).model.backbone
-    assert backbone.pretrained_window_sizes == [8] * 4 and len(set(backbone.window_size)) == 1
-
-
-@pytest.mark.parametrize('name', of('_h', '_g'))
-def test_drop_path_and_decay_of_what_the_paper_does_not_have(name):
-    cfg = read(name)
-    huge = '_h' in name
-    if huge:
-        assert cfg.model.backbone.drop_path_rate == .3
-        assert cfg.optim_wrapper.paramwise_cfg == dict(backbone_lr_mult=1., layer_decay_rate=.85)
-    else:
-        assert cfg.model.backbone.drop_path_rate == .4 and cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == 1.
-
-
-@pytest.mark.parametrize('name', of('zero1', 'fsdp'))
-def test_what_is_divided_is_large_and_in_bfloat16(name):
-    cfg = read(name)
-    assert cfg.runner_type == 'FlexibleRunner' and cfg.model.backbone.autocast_dtype == 'bfloat16'
-    assert cfg.strategy.type == ('mmswinv2.FSDPStrategy' if 'fsdp' in name else 'mmswinv2.ZeroStrategy')
+def test_windows_of_table_1_are_those_of_all_stages(name):
+    assert len(set(read(name).model.backbone.window_size)) == 1
 
 
 @pytest.mark.parametrize('name', of('mmdet/htc_swinv2'))
@@ -174,12 +173,6 @@ def test_the_best_is_of_a_value_that_the_validation_gives(name, tmp_path_factory
     found = values(cfg.default_scope, repr(cfg.val_evaluator.to_dict()), tmp_path_factory.getbasetemp())
     best = cfg.default_hooks.checkpoint.save_best
     assert found[best] == {'mmdet': .5, 'mmseg': 100., 'mmpretrain': 100., 'mmaction': 1.}[cfg.default_scope]
-
-
-@pytest.mark.parametrize('name', of('objects365_zero1', 'objects365.py'))
-def test_objects365_validates_once(name):
-    cfg = read(name)
-    assert cfg.train_cfg.val_interval == cfg.train_cfg.max_iters == 67500
 
 
 @pytest.mark.parametrize('size', 'lg')

@@ -61,8 +61,7 @@ class TrainedBackbone:
         self.preprocessor = model.data_preprocessor.to(device)
 
     def read(self, path: Path) -> tuple[Tensor, Tensor]:
-        """What the backbone takes of an image, (1, C, H, W), normalised and perhaps padded; the image before, (C, h, w).
-        """
+        """What the backbone takes of an image, (1, C, H, W), normalised; the image before that, (C, h, w)."""
         data, _ = read_image(path, self.pipeline, self.scope)
         with torch.no_grad():
             return self.preprocessor(pseudo_collate([data]), False)['inputs'], data['inputs']
