@@ -59,8 +59,8 @@ THREE = dict(embed_dims=32, depths=[2, 2, 2], num_heads=[2, 4, 8])
 
 
 @pytest.mark.parametrize('arch, size, batch, window', [
-    (THREE, (160, 160), 2, 8), pytest.param('tiny', (256, 384), 1, 16, marks=pytest.mark.slow),
-    (dict(SMALL, embed_dims=64), (200, 260), 1, 8)])
+    (THREE, (96, 96), 2, 8), pytest.param('tiny', (256, 384), 1, 16, marks=pytest.mark.slow),
+    (dict(SMALL, embed_dims=64), (100, 132), 1, 8)])
 @pytest.mark.parametrize('cp', [False, True])
 @pytest.mark.parametrize('backend', ['auto', 'cells', 'eager'])
 def test_the_peak_is_that_of_live_tensors(arch, size, batch, window, cp, backend):
@@ -89,11 +89,11 @@ def test_queries_keys_and_values_are_gone_before_the_projection(backend):
     assert 2 * unit <= seen[0] < 3 * unit  # the stream, and the result of attention
 
 
-@pytest.mark.parametrize('cp', [False, True])
-@pytest.mark.parametrize('frozen, mlp_ratio', [(0, 4.), (1, 4.), (2, 4.), (-1, 2.), (1, 6.)])
+@pytest.mark.parametrize('frozen, mlp_ratio, cp', [
+    (0, 4., False), (1, 4., True), (1, 4., False), (2, 4., True), (-1, 2., False), (1, 6., True)])
 def test_frozen_stages_and_other_mlps(frozen, mlp_ratio, cp):
     check(SwinTransformerV2(THREE, window_size=8, with_cp=cp, attn_budget_mib=1, drop_path_rate=0.,
-                            out_indices=(0, 1, 2), frozen_stages=frozen, mlp_ratio=mlp_ratio), (256, 256), 1)
+                            out_indices=(0, 1, 2), frozen_stages=frozen, mlp_ratio=mlp_ratio), (128, 128), 1)
 
 
 @pytest.mark.parametrize('backend, options', [
@@ -103,7 +103,7 @@ def test_frozen_stages_and_other_mlps(frozen, mlp_ratio, cp):
 @pytest.mark.parametrize('cp', [False, True])
 def test_other_windows(backend, options, cp):
     check(SwinTransformerV2(THREE, window_size=12, with_cp=cp, attn_backend=backend, attn_budget_mib=1,
-                            drop_path_rate=0., out_indices=(0, 1, 2), **options), (200, 260), 1)
+                            drop_path_rate=0., out_indices=(0, 1, 2), **options), (104, 140), 1)
 
 
 def test_the_chosen_backend():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+import helpers.attention as helpers
 from helpers.attention import problem
 from helpers.interpreter import run_python
 from helpers.versions import needs_torch_2_4
@@ -70,10 +71,9 @@ def test_every_variant_compiles():
     check_compiled(rows, result)
 
 
-def asked(lengths=(8, 8), window=(4, 4), device='meta', dim=32, dtype=torch.bfloat16, **options):
-    tensors, fitted = problem(lengths, window, dim=dim, dtype=dtype)
-    grid = tuple(map(Axis, lengths, fitted['window'], fitted['shift']))
-    return Problem(*(tensors[name].to(device) for name in ('qkv', 'table', 'logit_scale')), grid, **options)
+def asked(lengths=(8, 8), window=(4, 4), *, device='meta', dropout=0., **options):
+    options = dict(dict(dim=32, dtype=torch.bfloat16), **options)
+    return helpers.asked(*problem(lengths, window, **options), device=device, dropout=dropout)
 
 
 @pytest.mark.parametrize('options, reason', [

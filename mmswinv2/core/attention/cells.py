@@ -58,14 +58,7 @@ def plan(qkv: Tensor, num_heads: int, grid: Grid, budget: int, *, cached: bool) 
 
     A quarter is for the bias of a step's heads and its gradient (2 N N each), a quarter for a chunk's queries, keys,
     values, result and their gradients (about 8 n N d per head), the rest for three or four blocks of logits (n x rows
-    x N).
-
-    Args:
-        qkv: Shape (B, *map, 3C).
-        num_heads: nH.
-        grid: One axis of windows per axis of the map.
-        budget: Bytes.
-        cached: Whether to limit blocks to the size that suits a CPU's cache.
+    x N). With ``cached``, blocks are limited to the size that suits a CPU's cache.
     """
     batch, width = qkv.shape[0], max(4, qkv.element_size())
     dim = qkv.shape[-1] // 3 // num_heads

@@ -60,9 +60,7 @@ def row_order(batch: int, grid: Grid, device: torch.device) -> RowOrder:
     """The order of rows of maps of ``batch`` images with the windows of ``grid``; computed on the device alone."""
     whole = [axis.shift == 0 and axis.length == axis.padded for axis in grid]
     if prod(axis.window for axis in grid) > SMALL or all(whole):
-        parts, rows = _by_size(batch, grid, device)
-        masks = kinds = None
-        padded = False
+        (parts, rows), masks, kinds, padded = _by_size(batch, grid, device), None, None, False
     else:
         parts, rows, masks, kinds, padded = _whole_windows(batch, grid, device)
     tokens = batch * prod(axis.length for axis in grid)
