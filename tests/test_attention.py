@@ -12,28 +12,20 @@ from mmswinv2.core.position_bias import expand, fold, relative_coordinates
 pytestmark = pytest.mark.core
 
 
-def test_normalize_of_zeros_is_zero_with_a_zero_gradient():
+def test_a_row_of_zeros_is_zero_with_a_zero_gradient():
     x = torch.zeros(3, 4, requires_grad=True)
     y = cosine_normalize(x)
     y.backward(torch.ones_like(y))
     assert torch.equal(y, torch.zeros(3, 4)) and torch.equal(x.grad, torch.zeros(3, 4))
+    assert cosine_normalize(torch.ones(2, 4, dtype=torch.float16)).dtype == torch.float32
 
 
 @pytest.mark.parametrize('scale', [1e-30, 1e-8, 1., 1e30])
-def test_normalize_is_exact_at_any_length(scale, rng):
+def test_rows_of_any_length_become_unit_rows(scale, rng):
     x = torch.randn(5, 8, generator=rng, dtype=torch.float64)
     y = cosine_normalize((x * scale).float())
     torch.testing.assert_close(y.double(), x / x.norm(dim=-1, keepdim=True), rtol=1e-6, atol=1e-6)
-
-
-def test_normalize_gradient(rng):
-    x = torch.randn(4, 6, generator=rng, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(cosine_normalize, x)
-
-
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_normalize_computes_in_float32(dtype):
-    assert cosine_normalize(torch.ones(2, 4, dtype=dtype)).dtype == torch.float32
+    assert torch.autograd.gradcheck(cosine_normalize, x.requires_grad_())
 
 
 def test_coordinates_are_those_of_the_release():
@@ -44,11 +36,12 @@ def test_coordinates_are_those_of_the_release():
     assert coords[2, 1].tolist() == [0., 0.]
     # within the window of pre-training the largest one is log2(9) / 3
     assert relative_coordinates((8, 8), (8, 8)).max().item() == pytest.approx(math.log2(9) / 3)
-
-
-def test_the_normaliser_stays_when_the_window_grows():
+    # a larger window extrapolates
     small, large = (relative_coordinates((w, w), (12, 12)) for w in (12, 32))
     torch.testing.assert_close(large[20:43, 20:43], small, rtol=0, atol=0)
+    # an axis of one token has the offset 0 alone; where the window of pre-training is 1, offsets are divided by 1
+    coords = relative_coordinates((1, 3), (8, 1), dtype=torch.float64, log_spaced=False)
+    assert coords.tolist() == [[[0, -2], [0, -1], [0, 0], [0, 1], [0, 2]]]
 
 
 WINDOWS = [(5,), (2, 3), (1, 4), (2, 3, 4), (1, 3, 2)]
@@ -72,13 +65,6 @@ def test_fold_is_the_adjoint_of_expand(window, rng):
     probe = torch.randn(bias.shape, generator=rng, dtype=torch.float64)
     grad, = torch.autograd.grad(bias, table, probe)
     torch.testing.assert_close(fold(probe, window), grad, rtol=1e-12, atol=1e-12)
-
-
-def test_an_axis_of_one_token_has_the_offset_0_alone():
-    """Of the window, or of the window of pre-training, whose coordinates are divided by 1 then."""
-    coords = relative_coordinates((1, 3), (8, 1), dtype=torch.float64, log_spaced=False)
-    assert coords.shape == (1, 5, 2)
-    assert coords[0].tolist() == [[0, -2], [0, -1], [0, 0], [0, 1], [0, 2]]
 
 
 def test_attention_dropout_acts_in_training_only(rng):

@@ -102,21 +102,6 @@ def test_checkpointed_equals_plain_even_after_two_forwards(with_cp, rng):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_checkpointing_keeps_fewer_activations(rng):
-    def kept(with_cp):
-        net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), with_cp=with_cp)
-        size = 0
-
-        def pack(t):
-            nonlocal size
-            size += t.numel()
-            return t
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            net(torch.randn(1, 3, 64, 64, generator=rng))
-        return size
-    assert kept(True) < kept(False) / 3
-
-
 @pytest.mark.parametrize('frozen', [-1, 0, 1, 2])
 def test_frozen_stages_have_no_gradient_and_survive_train(frozen, rng):
     net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), frozen_stages=frozen, drop_path_rate=.5)
@@ -149,23 +134,6 @@ def test_starts_as_the_identity_on_the_residual_stream(rng):
     net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1)).eval()
     x = torch.randn(1, 8, 8, 8, generator=rng)
     torch.testing.assert_close(net.layers[0].blocks[0](x), x, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('mask_padding', [True, False])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, half_under_autocast])
-def test_autocast_is_finite_with_padded_windows(dtype, mask_padding, rng):
-    """Padded keys are exactly zero: dividing them by an eps of 1e-12 makes gradients NaN in half precision."""
-    net = randomize(SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), mask_padding=mask_padding), std=.1)
-    with torch.no_grad():
-        for stage in net.layers:
-            for blk in stage.blocks:
-                blk.attn.logit_scale.fill_(6.)  # beyond the clamp at log 100
-    x = torch.randn(1, 3, 44, 36, generator=rng)
-    with torch.autocast('cpu', dtype=dtype):
-        outs = net(x)
-    assert all(o.dtype == torch.float32 and o.isfinite().all() for o in outs)
-    sum(o.square().mean() for o in outs).backward()
-    assert [n for n, p in net.named_parameters() if not p.grad.isfinite().all()] == []
 
 
 @pytest.mark.parametrize('dtype, tolerance', [

@@ -24,6 +24,7 @@ from helpers.attention import (
     errors,
     operator_args,
     problem,
+    solved,
 )
 from helpers.backbones import SMALL, randomize
 from helpers.versions import half_under_autocast, needs_torch_2_4
@@ -55,9 +56,8 @@ SHIFTED_PADDED = pytest.mark.parametrize('shifted, padding', [(False, False), (T
 @pytest.mark.parametrize('lengths, window', SIZES)
 @pytest.mark.parametrize('backend, budget', [('eager', None), *itertools.product(FAST, [None, 400])])  # bytes
 def test_equals_the_slow_reference(backend, lengths, window, shifted, padding, budget):
-    tensors, options = problem(lengths, window, shifted=shifted, padding=padding)
-    check(by_backend(backend, tensors, options, budget=budget), by_reference(tensors, options),
-          TOLERANCES[backend][torch.float64])
+    tensors, options, exact = solved(lengths, window, shifted=shifted, padding=padding)
+    check(by_backend(backend, tensors, options, budget=budget), exact, TOLERANCES[backend][torch.float64])
 
 
 @SHIFTED_PADDED
@@ -66,8 +66,8 @@ def test_whole_windows_equal_the_slow_reference(lengths, window, shifted, paddin
     """What is exported where lengths are symbols."""
     monkeypatch.setattr(eager, 'is_symbolic', lambda grid: True)
     monkeypatch.setattr(eager, 'is_transformed', lambda: True)
-    tensors, options = problem(lengths, window, shifted=shifted, padding=padding)
-    check(by_backend('eager', tensors, options), by_reference(tensors, options), TOLERANCES['eager'][torch.float64])
+    tensors, options, exact = solved(lengths, window, shifted=shifted, padding=padding)
+    check(by_backend('eager', tensors, options), exact, TOLERANCES['eager'][torch.float64])
 
 
 @given(st.data(), st.sampled_from(ON_CPU), st.integers(1, 3), st.integers(1, 4), st.integers(50, 50000))
@@ -85,14 +85,14 @@ def test_equals_the_slow_reference_everywhere(data, backend, batch, num_heads, b
 def test_each_dtype_rounds_once(backend, dtype, scales):
     """Also at a scale of 100, where a part of the gradient along itself taken from a rounded result is 6e-3 off.
 
-    Medians of five problems: the gradient of the scale is a sum of terms that cancel, which of one is good luck.
+    Medians of three problems: the gradient of the scale is a sum of terms that cancel, which of one is good luck.
     """
     found = []
-    for seed in range(5):
-        tensors, options = problem((24, 20), (12, 10), dtype=dtype, dim=16, scales=scales, seed=seed)
+    for seed in range(3):
+        tensors, options, exact = solved((24, 20), (12, 10), dtype=dtype, dim=16, scales=scales, seed=seed)
         ours = by_backend(backend, tensors, options)
         assert {t.dtype for t in ours.values()} == {dtype}
-        found.append(errors(ours, by_reference(tensors, options)))
+        found.append(errors(ours, exact))
     for name in found[0]:
         error = statistics.median([one[name] for one in found])
         assert error <= TOLERANCES[backend][dtype] * (2 if scales[0] == 6 else 1), (name, error)
@@ -320,16 +320,15 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize('budget_mib', [1, 4])
 @pytest.mark.parametrize('fused', [False, True])
-def test_nothing_is_larger_than_the_budget_or_the_map(fused, budget_mib, monkeypatch):
-    """Of 64 windows with 256 tokens: all attention maps are 48 MiB, one is 256 KiB a head."""
+def test_nothing_is_larger_than_the_budget_or_the_map(fused, monkeypatch):
+    """Of 16 windows with 256 tokens: the map is 1.1 MiB, all attention maps are 12 MiB, one is 256 KiB a head."""
     if not fused:
         monkeypatch.setattr(cells, 'FUSED', {})
-    tensors, options = problem((128, 128), (16, 16), batch=1, num_heads=3, dim=8, dtype=torch.float32)
+    tensors, options = problem((64, 64), (16, 16), batch=1, num_heads=3, dim=8, dtype=torch.float32)
     args = *(t.detach() for t in tensors.values()), None
-    rest = tuple(map(Axis, (128, 128), options['window'], options['shift'])), 0., budget_mib * 2**20
-    limit = max(budget_mib * 2**20 // 4, args[0].nbytes)
+    rest = tuple(map(Axis, (64, 64), options['window'], options['shift'])), 0., 2**20
+    limit = args[0].nbytes
     with Largest() as forward:
         out, lse = cells.forward(*args, *rest)
     assert forward.bytes <= limit
@@ -383,8 +382,9 @@ def check_no_images(model):
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, half_under_autocast])
-@pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(mask_padding=False), dict(attn_budget_mib=1)])
+@pytest.mark.parametrize('options, dtype', [
+    ({}, torch.bfloat16), (dict(with_cp=True), torch.bfloat16), (dict(attn_budget_mib=1), torch.bfloat16),
+    pytest.param(dict(mask_padding=False), torch.float16, marks=half_under_autocast.marks)])
 def test_autocast(kernel, options, dtype, rng):
     x = torch.randn(2, 3, 44, 36, generator=rng)
     results = []

@@ -4,9 +4,10 @@ import torch
 from torch import func
 from torch.autograd import forward_ad
 
-from helpers.attention import FAST
+from helpers.attention import FAST, asked, problem
 from helpers.backbones import SMALL, randomize
 from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core.attention import backends
 
 pytestmark = pytest.mark.core
 
@@ -18,7 +19,14 @@ def model(backend, **options):
 
 @pytest.fixture
 def images(rng):
-    return torch.randn(3, 1, 3, 44, 36, generator=rng, dtype=torch.float64)  # ragged, several kinds of windows
+    return torch.randn(3, 1, 3, 36, 28, generator=rng, dtype=torch.float64)  # ragged, several kinds of windows
+
+
+@pytest.fixture
+def cells_otherwise(monkeypatch):
+    """``auto`` takes ``cells``, however small the attention maps."""
+    monkeypatch.setattr(backends, 'EAGER_BYTES', 0)
+    assert backends.choose(asked(*problem((4,), (2,)))).name == 'cells'
 
 
 def dual(f, x, v):
@@ -54,10 +62,9 @@ def test_forward_mode_in_weights_is_refused(images):
 
 
 @pytest.mark.parametrize('how', [how for how in FORWARD_MODE if how != 'linearize'])  # which imports the compiler
-def test_auto_takes_forward_mode(how, images):
-    """Also with windows whose attention maps are larger than the budget, where it is cells otherwise."""
-    tangents = [FORWARD_MODE[how](lambda t, net=model(backend, window_size=11, attn_budget_mib=1): net(t)[0], images[0],
-                                  images[1]) for backend in ('auto', 'eager')]
+def test_auto_takes_forward_mode(how, images, cells_otherwise):
+    tangents = [FORWARD_MODE[how](lambda t, net=model(backend): net(t)[0], images[0], images[1])
+                for backend in ('auto', 'eager')]
     torch.testing.assert_close(*tangents, rtol=1e-12, atol=1e-12)
 
 
@@ -98,10 +105,8 @@ def test_a_kernel_is_refused_under_torch_func(backend, how, images):
 
 
 @pytest.mark.parametrize('how', UNDER_FUNC)
-def test_auto_takes_eager_under_torch_func(how, images):
-    """Also with windows whose attention maps are larger than the budget, where it is cells otherwise."""
-    options = dict(window_size=11, attn_budget_mib=1)
-    torch.testing.assert_close(*(UNDER_FUNC[how](model(backend, **options), images) for backend in ('auto', 'eager')),
+def test_auto_takes_eager_under_torch_func(how, images, cells_otherwise):
+    torch.testing.assert_close(*(UNDER_FUNC[how](model(backend), images) for backend in ('auto', 'eager')),
                                rtol=0, atol=0)
 
 

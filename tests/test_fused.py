@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 import emulated
 import reference
-from helpers.attention import SIZES, TOLERANCES, asked, by_backend, by_reference, operator_args, problem
+from helpers.attention import SIZES, TOLERANCES, asked, by_backend, by_reference, operator_args, problem, solved
 from helpers.backbones import SMALL
 from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
@@ -52,14 +52,14 @@ def check(ours, exact, tolerance, scale=1.):
 @pytest.mark.parametrize('lengths, window', SIZES)
 @pytest.mark.parametrize('dtype, budget', [(torch.bfloat16, None), (torch.float16, 20000)])  # bytes
 def test_equals_the_slow_reference(lengths, window, shifted, padding, budget, dtype, small):
-    tensors, options = problem(lengths, window, shifted=shifted, padding=padding, dtype=dtype, dim=8,
-                               scales=(1., 2., -1.))
+    tensors, options, exact = solved(lengths, window, shifted=shifted, padding=padding, dtype=dtype, dim=8,
+                                     scales=(1., 2., -1.))
     ours = by_backend('torch', tensors, options, budget=budget)
     assert {t.dtype for t in ours.values()} == {dtype}
-    check(ours, by_reference(tensors, options), TOLERANCES['torch'][dtype], math.exp(2))
+    check(ours, exact, TOLERANCES['torch'][dtype], math.exp(2))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is the same for all
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])  # the same for all
 @given(st.data(), st.integers(1, 3), st.integers(1, 3), st.integers(1000, 50000), st.sampled_from(DTYPES))
 def test_equals_the_slow_reference_everywhere(data, batch, num_heads, budget, dtype):
     axes = data.draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7)), min_size=1, max_size=3))

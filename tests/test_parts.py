@@ -7,7 +7,6 @@ import pydoc
 import pytest
 import torch
 
-import reference
 from helpers.backbones import SMALL, randomize
 from mmswinv2.core import (
     BackboneConfig,
@@ -15,9 +14,7 @@ from mmswinv2.core import (
     SwinTransformerV2,
     VideoConfig,
     VideoSwinTransformerV2,
-    WindowAttention,
 )
-from mmswinv2.core.attention import AttentionConfig
 
 pytestmark = pytest.mark.core
 
@@ -118,16 +115,6 @@ def test_options_are_frozen_and_survive_pickling():
     assert dataclasses.replace(config, window_size=8).window_size == ((8, 8), (8, 8))
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.mlp_ratio = 2.
-
-
-@pytest.mark.parametrize('lengths, window', [((13,), (4,)), ((4, 7, 6), (2, 4, 3)), ((3, 5, 8), (1, 4, 4))])
-@pytest.mark.parametrize('kind', ['log_cpb', 'linear_cpb', 'parameterized'])
-def test_the_module_takes_one_to_three_axes(lengths, window, kind, rng):
-    attn = randomize(WindowAttention(8, 2, window_size=window, pretrained_window=window,
-                                     config=AttentionConfig(position_bias=kind)).double())
-    x = torch.randn(2, *lengths, 8, generator=rng, dtype=torch.float64)
-    wanted = reference.attention(attn.state_dict(), '', x, 2, window, window, True, kind)
-    torch.testing.assert_close(attn(x, shifted=True), wanted, rtol=1e-10, atol=1e-10)
 
 
 def test_hidden_maps_are_kept_where_the_block_is_computed_again():

@@ -179,14 +179,10 @@ class PatchMerging(nn.Module):
         return x if self.norm_first else self.norm(x)
 
     def _reduce(self, x: Tensor) -> Tensor:
-        x = self._gather(x)
-        return self.reduction(self.norm(x) if self.norm_first else x)
-
-    def _gather(self, x: Tensor) -> Tensor:
-        """(B, [T,] H, W, C) to (B, [T,] H/2, W/2, 4C)."""
         *before, h, w, c = x.shape
         rows, columns = (h + 1) // 2, (w + 1) // 2
         x = F.pad(x, (0, 0, 0, 2 * columns - w, 0, 2 * rows - h))
         x = x.reshape(-1, rows, 2, columns, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
-        return x.permute(0, 1, 3, 4, 2, 5).reshape(*before, rows, columns, 4 * c)
+        x = x.permute(0, 1, 3, 4, 2, 5).reshape(*before, rows, columns, 4 * c)
+        return self.reduction(self.norm(x) if self.norm_first else x)

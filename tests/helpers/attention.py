@@ -1,4 +1,6 @@
 """Problems of window attention, how each backend answers them, and how near it must come to the slow reference."""
+from functools import lru_cache
+
 import pytest
 import torch
 
@@ -75,6 +77,13 @@ def by_reference(tensors, options):
     """The answers of the slow reference, in float64."""
     exact = {name: t.detach().double().requires_grad_() for name, t in tensors.items()}
     return answers(reference.window_attention, exact, tensors['qkv'].dtype, **options)
+
+
+@lru_cache(maxsize=None)
+def solved(lengths, window, **options):
+    """A :func:`problem` and the answers of the slow reference, once for all tests that share it."""
+    tensors, windows = problem(lengths, window, **options)
+    return tensors, windows, by_reference(tensors, windows)
 
 
 def by_backend(backend, tensors, options, **more):
