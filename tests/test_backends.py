@@ -234,14 +234,15 @@ def test_cuda_tensors_are_accepted(name, dropout):
 
 @pytest.mark.parametrize('dropout', [0., .3])
 @pytest.mark.parametrize('budget', [400, 2**26])
+@pytest.mark.parametrize('name', FAST)
 @pytest.mark.parametrize('lengths, window', [((11, 9), (4, 4)), ((4, 5, 6), (2, 3, 4)), ((6, 5), (6, 5))])
-def test_the_log_sum_exp_of_each_row(lengths, window, budget, dropout):
+def test_the_log_sum_exp_of_each_row(lengths, window, name, budget, dropout):
     """Of all keys of its cell, whatever dropout drops."""
     tensors, options = problem(lengths, window)
     qkv, table, logit_scale = (t.detach() for t in tensors.values())
     seed = torch.tensor([3]) if dropout else None
     _, lse = operator.window_attention_operator(qkv, table, logit_scale, seed, list(options['window']),
-                                                list(options['shift']), dropout, budget, 'cells')
+                                                list(options['shift']), dropout, budget, name)
     # of each token with itself: p = exp(logit - lse), and p by the reference from values that tell tokens apart
     q, k, _ = qkv.unflatten(-1, (3, 3, -1)).unbind(-3)
     scale = logit_scale.clamp(max=math.log(100)).exp().view(3)
@@ -344,12 +345,13 @@ def net(backend, **options):
 
 @pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(with_cp=True, attn_drop_rate=.3),
                                      dict(mask_padding=False), dict(attn_budget_mib=1)])
-def test_a_backbone_equals_that_of_eager(options, rng):
+@pytest.mark.parametrize('backend', FAST)
+def test_a_backbone_equals_that_of_eager(backend, options, rng):
     x = torch.randn(2, 3, 44, 52, generator=rng, dtype=torch.float64)
     results = []
     # with dropout, the same backend without checkpointing: it must draw the same
-    other = ('cells', dict(options, with_cp=False)) if 'attn_drop_rate' in options else ('eager', options)
-    for kind, extra in (('cells', options), other):
+    other = (backend, dict(options, with_cp=False)) if 'attn_drop_rate' in options else ('eager', options)
+    for kind, extra in ((backend, options), other):
         model = net(kind, **extra).double()
         torch.manual_seed(4)
         outs = model(x)

@@ -173,11 +173,6 @@ class CastLinear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-def cpb_rows(budget: int, itemsize: int) -> int:
-    """Offsets whose hidden maps, before and after the ReLU, take ``budget`` bytes."""
-    return max(1, budget // (2 * CPB_HIDDEN * itemsize))
-
-
 class ContinuousBias(nn.Sequential):
     """The two-layer MLP of continuous position bias: a bias table for any window.
 
@@ -211,10 +206,11 @@ class ContinuousBias(nn.Sequential):
         """
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
-            if budget is None or is_transformed() or len(x) <= cpb_rows(budget, dtype.itemsize):
+            hidden = 2 * CPB_HIDDEN * dtype.itemsize  # bytes of an offset, before and after the ReLU
+            if budget is None or is_transformed() or len(x) * hidden <= max(budget, hidden):
                 rows = super().forward(x)
             else:
-                rows = torch.cat([self._chunk(part) for part in x.split(cpb_rows(budget, dtype.itemsize))])
+                rows = torch.cat([self._chunk(part) for part in x.split(max(1, budget // hidden))])
             return LARGEST_BIAS * torch.sigmoid(from_rows(rows, window))
 
     def _chunk(self, x: Tensor) -> Tensor:
