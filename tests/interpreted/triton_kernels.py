@@ -20,7 +20,7 @@ SENTINEL = 7.
 HEADS = dict(num_heads=1, dim=16, batch=1, scales=(3., 6.), seed=2)
 CASES = [
     ((7, 9), (4, 4), True, torch.float32, dict(num_heads=2)),  # ragged on both axes; a head at the clamp of the scale
-    ((7, 9), (4, 4), True, torch.float16, dict(num_heads=2)),
+    ((7, 9), (4, 4), True, torch.float16, {}),
     ((8, 4), (4, 4), False, torch.float32, dict(batch=2)),  # whole windows only, images
     ((9, 14), (9, 14), False, torch.float16, {}),  # one window of several tiles, which do not divide it
     ((12, 10), (9, 6), True, torch.float32, dict(dim=32, seed=3)),  # no squares; cells of several tiles
@@ -127,7 +127,7 @@ def test_the_order_of_programs_changes_no_bit(monkeypatch):
 
 
 def test_parts_of_the_bias_and_groups_of_heads_change_roundings_only(monkeypatch):
-    tensors, options = among_nan_problem((5, 6), (3, 4), num_heads=2, dtype=torch.float32)
+    tensors, options = among_nan_problem((4, 6), (3, 4), num_heads=2, dtype=torch.float32)
     expected = by_backend('triton', tensors, options)
     for programs, budget in ((1, None), (2048, 1)):  # one part; one head at a time, whatever the bytes
         monkeypatch.setattr(launch, 'BIAS_PROGRAMS', programs)
