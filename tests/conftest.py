@@ -2,13 +2,17 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+import emulated
 from helpers.areas import missing
+from helpers.attention import FAST
+from mmswinv2.core.attention import torch_fused
 from mmswinv2.hosts import is_installed
 
 torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
@@ -73,6 +77,15 @@ def quick_disk(monkeypatch):
 def rng():
     """A seeded generator of inputs."""
     return torch.Generator().manual_seed(1)
+
+
+@pytest.fixture(params=[*FAST, 'torch'])
+def kernel(request):
+    """The name of a kernel of attention; torch's fused one is emulated on a CPU meanwhile."""
+    if request.param == 'torch' and not torch_fused.HAS_OPERATORS:
+        pytest.skip('torch has no such operators')
+    with emulated.on_a_cpu() if request.param == 'torch' else nullcontext():
+        yield request.param
 
 
 @pytest.fixture(scope='session')

@@ -120,15 +120,10 @@ class BackboneConfig(BlockConfig):
 
     @classmethod
     def of(cls, backbone: type, **options: Any) -> BackboneConfig:
-        """The options of a backbone that is built.
-
-        Args:
-            backbone: Its class.
-            options: As given.
+        """The options of a backbone of class ``backbone``, as the constructor.
 
         Raises:
             TypeError: if some are unknown; all are named, each with the nearest option of the class.
-            ValueError: as the constructor.
         """
         unknown = [name for name in options if name not in {field.name for field in fields(cls)}]
         if unknown:
