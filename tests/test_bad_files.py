@@ -1,24 +1,30 @@
-"""Files that hold code or are damaged, by every way that a checkpoint is read: one clear error, and no code is run."""
+"""Files that hold code or are damaged, by every way that a checkpoint is read: one clear error, and no code is run.
+
+``mim test`` is another such way: ``test_distributed.py``.
+"""
 import pickle
-import sys
 
 import pytest
 import torch
 
 import convert_checkpoint
-from helpers import runs, toy
+from helpers import toy
 from helpers.backbones import SMALL
+from helpers.bad_files import cut, evil, flip
 from mmswinv2.core.weights import unpickle
 from mmswinv2.engine import read_run
 from mmswinv2.engine.checkpoint import safe_globals
 from mmswinv2.models import SwinTransformerV2
 
-pytestmark = pytest.mark.mmseg
+pytestmark = pytest.mark.mmengine
+
+
+def backbone(**options):
+    return SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1), **options)
 
 
 def init_cfg(path, tmp_path):
-    SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1),
-                      init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
+    backbone(init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
 
 
 def convert(path, tmp_path):
@@ -49,31 +55,11 @@ def read_as_before_torch_2_6(path, tmp_path):
 WAYS = [read_as_before_torch_2_6, init_cfg, convert, load_from, resume_named, resume_last]
 
 
-class Payload:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return open, (str(self.marker), 'w')
-
-
-def evil(path, marker, kind):
-    """A checkpoint of a run with code beside its weights."""
-    content = dict(state_dict=toy.Toy().state_dict(), meta=dict(iter=2, epoch=0, more=Payload(marker)),
-                   message_hub={}, optimizer=dict(state={}, param_groups=[]))
-    if kind == 'pickle':
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=kind == 'zip')
-
-
 @pytest.mark.parametrize('kind', ['zip', 'legacy', 'pickle'])
 @pytest.mark.parametrize('way', WAYS)
 def test_code_is_never_run(way, kind, tmp_path, capsys):
     path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
-    evil(path, marker, kind)
+    evil(path, marker, kind, toy.Toy().state_dict())
     with pytest.raises((ValueError, pickle.UnpicklingError)) as error:
         way(path, tmp_path)
     said = f'{error.value} {capsys.readouterr().err}'
@@ -82,24 +68,13 @@ def test_code_is_never_run(way, kind, tmp_path, capsys):
     assert marker.exists()
 
 
-def truncated(path):
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-def flipped(path):
-    data = bytearray(path.read_bytes())
-    data[data.rindex(b'PK\x01\x02') - 3000] ^= 64  # in the weights
-    path.write_bytes(data)
-
-
-@pytest.mark.parametrize('harm', [truncated, flipped])
+@pytest.mark.parametrize('harm', [cut, flip])
 @pytest.mark.parametrize('way', WAYS)
 def test_damage_is_one_clear_error(way, harm, tmp_path, capsys):
     path = tmp_path / 'run' / 'iter_2.pth'
     if way in (init_cfg, convert, read_as_before_torch_2_6):
         path.parent.mkdir()
-        net = SwinTransformerV2(SMALL, window_size=4, out_indices=(0, 1))
-        torch.save(dict(state_dict={f'backbone.{k}': v for k, v in net.state_dict().items()}), path)
+        torch.save(dict(state_dict={f'backbone.{k}': v for k, v in backbone().state_dict().items()}), path)
     else:
         toy.runner(tmp_path / 'run', iters=2).train()
     harm(path)
@@ -107,17 +82,6 @@ def test_damage_is_one_clear_error(way, harm, tmp_path, capsys):
         way(path, tmp_path)
     said = f'{error.value} {capsys.readouterr().err}'
     assert 'iter_2.pth' in said and ('damaged' in said or 'whole' in said)
-
-
-def test_mim_test_does_not_run_code(tmp_path, mini_data):
-    """By the script that ``mim test`` starts."""
-    path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
-    evil(path, marker, 'zip')
-    config = runs.write_config(tmp_path, 'mmseg')
-    test = [sys.executable, str(runs.script('mmseg', 'test')), str(config), str(path), '--work-dir',
-            str(tmp_path / 'work')]
-    code, output = runs.run(test, runs.environment(mini_data / 'mmseg'))
-    assert code and 'code in a file is not run' in output and not marker.exists(), output[-3000:]
 
 
 @pytest.mark.parametrize('objects', [safe_globals(), unpickle.STAND_INS])

@@ -1,4 +1,5 @@
 """The command line of tools/convert_checkpoint.py: files in, files out, one line and exit code 2 when it cannot."""
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 import convert_checkpoint
 from helpers import peer_files
 from helpers.backbones import PLAIN, backbone
+from helpers.bad_files import evil
 from helpers.files import PLACES, SILENT
 from helpers.interpreter import run_python
 from mmswinv2.core.weights import LAYOUTS, load_backbone, read_backbone_state, read_file, write_file
@@ -115,14 +117,6 @@ def test_a_shared_position_bias_is_written_for_each_block(state, tmp_path, capsy
                                    state['layers.0.blocks.0.attn.cpb_mlp.0.weight'])
 
 
-class Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, 'w')
-
-
 def bad_files(folder, state):
     whole = folder / 'whole.pth'
     torch.save(dict(state_dict=dict(state)), whole)
@@ -136,7 +130,7 @@ def bad_files(folder, state):
     save_file({k: v for k, v in state.items()}, folder / 'whole.safetensors')
     (folder / 'cut.safetensors').write_bytes((folder / 'whole.safetensors').read_bytes()[:-100])
     torch.save([1, 2], folder / 'list.pth')
-    torch.save(dict(model=dict(state), config=Evil(str(folder / 'ran'))), folder / 'code.pth')
+    evil(folder / 'code.pth', folder / 'ran', 'zip', dict(state))
     torch.save({'fc.weight': torch.zeros(2, 2)}, folder / 'other.pth')
     torch.save(dict(state_dict=dict(state), legacy=1), folder / 'old.pth', _use_new_zipfile_serialization=False)
     (folder / 'old_cut.pth').write_bytes((folder / 'old.pth').read_bytes()[:-1000])
@@ -280,12 +274,14 @@ def test_views_are_written_without_what_they_are_views_of(tmp_path):
     assert (tmp_path / 'a.pth').stat().st_size < 10000
 
 
-def test_as_a_command(state, tmp_path):
+def test_as_a_command(state, tmp_path, monkeypatch, capsys):
     torch.save(dict(model={k: v for k, v in state.items()}), tmp_path / 'a.pth')
-    tool = Path(convert_checkpoint.__file__)
+    tool = convert_checkpoint.__file__
     result = subprocess.run([sys.executable, tool, 'a.pth', 'b.pth', '--to', 'timm'], cwd=tmp_path,
-                            capture_output=True, text=True)
+                            capture_output=True, text=True, timeout=120)
     assert result.returncode == 0 and 'wrote    b.pth: timm, ' in result.stdout, result.stderr
-    result = subprocess.run([sys.executable, tool, 'c.pth', 'b.pth'], cwd=tmp_path, capture_output=True, text=True,
-                            timeout=120)
-    assert (result.returncode, result.stdout) == (2, '') and result.stderr.count('\n') == 1
+    monkeypatch.setattr(sys, 'argv', [tool, str(tmp_path / 'c.pth'), 'b.pth'])
+    with pytest.raises(SystemExit) as exit:  # in this process: to start another takes seconds
+        runpy.run_path(tool, run_name='__main__')
+    out, err = capsys.readouterr()
+    assert (exit.value.code, out) == (2, '') and err.count('\n') == 1

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from helpers import toy
+from helpers.bad_files import cut, flip
 from mmswinv2.engine import checkpoints
 from mmswinv2.engine.loops import Position, ResumableBatches, make_resumable, seed
 
@@ -194,16 +195,6 @@ def test_an_iterable_data_set_is_refused():
 def checkpoint(path, value=1.):
     torch.save(dict(state_dict=dict(w=torch.full((1000,), value))), path)
     return path
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
 
 
 @pytest.mark.parametrize('harm, why', [
