@@ -182,19 +182,6 @@ def test_heads_and_mask_tokens_of_files_are_kept(file):
     assert rest == []
 
 
-@pytest.mark.parametrize('source', LAYOUTS)
-@pytest.mark.parametrize('target', LAYOUTS)
-def test_a_head_goes_from_each_layout_to_each(source, target):
-    state = backbone(PLAIN, out_indices=(2,)).state_dict()
-    more = extras(state, mask_token=False)
-    there, _ = to_layout(BackboneState(state, 'mmswinv2', '', extras=more), source)
-    found = read_backbone_state(there)
-    found.state.setdefault('pretrained_window_sizes', state['pretrained_window_sizes'])
-    back = read_backbone_state(to_layout(found, target)[0])
-    back.state.setdefault('pretrained_window_sizes', state['pretrained_window_sizes'])
-    assert same(back.state, state) and same(back.extras, more)
-
-
 def test_a_head_beside_a_backbone_of_this_project():
     """As mmpretrain keeps a classifier of ours; a head within the backbone comes before one beside it."""
     state = backbone(PLAIN).state_dict()
@@ -309,11 +296,3 @@ def test_the_index_of_pairs_on_any_number_of_axes(window):
             for n, size, a, b in zip(window, offsets, query, key):
                 expected = expected * size + a - b + n - 1
             assert index[p, q] == expected
-
-
-@pytest.mark.parametrize('shape', [(1, 8, 7, 2), (1, 7, 7), (1, 7, 2), (1, 7, 7, 7, 3), (2, 7, 7, 2), (1, 1, 7, 2)])
-def test_coordinates_of_other_shapes_are_an_error(shape):
-    state = peer_files.microsoft(backbone(PLAIN).state_dict(), PLAIN['depths'], [4] * 3, [4] * 3)['model']
-    state['layers.0.blocks.0.attn.relative_coords_table'] = torch.ones(shape)
-    with pytest.raises(ValueError, match=r'must have the shape \(1, 2h-1, 2w-1, 2\), got '):
-        read_backbone_state(state)

@@ -15,7 +15,7 @@ class Payload:
 
 
 def evil(path, marker, kind, state=None):
-    """Writes a checkpoint of a run with code beside its weights; ``kind`` is ``'zip'``, ``'legacy'`` or ``'pickle'``."""
+    """Writes a checkpoint of a run with code beside its weights; ``kind``: ``'zip'``, ``'legacy'`` or ``'pickle'``."""
     content = dict(state_dict=state or {}, meta=dict(iter=2, epoch=0, more=Payload(marker)), message_hub={},
                    optimizer=dict(state={}, param_groups=[]))
     if kind == 'pickle':
