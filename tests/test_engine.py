@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from helpers.backbones import SMALL
-from mmswinv2.core.weights import unpickle
+from mmswinv2.core.weights import files
 from mmswinv2.engine import checkpoint
 from mmswinv2.models import SwinTransformerV2
 
@@ -184,17 +184,17 @@ def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
         def __reduce__(self):
             return (getattr, (np.ndarray, 'tofile'))
     torch.save(dict(evil=Evil()), tmp_path / 'a.pth')
-    for load in unpickle.load, unpickle.load_before_torch_2_6:
+    for load in files.unpickle, files.unpickle_before_torch_2_6:
         with pytest.raises((pickle.UnpicklingError, ValueError)):
             load(str(tmp_path / 'a.pth'), checkpoint.safe_globals())
-        load(str(tmp_path / 'a.pth'), unpickle.STAND_INS)  # as nothing
+        load(str(tmp_path / 'a.pth'), files.STAND_INS)  # as nothing
 
     class Worse:
         def __reduce__(self):
             return (open, (str(tmp_path / 'ran'), 'w'))
     torch.save(dict(evil=Worse()), tmp_path / 'b.pth')
-    for load, objects in product((unpickle.load, unpickle.load_before_torch_2_6),
-                                 (checkpoint.safe_globals(), unpickle.STAND_INS)):
+    for load, objects in product((files.unpickle, files.unpickle_before_torch_2_6),
+                                 (checkpoint.safe_globals(), files.STAND_INS)):
         with pytest.raises(pickle.UnpicklingError):
             load(str(tmp_path / 'b.pth'), objects)
     assert not (tmp_path / 'ran').exists()

@@ -16,7 +16,7 @@ import convert_checkpoint
 from helpers import peer_files, toy, zips
 from helpers.backbones import SMALL, randomize
 from helpers.bad_files import cut, evil, flip
-from mmswinv2.core.weights import load_backbone, not_finite, read_backbone_state, read_file, unpickle, write_file
+from mmswinv2.core.weights import files, load_backbone, not_finite, read_backbone_state, read_file, write_file
 from mmswinv2.engine import read_run
 from mmswinv2.engine.checkpoint import safe_globals
 from mmswinv2.models import SwinTransformerV2
@@ -81,7 +81,7 @@ def resume_last(path, tmp_path):
 
 def read_as_before_torch_2_6(path, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unpickle, 'load', unpickle.load_before_torch_2_6)
+        patch.setattr(files, 'unpickle', files.unpickle_before_torch_2_6)
         read_run(path)
 
 
@@ -308,14 +308,15 @@ def test_damage_is_one_clear_error(way, harm, tmp_path):
         way(path, tmp_path)
 
 
-@pytest.mark.parametrize('objects', [safe_globals(), unpickle.STAND_INS])
+@pytest.mark.parametrize('objects', [safe_globals(), files.STAND_INS])
 def test_before_torch_2_6_a_run_is_read_as_since(objects, tmp_path):
     toy.runner(tmp_path, iters=2, hook='CheckpointHook').train()
-    old, new = (load(str(tmp_path / 'iter_2.pth'), objects) for load in (unpickle.load_before_torch_2_6, unpickle.load))
+    old, new = (load(str(tmp_path / 'iter_2.pth'), objects)
+                for load in (files.unpickle_before_torch_2_6, files.unpickle))
     assert old.keys() == new.keys() and old['meta'] == new['meta']
     assert torch.equal(old['state_dict']['layer.weight'], new['state_dict']['layer.weight'])
     history = [c['message_hub']['log_scalars']['train/loss'] for c in (old, new)]
-    if objects is unpickle.STAND_INS:
-        assert all(type(one) is unpickle.StandIn for one in history)
+    if objects is files.STAND_INS:
+        assert all(type(one) is files.StandIn for one in history)
     else:
         assert history[0].mean() == history[1].mean() and history[0].statistics('current') > 0

@@ -64,7 +64,7 @@ def read_named(name: str) -> Mapping:
     All processes call it for a URL.
 
     Args:
-        name: A file, or a URL that begins with http:// or https://.
+        name: A file, in which ``~`` is expanded, or a URL that begins with http:// or https://.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -75,7 +75,7 @@ def read_named(name: str) -> Mapping:
             raise ValueError(f'checkpoint must be a file or a URL that begins with {" or ".join(URLS)}, got {name}; '
                              'where a config inherits it from another backbone, _delete_=True in its backbone=dict(...)'
                              ' leaves it out')
-        return read_run(name)
+        return read_run(Path(name).expanduser())
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
     ways = 'name a file in place of the URL (init_cfg.checkpoint=FILE, or load_from=FILE)'
     try:
@@ -126,28 +126,22 @@ def from_plain(checkpoint: dict) -> None:
                                           value['max_length'])
 
 
-def load_from_local(filename: str, map_location=None) -> Mapping:
-    """A loader of local files for MMEngine's ``CheckpointLoader``; see :func:`read_run`.
+def load(filename: str, map_location=None) -> Mapping:
+    """A loader of files and URLs for MMEngine's ``CheckpointLoader``; see :func:`read_named`.
 
     Args:
-        filename: A file; ``~`` is expanded.
+        filename: A file or a URL.
         map_location: Not used: tensors are on the CPU until they are copied into the model.
     """
-    return read_run(Path(filename).expanduser())
-
-
-def load_from_http(filename: str, map_location=None) -> Mapping:
-    """The same for URLs; see :func:`read_named`."""
     return read_named(filename)
 
 
 def read_local_files_safely() -> None:
-    """Has MMEngine read files, fetched ones too, by the loaders above: ``load_from``, ``--resume`` and ``mim test``.
+    """Has MMEngine read files, fetched ones too, by the loader above: ``load_from``, ``--resume`` and ``mim test``.
 
     Under torch 2.6 and later, MMEngine's own loader cannot read its runner's files; under earlier versions it runs code
     in a file (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine
     0.10.12 runs code in a file if reading weights only has failed (``_safe_torch_load``). Neither reads
     ``.safetensors`` or checks checksums. There is no release without these defects.
     """
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
-    CheckpointLoader.register_scheme(URLS, load_from_http, force=True)
+    CheckpointLoader.register_scheme(['', *URLS], load, force=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from mmengine import dist
@@ -85,15 +86,15 @@ class CheckpointHook(_CheckpointHook):
         if wrong:
             raise ValueError('default_hooks.checkpoint.save_best must name a value that the validation gives, got '
                              f'{wrong[0]!r}; it gives {first(metrics, 10)}')
-        backend = self.file_backend
-        self.file_backend = late = _LateRemoval(backend)
+        backend, outdated = self.file_backend, []
+        self.file_backend = _Instead(backend, remove=outdated.append, rmtree=outdated.append)
         try:
-            super()._save_best_checkpoint(_Writer(runner, self), metrics)
+            super()._save_best_checkpoint(_Instead(runner, save_checkpoint=partial(self.write, runner)), metrics)
         finally:
             self.file_backend = backend
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         new = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
-        for path in late.paths:
+        for path in outdated:
             if path not in new:
                 self._remove(path)
 
@@ -134,33 +135,15 @@ class CheckpointHook(_CheckpointHook):
                           ) from error
 
 
-class _LateRemoval:
-    """A file backend that notes removals instead of doing them."""
+class _Instead:
+    """An object, with other attributes in place of some."""
 
-    def __init__(self, backend) -> None:
-        self.backend, self.paths = backend, []
-
-    def __getattr__(self, name: str):
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.paths.append(path)
-
-    rmtree = remove
-
-
-class _Writer:
-    """A runner that saves checkpoints through the hook."""
-
-    def __init__(self, runner, hook: CheckpointHook) -> None:
-        self.runner, self.hook = runner, hook
+    def __init__(self, of: object, **others: object) -> None:
+        self.of = of
+        vars(self).update(others)
 
     def __getattr__(self, name: str):
-        return getattr(self.runner, name)
-
-    def save_checkpoint(self, *args, filename: str | None = None, **kwargs) -> None:
-        out_dir, *rest = args
-        self.hook.write(self.runner, out_dir, *([filename] if filename else []), *rest, **kwargs)
+        return getattr(self.of, name)
 
 
 def why_not_whole(path: Path) -> str | None:

@@ -30,7 +30,7 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
         ValueError: if weights are missing, unexpected, or in no known layout; ``state_dict`` stays unchanged.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    taken, text = _fit(backbone, inside, prefix)
+    taken, _, text = _fit(backbone, inside, prefix)
     if all(inside.get(k) is v for k, v in taken.items()):
         return
     print_log(text, logger='current')
@@ -39,15 +39,8 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     state_dict.update({prefix + k: v for k, v in taken.items()})
 
 
-def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], str]:
-    """The weights that a backbone takes, from any known layout, and a line for the log."""
-    taken, _, text = _fit_with_head(backbone, weights, prefix)
-    return taken, text
-
-
-def _fit_with_head(backbone: nn.Module, weights: Mapping,
-                   prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-    """The same, with the classifier's head beside the backbone, in the names of mmpretrain's model."""
+def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """The weights that a backbone takes, from any layout, a head in mmpretrain's names, and a line for the log."""
     name = _name(backbone, prefix)
     try:
         found = read_backbone_state(weights)
@@ -74,7 +67,7 @@ def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
     if any(k.startswith('backbone.') for k in inside) or len(backbones_in(find_container(inside)[0])) != 1:
         return
-    taken, head, text = _fit_with_head(backbone, inside, f'{prefix}backbone.')
+    taken, head, text = _fit(backbone, inside, f'{prefix}backbone.')
     print_log(text, logger='current')
     for name in inside:
         del state_dict[prefix + name]
@@ -213,7 +206,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     elif backbones and (len(backbones_in(state)) == 1 or state.keys().isdisjoint(own)):
         state = {}
         for prefix, backbone in backbones.items():
-            taken, head, text = _fit_with_head(backbone, held, prefix)
+            taken, head, text = _fit(backbone, held, prefix)
             print_log(text, logger='current')
             state.update({prefix + k: v for k, v in taken.items()})
             state.update({k: v for k, v in head.items() if k in own})
