@@ -17,7 +17,7 @@ from mmengine import dist
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
-from ..core.weights.files import read_file
+from ..core.weights.files import NUMPYS, read_file
 
 URLS = ('http://', 'https://')
 
@@ -43,8 +43,8 @@ def safe_globals() -> dict[str, object]:
     types = [HistoryBuffer, np.ndarray, np.dtype]
     types += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
     allowed = {'builtins.getattr': history_buffer_method, **{f'{t.__module__}.{t.__qualname__}': t for t in types}}
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and 2 name them differently
-        allowed |= {f'{module}._reconstruct': reconstruct, f'{module}.scalar': scalar}
+    for module in NUMPYS:
+        allowed |= {f'{module}_reconstruct': reconstruct, f'{module}scalar': scalar}
     return allowed
 
 

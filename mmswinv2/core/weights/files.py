@@ -32,11 +32,11 @@ class StandIn:
 
 Objects = Mapping[str, Callable[..., Any]]  # by their names in a file
 
+NUMPYS = ('numpy.core.multiarray.', 'numpy._core.multiarray.')  # 1 and 2 name what makes arrays differently
 # what a run of MMEngine saves beside its weights; methods of HistoryBuffer are written as getattr(HistoryBuffer, name)
 STAND_INS: Objects = dict.fromkeys((
     'builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer', 'numpy.ndarray', 'numpy.dtype',
-    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
-), StandIn)  # numpy 1 and 2 name them differently
+    *(module + name for module in NUMPYS for name in ('_reconstruct', 'scalar'))), StandIn)
 
 _NOT_WHOLE = 'checkpoint must be a whole {}, got {}'
 SAFETENSORS = '.safetensors'
@@ -69,17 +69,13 @@ def read_file(path: str | os.PathLike, *, objects: Objects = STAND_INS) -> Mappi
     except OSError as e:
         raise ValueError(f'checkpoint must be readable, got {path} ({e.strerror})') from e
     named = path.suffix.lower() == SAFETENSORS and not begin.startswith((_ZIP, _PICKLE))
-    if named or _begins_safetensors(begin, path.stat().st_size):
+    # safetensors begin with the length of a JSON object that fits the file
+    if named or begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= path.stat().st_size - 8:
         return _read_safetensors(path)
     checkpoint = _read_torch(path, objects, zipped=begin.startswith(_ZIP))
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
-
-
-def _begins_safetensors(begin: bytes, size: int) -> bool:
-    """Whether a file begins with the length of a JSON object that fits the file."""
-    return begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= size - 8
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

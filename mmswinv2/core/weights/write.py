@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..arch import get_arch
 from ..checks import as_configured, to_windows
 from ..pretrained_windows import WINDOWS_KEY
 from .fit import OUTPUT_NORM, check_complete
@@ -82,14 +83,14 @@ def _last_norm(state: dict[str, Tensor], last: int, config: Mapping,
 
 def _geometry(found: BackboneState, config: Mapping, layout: Layout, window_size: int | Sequence | None,
               image_size: int | None) -> Geometry:
-    pretrained, num_stages = found.pretrained_window_sizes, found.num_stages
+    pretrained = found.pretrained_window_sizes
     if pretrained is None:
         raise ValueError(f'{WINDOWS_KEY} must be given: the checkpoint does not say them, and the buffers of '
                          f'{layout.name} depend on them')
-    windows = pretrained if window_size is None else to_windows('window_size', window_size, num_stages, axes=found.axes)
-    depths = tuple(sum(re.fullmatch(rf'layers\.{i}\.blocks\.\d+\.attn\.logit_scale', k) is not None
-                       for k in found.state) for i in range(num_stages))
-    return Geometry(depths, pretrained, windows, image_size, log_spaced=config.get('position_bias') != 'linear_cpb')
+    windows = pretrained if window_size is None else to_windows(
+        'window_size', window_size, found.num_stages, axes=found.axes)
+    return Geometry(get_arch(config['arch']).depths, pretrained, windows, image_size,
+                    log_spaced=config.get('position_bias') != 'linear_cpb')
 
 
 def _buffers(layout: Layout, shape: Geometry) -> dict[str, Tensor]:
