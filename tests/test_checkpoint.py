@@ -141,18 +141,6 @@ def test_buffers_for_microsoft():
     assert not mask[0].any() and mask[1, 3, 4] == -100 and mask[1, 3, 2] == 0 and mask[3, 0, 63] == -100
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(arch=DEEP), 'no the extra norm of blocks'),
-    (dict(position_bias='parameterized'), "no position_bias='parameterized'"),
-    (dict(norm_placement='pre'), "no norm_placement='pre'"),
-    (dict(out_indices=(0, 1)), 'must hold norm2, which timm puts after the last stage'),
-])
-def test_what_another_project_cannot_compute_is_refused(options, message):
-    net = backbone(options.pop('arch', PLAIN), **options)
-    with pytest.raises(ValueError, match=message):
-        to_layout(read_backbone_state(net.state_dict()), 'timm')
-
-
 def rename(old, new):
     return lambda s: {k.replace(old, new): v for k, v in s.items()}
 
