@@ -13,7 +13,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from helpers.backbones import SMALL
 from mmswinv2.core.weights import files
-from mmswinv2.engine import checkpoint
+from mmswinv2.engine import loading
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = pytest.mark.mmengine
@@ -147,7 +147,7 @@ def runner_file(tmp_path):
 
 
 def test_checkpoints_of_the_runner_load_with_safe_loading(runner_file):
-    loaded = checkpoint.read_run(runner_file)
+    loaded = loading.read_run(runner_file)
     history = loaded['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
     assert history.mean() == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
@@ -160,8 +160,8 @@ def test_they_load_beside_and_after_a_list_of_others(runner_file):
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr, reconstruct, scalar,
                                            type(np.dtype('f8')), type(np.dtype('i8'))]):
         torch.load(runner_file)
-        assert 'message_hub' in checkpoint.read_run(runner_file)
-    assert isinstance(checkpoint.read_run(runner_file)['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
+        assert 'message_hub' in loading.read_run(runner_file)
+    assert isinstance(loading.read_run(runner_file)['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
 
 
 def test_the_loader_of_the_runner_reads_them(runner_file):
@@ -172,11 +172,11 @@ def test_the_loader_of_the_runner_reads_them(runner_file):
 
 
 def test_getattr_in_a_checkpoint_reaches_history_buffer_only(tmp_path):
-    assert checkpoint.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    assert loading.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     for owner, name in ((HistoryBuffer, '__init__'), (HistoryBuffer, '_set_default_statistics'), (torch, 'load'),
                         (HistoryBuffer, 'nothing'), (np, 'fromfile'), (np.ndarray, 'mean')):
         with pytest.raises(ValueError, match='methods of HistoryBuffer only'):
-            checkpoint.history_buffer_method(owner, name)
+            loading.history_buffer_method(owner, name)
 
 
 def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
@@ -186,7 +186,7 @@ def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
     torch.save(dict(evil=Evil()), tmp_path / 'a.pth')
     for load in files.unpickle, files.unpickle_before_torch_2_6:
         with pytest.raises((pickle.UnpicklingError, ValueError)):
-            load(str(tmp_path / 'a.pth'), checkpoint.safe_globals())
+            load(str(tmp_path / 'a.pth'), loading.safe_globals())
         load(str(tmp_path / 'a.pth'), files.STAND_INS)  # as nothing
 
     class Worse:
@@ -194,7 +194,7 @@ def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
             return (open, (str(tmp_path / 'ran'), 'w'))
     torch.save(dict(evil=Worse()), tmp_path / 'b.pth')
     for load, objects in product((files.unpickle, files.unpickle_before_torch_2_6),
-                                 (checkpoint.safe_globals(), files.STAND_INS)):
+                                 (loading.safe_globals(), files.STAND_INS)):
         with pytest.raises(pickle.UnpicklingError):
             load(str(tmp_path / 'b.pth'), objects)
     assert not (tmp_path / 'ran').exists()

@@ -18,7 +18,7 @@ from helpers.backbones import SMALL, randomize
 from helpers.bad_files import cut, evil, flip
 from mmswinv2.core.weights import files, load_backbone, not_finite, read_backbone_state, read_file, write_file
 from mmswinv2.engine import read_run
-from mmswinv2.engine.checkpoint import safe_globals
+from mmswinv2.engine.loading import safe_globals
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = pytest.mark.mmengine

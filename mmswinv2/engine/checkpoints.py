@@ -13,15 +13,16 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from mmengine import dist
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 
 from ..core.checks import first
 from ..core.weights.files import put_in_place, remove, replace_text, why_damaged
 from ..registry import HOOKS
-from .checkpoint import from_plain, to_plain
 from .guards import accumulative_counts
 from .loading import unwrapped
 
@@ -133,6 +134,37 @@ class CheckpointHook(_CheckpointHook):
         if failed[0]:
             raise OSError(f'the checkpoint could not be written to {path} ({failed[0]}); those before are as they were'
                           ) from error
+
+
+def to_plain(checkpoint: dict) -> None:
+    """Replaces what a runner keeps beside its weights by plain values, in place.
+
+    ``torch.load`` reads the file then with ``weights_only=True``, its default from 2.6, as do
+    ``DetInferencer(weights=FILE)`` and the other inferencers, which take the config from the file.
+    """
+    for key in ('meta', 'message_hub', 'param_schedulers'):
+        if key in checkpoint:
+            checkpoint[key] = _plain(checkpoint[key])
+
+
+def _plain(value):
+    if isinstance(value, HistoryBuffer):
+        logs, counts = map(torch.from_numpy, value.data)
+        return dict(log_history=logs, count_history=counts, max_length=value.max_length)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def from_plain(checkpoint: dict) -> None:
+    """Makes the message hub's ``HistoryBuffer`` objects again, in place; those of a file of MMEngine stay."""
+    scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
+    for name, value in scalars.items():
+        if isinstance(value, Mapping) and value.keys() == {'log_history', 'count_history', 'max_length'}:
+            scalars[name] = HistoryBuffer(*(value[k].cpu().numpy() for k in ('log_history', 'count_history')),
+                                          value['max_length'])
 
 
 class _Instead:

@@ -51,8 +51,8 @@ def read_file(path: str | os.PathLike, *, objects: Objects = STAND_INS) -> Mappi
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, packed by a zip tool or not.
-        objects: What else may be in torch's files, as for :func:`unpickle`. By default, what
-            a run of MMEngine keeps beside its weights is read as nothing.
+        objects: What else may be in torch's files: classes and functions, by the names in the file. By default, what a
+            run of MMEngine keeps beside its weights is read as nothing.
 
     Raises:
         FileNotFoundError: if there is no such file.
