@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
+import mmswinv2.engine.setup  # noqa: F401  (as custom_imports of the configs does)
 from helpers.backbones import SMALL
 from mmswinv2.core.weights import files
 from mmswinv2.engine import loading
@@ -147,27 +148,20 @@ def runner_file(tmp_path):
 
 
 def test_checkpoints_of_the_runner_load_with_safe_loading(runner_file):
-    loaded = loading.read_run(runner_file)
-    history = loaded['message_hub']['log_scalars']['train/loss']
+    """Also beside and after a list of others: onedl-mmengine lists classes while it reads a file, and torch removes
+    them from its list afterwards. torch's own list stays as it was.
+    """
+    history = loading.read_run(runner_file)['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
     assert history.mean() == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert history.statistics('current') == pytest.approx(1 / 3)
-
-
-def test_they_load_beside_and_after_a_list_of_others(runner_file):
-    """onedl-mmengine lists classes while it reads a file, and torch removes them from its list afterwards."""
     reconstruct, scalar = np.zeros(1).__reduce__()[0], np.zeros(1)[0].__reduce__()[0]
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr, reconstruct, scalar,
                                            type(np.dtype('f8')), type(np.dtype('i8'))]):
         torch.load(runner_file)
         assert 'message_hub' in loading.read_run(runner_file)
-    assert isinstance(loading.read_run(runner_file)['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
-
-
-def test_the_loader_of_the_runner_reads_them(runner_file):
-    from mmswinv2.engine import setup  # noqa: F401  (as custom_imports of the configs does)
-    assert _load_checkpoint(str(runner_file))['message_hub']['runtime_info'] == {'iter': 3}
-    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):  # torch's own list is as it was
+    assert _load_checkpoint(str(runner_file))['message_hub']['runtime_info'] == {'iter': 3}  # the runner's own reader
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
         torch.load(runner_file)
 
 
