@@ -44,6 +44,7 @@ def example(deep, shared):
 
 @pytest.mark.parametrize('file', sorted(FILES))
 def test_each_layout_gives_the_same_output(file):
+    """And its head or mask token is kept beside the backbone."""
     source, arch, write = FILES[file]
     x, state, expected = example(arch is DEEP, 'shared' in file)
     contents = write(state, arch['depths'])
@@ -55,6 +56,12 @@ def test_each_layout_gives_the_same_output(file):
     torch.testing.assert_close(other(x)[-1], expected, rtol=1e-10, atol=1e-10)
     assert config_of(found)['arch'] == (arch if 'extra_norm_every_n_blocks' in arch else PLAIN)
     assert_same(contents, before)
+    extras = {f'head.{part}': value for part, value in peer_files.head(state).items()}
+    if source in ('mmswinv2', 'simmim'):
+        extras = dict(mask_token=peer_files.mask_token(state)) if file.startswith('simmim') else {}
+    assert_same(found.extras, {} if file.endswith('without encoder') else extras)
+    outside = found.dropped.get('outside of the backbone', [])
+    assert not [name for name in outside if not name.startswith(('decoder.', 'neck.'))]
     mlps = [block.attn.cpb_mlp[0].weight for stage in other.layers for block in stage.blocks]
     assert len({p.data_ptr() for p in mlps}) == len(mlps)  # also where the file has one for a stage
 

@@ -167,21 +167,6 @@ def test_extras_stand_where_the_project_has_them(target):
     assert same(net.state_dict(), state)
 
 
-@pytest.mark.parametrize('file', sorted(k for k in FILES if not k.startswith('own')))
-def test_heads_and_mask_tokens_of_files_are_kept(file):
-    source, arch, write = FILES[file]
-    state = backbone(arch).state_dict()
-    found = read_backbone_state(write(state, arch['depths']))
-    if source == 'simmim':
-        expected = {} if file.endswith('without encoder') else dict(mask_token=peer_files.mask_token(state))
-    else:
-        expected = extras(state, mask_token=False)
-    assert same(found.extras, expected)
-    assert not {'classification head', 'mask token of SimMIM'} & set(found.dropped)
-    rest = [name for name in found.dropped.get('outside of the backbone', []) if not name.startswith('decoder.')]
-    assert rest == []
-
-
 def test_a_head_beside_a_backbone_of_this_project():
     """As mmpretrain keeps a classifier of ours; a head within the backbone comes before one beside it."""
     state = backbone(PLAIN).state_dict()
