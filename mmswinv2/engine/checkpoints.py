@@ -258,11 +258,7 @@ def prepare_resume(runner) -> None:
 
 
 def check_resumed(runner, checkpoint: Mapping) -> None:
-    """Checks that a run's checkpoint is of the runner's model; mmengine would log what differs and train on.
-
-    Args:
-        runner: Its model may be wrapped.
-        checkpoint: Contents of the file, converted, before they are loaded.
+    """Checks that a run's converted checkpoint is of the runner's model; mmengine would log what differs and go on.
 
     Raises:
         ValueError: if weights are missing, unexpected or of another shape, or the file is none of a run.

@@ -1,8 +1,7 @@
 """Reads checkpoints of MMEngine's runner without running code, and converts weights of any known layout as they load.
 
-What the runner writes holds the message hub: ``HistoryBuffer`` objects with numpy arrays, and methods of
-``HistoryBuffer`` that pickle writes as ``getattr(HistoryBuffer, name)``. While a file is read here, these are allowed
-beside the objects that torch allows for weights; ``getattr`` itself is not.
+The runner's message hub holds ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer``, which
+pickle writes as ``getattr(HistoryBuffer, name)``. These are allowed beside weights; ``getattr`` itself is not.
 """
 from __future__ import annotations
 
@@ -106,12 +105,7 @@ def read_named(name: str) -> Mapping:
 
 
 def load(filename: str, map_location=None) -> Mapping:
-    """A loader of files and URLs for MMEngine's ``CheckpointLoader``; see :func:`read_named`.
-
-    Args:
-        filename: A file or a URL.
-        map_location: Not used: tensors are on the CPU until they are copied into the model.
-    """
+    """A loader of files and URLs for MMEngine's ``CheckpointLoader``; tensors are on the CPU until a model has them."""
     return read_named(filename)
 
 
@@ -127,12 +121,7 @@ def read_local_files_safely() -> None:
 
 
 def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Renames the weights under a backbone's prefix to the backbone's own names, in place.
-
-    Args:
-        backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
-        state_dict: Of its model.
-        prefix: Of the backbone in the model, such as ``'backbone.'``.
+    """Renames the weights under a backbone's prefix in its model, such as ``'backbone.'``, to its own names, in place.
 
     Raises:
         ValueError: if weights are missing, unexpected, or in no known layout; ``state_dict`` stays unchanged.
@@ -290,12 +279,9 @@ class ConvertCheckpointHook(Hook):
 
 
 def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None = None) -> None:
-    """Renames the weights of a model's backbones, which are its direct children, to their names; see the hook.
+    """Renames the weights of a model's backbones, which are its direct children, in the contents of a file, in place.
 
-    Args:
-        model: Wrapped or not.
-        checkpoint: Contents of a file; changed in place.
-        head_rows: As for the hook.
+    The model may be wrapped. See the hook for ``head_rows``.
 
     Raises:
         ValueError: as the hook; ``checkpoint`` stays unchanged.
