@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,11 @@ def kernel(request):
 
 @pytest.fixture(scope='session')
 def mini_data(tmp_path_factory):
-    """Small data sets of both hosts."""
-    folder = tmp_path_factory.mktemp('data')
-    for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
-        subprocess.run([sys.executable, TESTS.parent / 'demos' / f'make_mini_{tool}.py', folder / host, '--train', '6',
-                        '--val', '2'], check=True, timeout=120)
-    return folder
+    """A function that makes the small data set of a host, once, and gives its folder."""
+    @cache
+    def make(host):
+        folder = tmp_path_factory.mktemp('data') / host
+        tool = TESTS.parent / 'demos' / f'make_mini_{dict(mmdet="coco", mmseg="ade20k")[host]}.py'
+        subprocess.run([sys.executable, tool, folder, '--train', '6', '--val', '2'], check=True, timeout=120)
+        return folder
+    return make

@@ -52,7 +52,8 @@ def test_from_images_without_labels_to_a_detector_and_a_segmentor(tmp_path, mini
             config = tmp_path / f'{base}.py'
             config.write_text(f"_base_ = '{ROOT}/configs/{host}/{base}.py'\n{text.replace('DATA', str(images))}")
         options = [] if before is None else ['--cfg-options', f'model.backbone.init_cfg.checkpoint={before}']
-        output = runs.train(host, config, tmp_path / base, *options, data=mini_data / host)
+        data = mini_data(host) if host in runs.SMALL else tmp_path
+        output = runs.train(host, config, tmp_path / base, *options, data=data)
         if before is not None:
             assert f'from {before}' in output
         if text is not None:

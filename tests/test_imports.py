@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 import mmswinv2
 from helpers.interpreter import run_python
-from mmswinv2.engine import checkpoint
+from mmswinv2.engine import loading
 from mmswinv2.engine.repairs import count_fused_attention, silence_torchvision
 from mmswinv2.hosts import HOSTS, is_installed
 
@@ -98,7 +98,7 @@ def changes(tmp_path_factory):
 with __import__("contextlib").suppress(ImportError): import mmpretrain
 with __import__("contextlib").suppress(ImportError): import mmaction''',
               'import mmswinv2.engine.setup, mmswinv2.engine as e\n'
-              '[f() for n, f in vars(e.setup).items() if callable(f)]')]
+              '[repair() for repair in e.setup.REPAIRS]')]
     for host in INSTALLED:
         dumped = tmp_path_factory.mktemp(host) / 'dumped.py'
         Config.fromfile(CONFIGS / (HOSTS[host].mim or host) / '_base_' / 'default_runtime.py').dump(dumped)
@@ -171,10 +171,10 @@ def test_reading_a_run_leaves_torchs_list_as_it_was(tmp_path):
     import torch
     from mmengine.logging import HistoryBuffer
     torch.save(dict(state_dict={}, history=HistoryBuffer([1.], [1])), tmp_path / 'a.pth')
-    (name, value), *_ = checkpoint.safe_globals().items()
+    (name, value), *_ = loading.safe_globals().items()
     with torch.serialization.safe_globals([(value, name), np.ndarray]):
         before = set(torch.serialization.get_safe_globals())
-        assert checkpoint.read_run(tmp_path / 'a.pth')['history'].mean() == 1
+        assert loading.read_run(tmp_path / 'a.pth')['history'].mean() == 1
         assert set(torch.serialization.get_safe_globals()) == before
 
 

@@ -18,6 +18,8 @@ from .adapt import inflate_state
 from .read import BackboneState, group_extras
 
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
+# of the options that weights show
+DEFAULTS = dict(in_channels=3, mlp_ratio=4., qkv_bias=True, position_bias='log_cpb', norm_placement='res_post')
 
 
 def config_of(found: BackboneState) -> dict[str, Any]:
@@ -58,27 +60,22 @@ def config_of(found: BackboneState) -> dict[str, Any]:
     outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
     config['out_indices'] = tuple(outputs) or (num_stages - 1,)
     if table_name(0) in state:
-        config['position_bias'] = 'parameterized'
         known = found.pretrained_window_sizes
         config['window_size'] = [table_window(len(state[table_name(i)]), known[i] if known else None, axes=found.axes)
                                  for i in range(num_stages)]
-    elif found.position_bias == 'linear_cpb':
-        config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:
         config[WINDOWS_KEY] = [list(pair) for pair in found.pretrained_window_sizes]
     if found.window_sizes is not None:
         config['window_size'] = [list(pair) for pair in found.window_sizes]
     if found.axes == 3:
         config['temporal_patch_size'] = proj.shape[2]
-    if proj.shape[1] != 3:
-        config['in_channels'] = proj.shape[1]
-    if fc1.shape[0] != 4 * proj.shape[0]:
-        config['mlp_ratio'] = fc1.shape[0] / proj.shape[0]
-    if 'layers.0.blocks.0.attn.q_bias' not in state:
-        config['qkv_bias'] = False
     merging = state.get('layers.0.downsample.norm.weight')
-    if merging is not None and merging.shape[0] == 4 * proj.shape[0]:
-        config['norm_placement'] = 'pre'
+    options = dict(
+        position_bias='parameterized' if table_name(0) in state else found.position_bias or 'log_cpb',
+        in_channels=proj.shape[1], mlp_ratio=fc1.shape[0] / proj.shape[0],
+        qkv_bias='layers.0.blocks.0.attn.q_bias' in state,
+        norm_placement='pre' if merging is not None and merging.shape[0] == 4 * proj.shape[0] else 'res_post')
+    config.update({name: value for name, value in options.items() if value != DEFAULTS[name]})
     return config
 
 
@@ -179,7 +176,7 @@ _ADAPT = ("; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in
 def _differences(net: SwinTransformerV2, found: BackboneState) -> list[tuple[str, str]]:
     """The options in which the backbone of a file differs from another, in words: (the file's, the other's)."""
     try:
-        theirs = dict(dict(in_channels=3, mlp_ratio=4., qkv_bias=True, position_bias='log_cpb'), **config_of(found))
+        theirs = {**DEFAULTS, **config_of(found)}
         arch = get_arch(theirs['arch'])
     except ValueError:  # a weight is missing, or of an odd shape
         return []
