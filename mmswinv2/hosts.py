@@ -33,9 +33,8 @@ class Host:
 # by import name; the one place to add a host to
 HOSTS = {
     'mmdet': Host('detection', dict(
-        cascade_heads=('CascadeRoIHead',), coco_instances=('CocoInstances',),
-        htc_roi_head=('HybridTaskCascadeRoIHead',), masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
-        tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
+        coco_instances=('CocoInstances',), masks=('RLEMasks',), tta=('InstanceSegTTAModel',),
+        roi_heads=('CascadeRoIHead', 'HybridTaskCascadeRoIHead', 'SingleRoIExtractor')), onedl_name='mmdetection'),
     'mmseg': Host('segmentation', dict(
         labels=('CheckLabels',), mask_images=('MaskImages',), tta=('StreamingSegTTAModel',))),
     'mmpretrain': Host('classification', dict(
