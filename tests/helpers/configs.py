@@ -1,4 +1,7 @@
 """The configs: their names, and the models that they describe."""
+import copy
+import functools
+import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +24,11 @@ def register(host):
 def load(name):
     """A config by its name in ``LEAVES``; its host's modules are registered."""
     register(name.split('/')[0])
+    return copy.deepcopy(_read(name))
+
+
+@functools.cache
+def _read(name):
     return Config.fromfile(CONFIGS / name)
 
 
@@ -30,3 +38,10 @@ def build(cfg):
     register(host)
     with DefaultScope.overwrite_default_scope(host), torch.device('meta'):
         return import_module(f'{host}.registry').MODELS.build(cfg.model)
+
+
+def readme_example(host, folder):
+    """The config for other classes that the README of a host's configs shows, written into a folder."""
+    text, = re.findall(r'\*\*Other classes\*\*.*?```python\n(.+?)```', (CONFIGS / host / 'README.md').read_text(), re.S)
+    (folder / 'mine.py').write_text(text.replace("'./", f"'{CONFIGS / host}/"))
+    return Config.fromfile(folder / 'mine.py')
