@@ -35,13 +35,12 @@ HOSTS = {
     'mmdet': Host('detection', dict(
         coco_instances=('CocoInstances',), masks=('RLEMasks',), tta=('InstanceSegTTAModel',),
         roi_heads=('CascadeRoIHead', 'HybridTaskCascadeRoIHead', 'SingleRoIExtractor')), onedl_name='mmdetection'),
-    'mmseg': Host('segmentation', dict(
-        labels=('CheckLabels',), mask_images=('MaskImages',), tta=('StreamingSegTTAModel',))),
+    'mmseg': Host('segmentation', dict(data=('CheckLabels', 'MaskImages'), tta=('StreamingSegTTAModel',))),
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)", "[onedl,onedl-mmpretrain]' (its maintained fork)")),
-    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames'), video_files=('VideoFiles',)),
-                     mim='mmaction2', extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
+    'mmaction': Host('video', dict(data=('FiveCrop', 'ShuffleFrames', 'VideoFiles')), mim='mmaction2',
+                     extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
 }
 
 
