@@ -167,28 +167,20 @@ def test_views_are_averaged_on_shared_proposals(name):
         for img, sample in views:
             data = model.data_preprocessor(dict(inputs=[img], data_samples=[sample]), False)
             x = model.extract_feat(data['inputs'])
-            w = sample.img_shape[1]
-            sw, sh = sample.scale_factor
+            width, (sw, sh) = sample.img_shape[1], sample.scale_factor
+            scale = torch.tensor([sw, sh, sw, sh])
 
-            def there(b):
-                b = b * torch.tensor([sw, sh, sw, sh])
-                return torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
-
-            def back(b):
-                b = b.view(-1, 4)
-                b = torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
-                return b / torch.tensor([sw, sh, sw, sh])
+            def mirrored(b):
+                return torch.stack([width - b[:, 2], b[:, 1], width - b[:, 0], b[:, 3]], 1) if sample.flip else b
             kwargs = dict(semantic_feat=None) if name == 'htc' else {}
-            raw, = model.roi_head.predict_bbox(x, [sample.metainfo], [InstanceData(bboxes=there(proposals))],
+            raw, = model.roi_head.predict_bbox(x, [sample.metainfo], [InstanceData(bboxes=mirrored(proposals * scale))],
                                                rcnn_test_cfg=None, rescale=False, **kwargs)
-            each_boxes.append(back(raw.bboxes).view(len(proposals), -1))
+            each_boxes.append((mirrored(raw.bboxes.view(-1, 4)) / scale).view(len(proposals), -1))
             each_scores.append(raw.scores)
             pred = found.pred_instances
-            rois = torch.cat([torch.zeros(len(pred), 1), there(pred.bboxes)], 1)
-            if name == 'mask rcnn':
-                logits = [model.roi_head._mask_forward(x, rois)['mask_preds']]
-            else:
-                logits = [model.roi_head._mask_forward(i, x, rois)['mask_preds'] for i in range(3)]
+            rois = torch.cat([torch.zeros(len(pred), 1), mirrored(pred.bboxes * scale)], 1)
+            stages = [()] if name == 'mask rcnn' else [(0,), (1,), (2,)]
+            logits = [model.roi_head._mask_forward(*stage, x, rois)['mask_preds'] for stage in stages]
             mean = torch.stack([p.sigmoid() for p in logits]).mean(0)[range(len(pred)), pred.labels]
             each_masks.append(mean.flip(-1) if sample.flip else mean)
     torch.testing.assert_close(boxes, torch.stack(each_boxes).mean(0), rtol=1e-5, atol=1e-3)
@@ -198,34 +190,28 @@ def test_views_are_averaged_on_shared_proposals(name):
 
 
 def test_where_features_are_kept_does_not_change_the_result(monkeypatch):
-    model = detector('htc semantic')
-    views = [view(image()), view(image(), 1.2, 'horizontal')]
-    runs = []
+    model, runs = detector('htc semantic'), []
     extract = model.extract_feat
     monkeypatch.setattr(model, 'extract_feat', lambda x: runs.append(1) or extract(x))
-    results = {}
-    for features in tta_module.FEATURES:
-        results[features], = wrap(model, features=features).test_step(collate(views))
+    views = [view(image()), view(image(), 1.2, 'horizontal')]
+    kept, *others = [wrap(model, features=features).test_step(collate(views))[0].pred_instances
+                     for features in ('keep', 'cpu', 'recompute')]
     assert len(runs) == 2 + 2 + 6
-    for other in results.values():
-        assert_same(other.pred_instances, results['keep'].pred_instances, atol=0)
+    for other in others:
+        assert_same(other, kept, atol=0)
 
 
-def with_proposals(monkeypatch, model, choose):
-    predict = model.rpn_head.predict
-    count = []
-
-    def chosen(x, samples, rescale):
-        count.append(1)
-        found, = predict(x, samples, rescale=rescale)
-        return [found[:choose(len(count))]]
-    monkeypatch.setattr(model.rpn_head, 'predict', chosen)
+def with_proposals(monkeypatch, model, *numbers):
+    """Gives each view some of its proposals."""
+    predict, numbers = model.rpn_head.predict, list(numbers)
+    monkeypatch.setattr(model.rpn_head, 'predict', lambda x, samples, rescale: [
+        predict(x, samples, rescale=rescale)[0][:numbers.pop(0)]])
 
 
 @pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
 def test_a_view_without_proposals(monkeypatch, name):
     model = detector(name)
-    with_proposals(monkeypatch, model, lambda i: 0 if i == 1 else 40)
+    with_proposals(monkeypatch, model, 0, 40)
     found, = wrap(model).test_step(collate([view(image()), view(image(), .7)]))
     assert len(found.pred_instances) > 0 and found.pred_instances.scores.isfinite().all()
 
@@ -236,7 +222,7 @@ def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name
     model = detector(name)
     data = collate([view(image()), view(image(), .7, 'horizontal')][:views])
     nothing, = wrap(model, tta_cfg=dict(score_thr=1.)).test_step(copy.deepcopy(data))
-    with_proposals(monkeypatch, model, lambda i: 0)
+    with_proposals(monkeypatch, model, *[0] * views)
     none, = wrap(model).test_step(data)
     for result in (nothing.pred_instances, none.pred_instances):
         assert result.bboxes.shape == (0, 4) and result.scores.shape == (0,) and result.labels.dtype == torch.int64
@@ -245,7 +231,7 @@ def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name
 
 
 def test_more_than_a_thousand_proposals():
-    cfg = config('htc')
+    cfg = config('mask rcnn')
     cfg.test_cfg.rpn = dict(nms_pre=2000, max_per_img=1500, nms=dict(type='nms', iou_threshold=.95), min_bbox_size=0)
     tta = wrap(build(cfg))
     counts = []
@@ -314,20 +300,19 @@ def test_bad_arguments(options, message):
         wrap(detector('faster rcnn'), **options)
 
 
-def test_views_must_say_where_they_come_from():
-    tta = wrap(detector('htc'))
-
-    def attempt(**meta):
-        img, sample = view(image())
-        sample = DetDataSample(metainfo={k: v for k, v in {**sample.metainfo, **meta}.items() if v != 'none'})
-        tta.test_step(collate([(img, sample), view(image())]))
-    with pytest.raises(ValueError, match='tta_pipeline must resize, and list scale_factor'):
-        attempt(scale_factor='none')
-    with pytest.raises(ValueError, match="list flip_direction .*got flip_direction=None"):
-        attempt(flip=True)
-    with pytest.raises(ValueError, match=r'resize and flip alone .*should be \(186, 131\), got \(93, 131\)'):
-        attempt(scale_factor=(1., 2.))
+@pytest.mark.parametrize('meta, message', [
+    (dict(scale_factor=None), 'tta_pipeline must resize, and list scale_factor'),
+    (dict(flip=True), "list flip_direction .*got flip_direction=None"),
+    (dict(scale_factor=(1., 2.)), r'resize and flip alone .*should be \(186, 131\), got \(93, 131\)')])
+def test_views_must_say_where_they_come_from(meta, message):
     img, sample = view(image())
+    sample.set_metainfo(meta)
+    with pytest.raises(ValueError, match=message):
+        wrap(detector('htc')).test_step(collate([(img, sample), view(image())]))
+
+
+def test_views_of_one_size_must_say_how_they_are_flipped():
+    tta, (img, sample) = wrap(detector('htc')), view(image())
     without = DetDataSample(metainfo={k: v for k, v in sample.metainfo.items() if not k.startswith('flip')})
     assert len(tta.test_step(collate([(img, without)]))) == 1
     with pytest.raises(ValueError, match='list flip and flip_direction in the meta_keys'):
