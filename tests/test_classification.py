@@ -109,12 +109,11 @@ def test_a_run_of_its_own_is_read_back(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
 
 
-@pytest.mark.parametrize('target', ['microsoft', 'timm', 'transformers', 'torchvision', 'mmpretrain'])
-def test_heads_survive_conversion_both_ways(target, tmp_path):
-    """From a classifier of mmpretrain to a file of another project and back: the same bits."""
+def test_heads_survive_conversion_both_ways(tmp_path):
+    """From a classifier of mmpretrain to another project's file and back, the same bits; test_layouts has all pairs."""
     model = randomize(classifier())
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-    assert convert_checkpoint.main([str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), '--to', target]) == 0
+    assert convert_checkpoint.main([str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), '--to', 'transformers']) == 0
     assert convert_checkpoint.main([str(tmp_path / 'b.pth'), str(tmp_path / 'c.pth'),
                                     '--pretrained-window-sizes', '4']) == 0
     for file in 'bc':

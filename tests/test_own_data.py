@@ -97,6 +97,8 @@ def test_so_it_does_in_any_config_of_mmdet(name, heads):
 
 def test_a_head_that_says_another_number_is_an_error():
     cfg = load('mmdet/htc_swinv2_t.py')
+    cfg.model.roi_head.bbox_head[1].num_classes = 80
+    assert classes_of(cfg) == [80] * 6
     cfg.model.roi_head.bbox_head[1].num_classes = 2
     with pytest.raises(ValueError, match=r'bbox_head.1.num_classes must be left out or be 80, .*got 2'):
         build(cfg)
