@@ -42,10 +42,13 @@ def example(deep, shared):
     return x, state, out
 
 
-@pytest.mark.parametrize('file', sorted(FILES))
+ALL = {**FILES, 'simmim, shared bias': ('simmim', DEEP, lambda s, d: peer_files.simmim(s, d, shared=True))}
+
+
+@pytest.mark.parametrize('file', sorted(ALL))
 def test_each_layout_gives_the_same_output(file):
     """And its head or mask token is kept beside the backbone."""
-    source, arch, write = FILES[file]
+    source, arch, write = ALL[file]
     x, state, expected = example(arch is DEEP, 'shared' in file)
     contents = write(state, arch['depths'])
     before = copy.deepcopy(contents)

@@ -14,7 +14,6 @@ FILES = {
         f'module.{k}': v for k, v in peer_files.microsoft(s, d)['model'].items()})),
     'simmim': ('simmim', DEEP, peer_files.simmim),
     'simmim without encoder': ('simmim', DEEP, lambda s, d: peer_files.simmim(s, d, encoder=False)),
-    'simmim, shared bias': ('simmim', DEEP, lambda s, d: peer_files.simmim(s, d, shared=True)),
     'timm': ('timm', PLAIN, peer_files.timm),
     'timm in OpenMMLab': ('timm', PLAIN, lambda s, d: dict(state_dict={
         f'backbone.timm_model.{k}': v for k, v in peer_files.timm(s, d).items()})),
