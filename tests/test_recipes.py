@@ -51,9 +51,9 @@ def shrink(cfg):
                 elif key == 'dim':
                     node.update(dim=64, num_heads=4)
                 elif key == 'sampler':
-                    value.num = 32
+                    value.num = 8
                 elif key in ('nms_pre', 'max_per_img'):
-                    node[key] = min(value, 40)
+                    node[key] = min(value, 10)
                 else:
                     walk(value)
         elif isinstance(node, (list, tuple)):
