@@ -428,7 +428,7 @@ def test_torch_compile_without_graph_breaks(training, rng):
 def test_torch_compile_under_autocast(kernel, training, rng):
     x = torch.randn(1, 3, 40, 36, generator=rng)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        check_compiled(net(kernel).train(training), x, dict(rtol=2e-2, atol=2e-2), differentiated=False)
+        check_compiled(net(kernel).train(training), x, dict(rtol=2e-2, atol=4e-2), differentiated=False)
 
 
 @needs_torch_2_4('its compiler knows no dataclasses')
