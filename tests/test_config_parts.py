@@ -38,7 +38,7 @@ def test_every_part_has_the_channels_of_the_backbone(leaf):
         assert model.cls_head.in_channels == channels[-1]
     elif 'decode_head' in model:
         assert model.decode_head.in_channels == channels
-        assert model.get('auxiliary_head', dict(in_channels=channels[2])).in_channels == channels[2]
+        assert model.get('auxiliary_head', dict(in_channels=channels[2]))['in_channels'] == channels[2]
     else:
         assert (model.neck if 'neck' in model else model.panoptic_head).in_channels == channels
 

@@ -110,7 +110,8 @@ SETTINGS = [
      {WRAPPER + 'clip_grad': None, WRAPPER + 'optimizer.fused': None}),
     # large models are sharded, and in bfloat16
     (LARGE, {'strategy.type': 'mmswinv2.FSDPStrategy'}),
-    (of('_b', '_l', '_h', '_g'), {BACKBONE + 'autocast_dtype': 'bfloat16'}),
+    ([*LARGE, *of('htc_swinv2_b', 'htc_swinv2_l', 'upernet_swinv2_b', 'upernet_swinv2_l', 'mask2former', 'dino')],
+     {BACKBONE + 'autocast_dtype': 'bfloat16'}),
     # weights of 256 px and window 8 have 8 in each stage: the map of the last is 8 x 8
     (of('t_w16', 't_w32', '512'), {BACKBONE + 'pretrained_window_sizes': [8] * 4}),
     (of('objects365.py'), {'train_cfg.val_interval': 67500, 'train_cfg.max_iters': 67500}),
