@@ -537,3 +537,14 @@ def test_weights_are_fetched_once_per_node(rank, local_rank, downloads, hub, mon
     other.init_weights()
     assert calls == (['download', 'barrier'] if downloads else ['download'])
     assert torch.equal(other.patch_embed.proj.weight, net.patch_embed.proj.weight)
+
+
+@pytest.mark.parametrize('kind', [SwinTransformerV2, VideoSwinTransformerV2])
+def test_what_a_file_brings_is_not_drawn_before(kind, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(torch.nn.init, 'trunc_normal_', lambda x, **kwargs: drawn.append(x.device.type))
+    net = kind(SMALL, window_size=4, out_indices=(0, 1), init_cfg=dict(type='Pretrained', checkpoint=None))
+    assert not any(p.any() for m in net.modules() if isinstance(m, torch.nn.Linear) for p in m.parameters())
+    assert set(drawn) == {'meta'}
+    assert net.norm1.weight.all() and not net.layers[0].blocks[0].norm1.weight.any()  # what a file need not have
+    assert (net.layers[0].blocks[0].attn.logit_scale.exp().round() == 10).all()

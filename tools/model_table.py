@@ -8,7 +8,6 @@ minute. With --check nothing is written, and the exit code is 1 if the file is n
 from __future__ import annotations
 
 import argparse
-import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -103,13 +102,14 @@ def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     parser.add_argument('--check', action='store_true', help='write nothing')
     args = parser.parse_args(argv)
     file = root / 'configs' / 'README.md'
-    before, old, after = itertools.islice(re.split(f'(?<={BEGIN})|(?={END})', file.read_text()), 3)
+    before, begin, rest = file.read_text().partition(BEGIN)
+    old, end, after = rest.partition(END)
     new = ''.join(table(root)).lstrip('\n')
     if args.check:
         if new != old:
             print(f'model_table: {file} is not what the configs say: run tools/model_table.py', file=sys.stderr)
         return int(new != old)
-    file.write_text(before + new + after)
+    file.write_text(before + begin + new + end + after)
     return 0
 
 
