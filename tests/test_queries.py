@@ -1,12 +1,17 @@
 """Recipes on Mask2Former and DINO of the hosts, with reduced widths: one training and one test step."""
+import copy
+
+import numpy as np
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
+from PIL import Image
 
+import predict
 from helpers.configs import LEAVES, build, load
-from helpers.detection import batch, sample
+from helpers.detection import batch, collate, image, sample, view
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
@@ -29,7 +34,7 @@ def small(cfg):
         head.pixel_decoder.encoder.num_layers = head.transformer_decoder.num_layers = 1
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(model)
+        return MODELS.build(copy.deepcopy(model))  # which a detector changes
 
 
 def data(model, name):
@@ -73,3 +78,25 @@ def test_builds_at_full_size(name):
     model = build(cfg)
     assert sum(p.numel() for p in model.backbone.parameters()) > 80e6
     assert cfg.model.backbone.window_size[0] == 2 * cfg.model.backbone.window_size[3]
+
+
+@pytest.mark.parametrize('name', [name for name in NAMES if '_b.py' in name or 'dino' in name])
+def test_pictures_and_flips(name, tmp_path, capsys):
+    """Drawn by predict.py, and by the test-time augmentation that mmdet's tool takes where a config has none."""
+    cfg = load(name)
+    classes = dict(classes=[str(i) for i in range(150)], palette=[(i, i, i) for i in range(150)])
+    torch.save(dict(state_dict=small(cfg).state_dict(), meta=dict(dataset_meta=classes)), tmp_path / 'a.pth')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[1].scale = (96, 64)
+    cfg.dump(tmp_path / 'a.py')
+    Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save(tmp_path / 'a.png')
+    args = [str(tmp_path / 'a.py'), str(tmp_path / 'a.pth'), str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out')]
+    assert predict.main([*args, '--score', '0', '--device', 'cpu']) == 0, capsys.readouterr()
+    assert Image.open(tmp_path / 'out' / 'a.png.png').size >= (96, 64)
+    if 'dino' in name:
+        from mmdet.registry import MODELS as DET
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            tta = DET.build(dict(type='DetTTAModel', module=small(load(name)).eval(), tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=.5), max_per_img=10)))
+        result, = tta.test_step(collate([view(image()), view(image(), flip='horizontal')]))
+        assert result.pred_instances.scores.isfinite().all()
