@@ -4,6 +4,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
@@ -96,7 +97,7 @@ def test_pictures_and_flips(name, tmp_path, capsys):
     if 'dino' in name:
         from mmdet.registry import MODELS as DET
         with DefaultScope.overwrite_default_scope('mmdet'):
-            tta = DET.build(dict(type='DetTTAModel', module=small(load(name)).eval(), tta_cfg=dict(
+            tta = DET.build(dict(type='DetTTAModel', module=small(load(name)).eval(), tta_cfg=ConfigDict(
                 nms=dict(type='nms', iou_threshold=.5), max_per_img=10)))
         result, = tta.test_step(collate([view(image()), view(image(), flip='horizontal')]))
         assert result.pred_instances.scores.isfinite().all()
