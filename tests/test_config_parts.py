@@ -148,3 +148,13 @@ def test_data_without_a_name_are_an_error(copy, capsys):
     assert make_metafiles.main([], copy) == 2
     err = capsys.readouterr().err
     assert f"must be one of {', '.join(make_metafiles.DATA)}, got 'LVISV1Dataset' in " in err
+
+
+@pytest.mark.parametrize('base', [
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'])
+def test_the_readmes_own_model(base, tmp_path):
+    text, = re.findall(r"```python\n(_base_ = 'mmdet::.+?)```", (CONFIGS.parent / 'README.md').read_text(), re.S)
+    (tmp_path / 'mine.py').write_text(re.sub(r"'mmdet::[^']+'", f"'mmdet::{base}'", text))
+    model = build(Config.fromfile(tmp_path / 'mine.py'))
+    assert type(model.backbone).__name__ == 'SwinTransformerV2' and hasattr(model.backbone, 'window_sizes')
+    assert [conv.conv.in_channels for conv in model.neck.lateral_convs] == list(model.backbone.arch.dims)
