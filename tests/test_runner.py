@@ -40,7 +40,7 @@ def test_all_faults_are_in_one_error_and_nothing_is_made(anywhere, monkeypatch):
         RUNNERS.build(config('mmdet/htc_swinv2_h.py')).train()
     text = str(error.value)
     assert text.startswith('training cannot begin with this config and this machine; ')
-    for part in ('train_dataloader.dataset.data_root must be a folder, got data/coco/',
+    for part in ('train_dataloader.dataset.data_root must name data that are there, got data/coco/',
                  'val_evaluator.ann_file must be a file, got data/coco/annotations/instances_val2017.json',
                  'init_cfg.checkpoint must name the weights', 'simmim_swinv2_h_192-w12.py, which leaves work_dirs/',
                  'the batch must be 64 images', 'optim_wrapper.accumulative_counts=8'):
@@ -73,6 +73,29 @@ def test_what_is_found(name, options, found, anywhere, eight, monkeypatch):
     assert len(faults) == len(found)
     for text, part in zip(faults, found):
         assert re.search(part, text)
+
+
+def test_data_sets_of_others_are_not_guessed(anywhere, tmp_path):
+    (tmp_path / 'a.lmdb').touch()
+    for dataset in (dict(type='Mine', ann_file=''), dict(type='Mine', data_root='a.lmdb'),
+                    dict(type='Mine', files=['a']), dict(type='Mine', data_root='s3://a', ann_file='b.json'),
+                    dict(type='Mine', ann_file='b.json', backend_args=dict(backend='petrel'))):
+        nested = dict(dataset=dict(type='RepeatDataset', dataset=dataset))
+        assert not list(runner.missing_data('train_dataloader', nested))
+
+
+def test_a_torch_without_fully_shard_has_a_way(eight, monkeypatch):
+    monkeypatch.delattr('torch.distributed.fsdp.fully_shard')
+    fault, = runner.contradictions(config('mmdet/htc_swinv2_g.py', launcher='pytorch'))
+    assert 'needs torch >= 2.6' in fault and 'strategy.type=mmswinv2.ZeroStrategy' in fault
+    assert not list(runner.contradictions(config('mmdet/htc_swinv2_g.py')))  # one process is a plain run
+
+
+def test_a_gpu_without_bfloat16_has_a_way(monkeypatch):
+    for name in ('is_available', 'is_bf16_supported'):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, name=name: name == 'is_available')
+    fault, = runner.contradictions(config('mmdet/htc_swinv2_l.py'))
+    assert 'no bfloat16' in fault and 'model.backbone.autocast_dtype=None' in fault
 
 
 def test_data_and_packages(anywhere, tmp_path, monkeypatch):

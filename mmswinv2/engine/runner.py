@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -124,13 +125,13 @@ def missing_data(name: str, loader: Mapping) -> Iterator[str]:
     """Files and folders of a data loader's data sets that are not there."""
     for dataset in parts(loader.get('dataset')):
         root, file, prefix = (dataset.get(key) for key in ('data_root', 'ann_file', 'data_prefix'))
-        remote = (dataset.get('backend_args') or {}).get('backend', 'local') != 'local'
+        remote = (dataset.get('backend_args') or {}).get('backend', 'local') != 'local' or not is_local(str(root))
         if 'type' not in dataset or remote or not any(map(dataset.__contains__, ('data_root', 'ann_file'))):
             continue
-        if root is None and not file:
+        if root is None and not file and str(dataset['type']).startswith('mmswinv2.'):
             yield f'{name}.dataset.data_root must name the data of {dataset["type"]}, got None'
-        elif root and is_local(root) and not Path(root).is_dir():
-            yield f'{name}.dataset.data_root must be a folder, got {root}, which does not exist'
+        elif root and not Path(root).exists():
+            yield f'{name}.dataset.data_root must name data that are there, got {root}, which does not exist'
         else:
             folders = list(prefix.values()) if isinstance(prefix, Mapping) else [prefix]
             for path in dict.fromkeys(str(Path(root or '', p)) for p in (file, *folders)
@@ -182,7 +183,7 @@ def contradictions(cfg: Config) -> Iterator[str]:
     strategy, hooks = (cfg.get('strategy') or {}).get('type', ''), cfg.get('custom_hooks') or []
     sharded = processes(cfg) > 1 and strategy.endswith('FSDPStrategy')
     wrapper = cfg.get('optim_wrapper') or {}
-    if sharded and find_spec('torch.distributed.fsdp') and not hasattr(torch.distributed.fsdp, 'fully_shard'):
+    if sharded and not hasattr(import_module('torch.distributed.fsdp'), 'fully_shard'):
         yield (f'strategy {strategy} needs torch >= 2.6, got {torch.__version__}. After --cfg-options: '
                'strategy.type=mmswinv2.ZeroStrategy')
     if strategy and processes(cfg) > 1 and any(hook.get('type', '').endswith('EMAHook') for hook in hooks):
