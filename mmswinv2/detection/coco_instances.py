@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from ..core.checks import first, is_int
 from ..engine.repairs import category_id, count_every_annotation, name_classes_in_order, polygons
-from ..inputs import check_classes, raise_for, size_as_read
+from ..inputs import raise_for, size_as_read, with_palette
 from ..registry import DATASETS
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
@@ -29,7 +29,8 @@ class CocoInstances(CocoDataset):
     mmdet drops classes that the file has not, numbers the others in the file's order whatever the order of
     ``classes``, and leaves out annotations of unknown categories and boxes that it takes for invalid, all without a
     word. Categories of the file that are not in ``classes`` are left out here, too. Arguments are those of mmdet's
-    class; ``metainfo`` must have ``classes``. With ``test_mode`` the file may have images without annotations.
+    class; ``metainfo`` must have ``classes``, and may have their colours, ``palette``. With ``test_mode`` the file may
+    have images without annotations.
 
     Attributes:
         parts: Which of ``'images'``, ``'categories'`` and ``'annotations'`` (of ``classes``) the file has.
@@ -41,8 +42,10 @@ class CocoInstances(CocoDataset):
             their image, and, if the pipeline loads masks, objects without one.
     """
 
+    METAINFO: dict = {}  # not COCO's classes and colours
+
     def __init__(self, *, metainfo: dict | None = None, **kwargs) -> None:
-        check_classes((metainfo or {}).get('classes'))
+        metainfo = with_palette(metainfo)
         count_every_annotation()
         name_classes_in_order()
         super().__init__(metainfo=metainfo, **kwargs)
@@ -89,9 +92,34 @@ def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool
     if named and ordered != list(classes):
         raise ValueError(f'metainfo.classes must be in the order of the categories of {ann_file}, {tuple(ordered)}, '
                          f'got {tuple(classes)}')
-    images, categories = {i['id']: i for i in coco['images']}, {c['id']: c for c in coco['categories']}
+    check_ids(coco, ann_file)
+    images = {i['id']: i for i in coco['images']}
     wanted = {c['id'] for c in coco['categories'] if c['name'] in classes}
     paths = [os.path.join(folder, i['file_name']) for i in images.values()]
+    raise_for({f'file_name must name an image in {folder or "."}': [path for path in paths if not os.path.isfile(path)]},
+              ann_file)
+    objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
+    if not objects and not (test and images):
+        raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
+    sizes = [(size_as_read(path, turn=turn), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
+    raise_for({f'width and height must be those of the image as it is read{", turned as its EXIF says" * turn}':
+               [f'{path} is {found[0]} x {found[1]} px, not {said[0]!r} x {said[1]!r}'
+                for path, (found, said) in zip(paths, sizes) if found != said]}, ann_file)
+    check_objects(coco['annotations'], objects, images, ann_file, masks=masks, min_size=min_size)
+    return {part for part, items in dict(coco, annotations=objects).items() if items}
+
+
+def check_ids(coco: dict, ann_file: str) -> None:
+    """Checks that images and categories have ids of their own, and annotations those of images and categories.
+
+    Args:
+        coco: As :func:`read` reads it.
+        ann_file: The file.
+
+    Raises:
+        ValueError: if not.
+    """
+    images, categories = {i['id']: i for i in coco['images']}, {c['id']: c for c in coco['categories']}
     text = [i for i in coco['images'] if isinstance(i['id'], str)]
     raise_for({
         'ids of images must be different': [i['file_name'] for i in coco['images'] if images[i['id']] is not i],
@@ -105,18 +133,7 @@ def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool
              if a['image_id'] not in images],
         'category_id must be the id of a category':
             [f'annotation {a["id"]} has {a["category_id"]!r}' for a in coco['annotations']
-             if a['category_id'] not in categories],
-        f'file_name must name an image in {folder or "."}': [path for path in paths if not os.path.isfile(path)]},
-        ann_file)
-    objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
-    if not objects and not (test and images):
-        raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
-    sizes = [(size_as_read(path, turn=turn), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
-    raise_for({f'width and height must be those of the image as it is read{", turned as its EXIF says" * turn}':
-               [f'{path} is {found[0]} x {found[1]} px, not {said[0]!r} x {said[1]!r}'
-                for path, (found, said) in zip(paths, sizes) if found != said]}, ann_file)
-    check_objects(coco['annotations'], objects, images, ann_file, masks=masks, min_size=min_size)
-    return {part for part, items in dict(coco, annotations=objects).items() if items}
+             if a['category_id'] not in categories]}, ann_file)
 
 
 def check_objects(annotations: list[dict], objects: list[dict], images: dict, ann_file: str, *, masks: bool,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 
-from ..inputs import SUFFIXES, check_classes, image_files, raise_for, size_as_read, without_annotations
+from ..inputs import SUFFIXES, image_files, raise_for, size_as_read, with_palette, without_annotations
 from ..registry import DATASETS
 from .labels import STORED, lost_values
 
@@ -23,7 +23,7 @@ class MaskImages(BaseSegDataset):
     per pixel, the class from 0, with ``seg_map_suffix``; 255 is ignored. ``mmswinv2.CheckLabels`` takes the number of
     classes from here. Without ``seg_map_path`` in ``data_prefix``, or with None, there are no masks, and the steps of
     the pipeline that want them are left out. Arguments are those of mmseg's class but for ``ann_file`` and
-    ``img_suffix``; ``metainfo`` must have ``classes``.
+    ``img_suffix``; ``metainfo`` must have ``classes``, and may have their colours, ``palette``.
 
     Raises:
         ValueError: if ``classes`` is no list of different names; if there are no images, two of one name, images
@@ -37,7 +37,7 @@ class MaskImages(BaseSegDataset):
             if name in kwargs:
                 raise ValueError(f'{name} must be left out: all images in data_prefix.img_path are used, got '
                                  f'{kwargs[name]!r}')
-        check_classes((metainfo or {}).get('classes'))
+        metainfo = with_palette(metainfo)
         folders = {name: path for name, path in {'img_path': '', **(data_prefix or {})}.items() if path is not None}
         if 'seg_map_path' not in folders:
             pipeline = without_annotations(pipeline)
