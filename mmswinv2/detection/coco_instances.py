@@ -96,8 +96,8 @@ def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool
     images = {i['id']: i for i in coco['images']}
     wanted = {c['id'] for c in coco['categories'] if c['name'] in classes}
     paths = [os.path.join(folder, i['file_name']) for i in images.values()]
-    raise_for({f'file_name must name an image in {folder or "."}': [path for path in paths if not os.path.isfile(path)]},
-              ann_file)
+    missing = [path for path in paths if not os.path.isfile(path)]
+    raise_for({f'file_name must name an image in {folder or "."}': missing}, ann_file)
     objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
     if not objects and not (test and images):
         raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
