@@ -33,19 +33,21 @@ def with_palette(metainfo: Mapping | None) -> dict:
 
     Args:
         metainfo: ``classes``, and ``palette``, red, green and blue of each class, 0 to 255; without it, colours are
-            chosen by :func:`distinct_colours`.
+            chosen by :func:`distinct_colours`, and a class called background is black.
 
     Raises:
         ValueError: if ``classes`` is no list of different names, or ``palette`` no list of as many colours.
     """
     metainfo = dict(metainfo or {})
     check_classes(metainfo.get('classes'))
-    number, palette = len(metainfo['classes']), metainfo.get('palette')
+    classes, palette = metainfo['classes'], metainfo.get('palette')
     if palette is None:
-        palette = distinct_colours(number)
-    if not is_list(palette) or len(palette) != number or not all(is_list(c) and len(c) == 3 for c in palette):
+        others = [name for name in classes if name != 'background']
+        colours = dict(zip(others, distinct_colours(len(others))), background=(0, 0, 0))
+        palette = [colours[name] for name in classes]
+    if not is_list(palette) or len(palette) != len(classes) or not all(is_list(c) and len(c) == 3 for c in palette):
         raise ValueError('metainfo.palette must have red, green and blue of each of metainfo.classes, '
-                         f'{number} colours, got {palette!r}')
+                         f'{len(classes)} colours, got {palette!r}')
     return dict(metainfo, palette=[tuple(colour) for colour in palette])  # mmdet takes a tuple for one colour
 
 

@@ -33,7 +33,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, ImageDraw
 
-from mmswinv2.inputs import distinct_colours
+from mmswinv2.inputs import with_palette
 
 if TYPE_CHECKING:
     from annotations import Annotated
@@ -223,14 +223,14 @@ def paint(image: Annotated, classes: list[str]) -> Image.Image:
     for o in sorted(image.objects, key=lambda o: -o['area']):
         labels[mask_of(o, image.size)] = classes.index(o['category']) + 1
     painted = Image.fromarray(labels)
-    painted.putpalette(list(chain((0, 0, 0), *distinct_colours(len(classes)))))
+    painted.putpalette(list(chain(*with_palette(dict(classes=['background', *classes]))['palette'])))
     return painted
 
 
 def draw(image: Annotated, classes: list[str]) -> Image.Image:
     """The image as training reads it, with its objects."""
     pixels = mmcv.imread(str(image.path), channel_order='rgb')
-    colours = dict(zip(classes, distinct_colours(len(classes))))
+    colours = dict(zip(classes, with_palette(dict(classes=classes))['palette']))
     for o in image.objects:
         if 'segmentation' in o:
             mask = mask_of(o, image.size)
