@@ -432,16 +432,17 @@ def test_the_config_of_a_checkout_has_a_relative_base(tmp_path, monkeypatch):
     assert cfg.data_root == f'{tmp_path}/after/data/mine/'
 
 
-MINI = {  # as docs/own_data.md does, and the model of the demo without masks
+MINI = {  # as docs/own_data.md does, and a whole model on small images
     'instances.py': ('mmdet', [('htc_swinv2_t_own-data', 'htc_swinv2_own-data_mini')], ''),
     'segmentation.py': ('mmseg', [('upernet_swinv2_t_own-data', 'upernet_swinv2_own-data_mini')], ''),
     'boxes.py': ('mmdet', [], """
-backbone = dict(arch=dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), window_size=8, init_cfg=None)
-model = dict(backbone=backbone, neck=dict(in_channels=[16, 32, 64, 128]))
-image_size = (128, 128)
-train_pipeline = [dict(step, **{key: image_size for key in ('scale', 'crop_size', 'size') if key in step})
-                  for step in _base_.train_pipeline]
+model = dict(backbone=dict(init_cfg=None))
+sizes = {name: (128, 128) for name in ('scale', 'crop_size', 'size')}
+train_pipeline, test_pipeline = [
+    [dict(step, **{name: size for name, size in sizes.items() if name in step}) for step in steps]
+    for steps in (_base_.train_pipeline, _base_.test_pipeline)]
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 auto_scale_lr = dict(base_batch_size=2)
 """),
 }
