@@ -25,7 +25,7 @@ from helpers.docs import files, steps
 from helpers.runs import run
 from mmswinv2.engine import CheckClassesHook
 from mmswinv2.hosts import is_installed
-from mmswinv2.inputs import size_as_read
+from mmswinv2.inputs import distinct_colours, size_as_read
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
@@ -523,6 +523,20 @@ def test_images_without_masks_are_read_when_none_are_named(prefix, pipeline, cop
     views = [item['data_samples'] if pipeline == 'tta_pipeline' else [item['data_samples']] for item in items]
     assert [len(samples) for samples in views] == [6 if pipeline == 'tta_pipeline' else 1] * 3
     assert not any('gt_sem_seg' in sample for samples in views for sample in samples)
+
+
+def test_classes_have_colours_that_can_be_told_apart(copy):
+    """In both hosts the same, unless the config has others; the background is black."""
+    assert instances().metainfo['palette'] == masks().metainfo['palette'][1:]
+    assert masks().metainfo['palette'][0] == (0, 0, 0)
+    colours = np.array(distinct_colours(20), dtype=int)
+    apart = np.abs(colours[:, None] - colours).sum(-1)
+    assert apart[~np.eye(20, dtype=bool)].min() > 80 and distinct_colours(5) == distinct_colours(20)[:5]
+    own = ((1, 2, 3), (4, 5, 6))
+    assert instances(metainfo=dict(classes=('head', 'disc'), palette=own)).metainfo['palette'] == list(own)
+    for palette in own[:1], 'random', [1, 2]:
+        with pytest.raises(ValueError, match='metainfo.palette must have red, green and blue of each .*, 2 colours, got'):
+            instances(metainfo=dict(classes=('head', 'disc'), palette=palette))
 
 
 def test_hosts_tools_find_the_classes(whole):
