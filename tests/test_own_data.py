@@ -535,7 +535,7 @@ def test_classes_have_colours_that_can_be_told_apart(copy):
     own = ((1, 2, 3), (4, 5, 6))
     assert instances(metainfo=dict(classes=('head', 'disc'), palette=own)).metainfo['palette'] == list(own)
     for palette in own[:1], 'random', [1, 2]:
-        with pytest.raises(ValueError, match='metainfo.palette must have red, green and blue of each .*, 2 colours, got'):
+        with pytest.raises(ValueError, match='metainfo.palette must have red, green and blue of .*, 2 colours, got'):
             instances(metainfo=dict(classes=('head', 'disc'), palette=palette))
 
 

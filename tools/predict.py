@@ -23,7 +23,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS, VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
-from PIL import Image
 
 from mmswinv2.core.checks import first
 from mmswinv2.core.weights.read import weights_of
@@ -278,11 +277,10 @@ def check_labels(predictor: Predictor, names: list[Path]) -> None:
 
 
 def write_labels(found: BaseDataElement, palette: list, path: Path) -> None:
-    """Writes what a segmentor sees as an image of labels, which are shown in the colours of their classes."""
+    """Writes what a segmentor sees as a label image."""
+    from mmswinv2.segmentation.labels import label_image
     path.parent.mkdir(parents=True, exist_ok=True)
-    labels = Image.fromarray(found.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8))
-    labels.putpalette(np.array(palette, dtype=np.uint8).tobytes())
-    labels.save(path)
+    label_image(found.pred_sem_seg.data[0].cpu().numpy(), palette).save(path)
 
 
 def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:

@@ -219,12 +219,11 @@ def mask_of(o: dict, size: tuple[int, int]) -> np.ndarray:
 
 def paint(image: Annotated, classes: list[str]) -> Image.Image:
     """The label image: 0 is the background, classes are from 1, and smaller objects are on top."""
+    from mmswinv2.segmentation.labels import label_image
     labels = np.zeros(image.size[::-1], dtype=np.uint8)
     for o in sorted(image.objects, key=lambda o: -o['area']):
         labels[mask_of(o, image.size)] = classes.index(o['category']) + 1
-    painted = Image.fromarray(labels)
-    painted.putpalette(list(chain(*with_palette(dict(classes=['background', *classes]))['palette'])))
-    return painted
+    return label_image(labels, with_palette(dict(classes=['background', *classes]))['palette'])
 
 
 def draw(image: Annotated, classes: list[str]) -> Image.Image:

@@ -5,13 +5,18 @@ Without it, training would crash in the loss, and mmseg's ``IoUMetric`` silently
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from ..core.checks import check_int
 from ..registry import TRANSFORMS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 STORED = 'stored as whole numbers from 0 to 255 in 8 bits'
 
@@ -67,6 +72,21 @@ class CheckLabels(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
+
+
+def label_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """An image of 8 bits that holds labels and is shown in the colours of their classes.
+
+    Args:
+        labels: Shape (H, W), 0 to 255.
+        palette: Red, green and blue of each class, 0 to 255.
+    """
+    from PIL import Image
+    image = Image.fromarray(labels.astype(np.uint8))
+    colours = np.zeros((256, 3), dtype=np.uint8)  # of fewer, Pillow would store fewer bits
+    colours[:len(palette)] = palette
+    image.putpalette(colours.tobytes())
+    return image
 
 
 def lost_values(path: str | Path | None) -> str:
