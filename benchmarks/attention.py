@@ -21,7 +21,7 @@ from mmswinv2.core.attention.cells import backward, forward
 from mmswinv2.core.grid import Axis
 from released import ReleasedBlock
 
-OURS = ('auto', *(name for name in BACKENDS if name != 'triton'))  # on a CPU
+OURS = ('auto', *BACKENDS)
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--curve', type=int, nargs='*', default=[96, 192, 288, 384], help='growing maps; none to skip')
-    parser.add_argument('--contenders', nargs='+', default=[*OURS, 'released', 'transformers', 'timm'],
-                        help='released is always among them')
+    parser.add_argument('--contenders', nargs='+', help='released is always among them',
+                        default=['auto', 'eager', 'cells', 'released', 'transformers', 'timm'])
     parser.add_argument('--busy', type=int, metavar='NICENESS', help='times are taken beside another process that '
                         'keeps a core busy, at this niceness (0 to 19)')
     parser.add_argument('--out', help='a Markdown file')

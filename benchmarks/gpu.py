@@ -130,7 +130,7 @@ def units(tiny: bool) -> list[Unit]:
     cases = TINY if tiny else CASES
     found = [Unit('right', case, name, dtype) for case in cases['right'] for dtype in ('bfloat16', 'float16', 'float32')
              for name in BACKENDS]
-    ours = {'block': [*BACKENDS], 'backbone': ['auto', *(name for name in BACKENDS if name != 'eager')]}
+    ours = {'block': ['auto', *BACKENDS], 'backbone': ['auto', *(name for name in BACKENDS if name != 'eager')]}
     for section, names in ours.items():
         for i, case in enumerate(cases[section]):
             found += [Unit(section, case, name, mode) for name in (names[0], *PEERS, *names[1:]) for mode in MODES]
@@ -327,7 +327,9 @@ class Bench:
         self.need(name)
         if name == 'transformers':
             return attention.Transformers(args, case.lengths, ours.state_dict()).to(self.device), case.lengths
-        return attention.Timm(args, case.padded, ours.state_dict()).to(self.device), case.padded
+        if name == 'timm':
+            return attention.Timm(args, case.padded, ours.state_dict()).to(self.device), case.padded
+        raise ValueError(f'contender must be one of {", ".join([*attention.OURS, *PEERS])}, got {name!r}')
 
     def compile(self, module: nn.Module) -> nn.Module:
         """Compiled, and nothing known of the last one: after some sizes torch would compile no more."""

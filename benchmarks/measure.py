@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 MIB = 2**20
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))  # where the planner is
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tools')]  # a checkout that is not installed, and the planner
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

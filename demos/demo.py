@@ -19,7 +19,7 @@ from mmswinv2.hosts import mim_name, without_traceback_of_mim
 from sheets import COLOURS, LETTERS, LINE, with_legend
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / 'tools'))  # for those demos that use one
+sys.path.append(str(ROOT / 'benchmarks'))  # for demos that end in one
 CONFIG = 'configs/mmdet/htc_swinv2_mini.py'
 PROGRESS = re.compile(r'Iter\((train|test)\) +(\[ *\d+/\d+\]).*?(eta: [\d:]+)(?:.* loss: ([\d.]+))?')
 TESTS = dict(test=[], tta=['--tta'])  # folder and options of each

@@ -2,8 +2,8 @@
 """Trains a small classifier with each of two position biases and tests both at larger windows: ``make demo-cls``.
 
 This is the paper's Table 1 in miniature: log-spaced continuous position bias beside a table that is resized. Both are
-trained at once, by ``mim train mmpretrain CONFIG`` on one thread each; ``tools/window_transfer.py`` tests them. The
-data are those of ``demos/make_mini_imagenet.py``: Fashion-MNIST where its files are, else crops of photographs.
+trained at once, by ``mim train mmpretrain CONFIG`` on one thread each; ``benchmarks/window_transfer.py`` tests them.
+The data are those of ``demos/make_mini_imagenet.py``: Fashion-MNIST where its files are, else crops of photographs.
 """
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 project = 'mmswinv2'
 release = version = re.search(r"'(.+)'", (ROOT / 'mmswinv2' / 'version.py').read_text()).group(1)
 root_doc = 'docs/index'
-include_patterns = ['*.md', 'docs/*.md', 'docs/images/*', 'docs/site/*', 'configs/*/README.md',
+include_patterns = ['*.md', 'docs/*.md', 'docs/images/*', 'docs/site/*', 'configs/README.md', 'configs/*/README.md',
                     'benchmarks/results/*.md']
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 suppress_warnings = ['ref.python']  # a class of core and its registered subclass have one name

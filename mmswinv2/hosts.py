@@ -33,17 +33,15 @@ class Host:
 # by import name; the one place to add a host to
 HOSTS = {
     'mmdet': Host('detection', dict(
-        cascade_heads=('CascadeRoIHead',), coco_instances=('CocoInstances',),
-        htc_pp=('GlobalAttentionFPN', 'HybridTaskCascade'), htc_roi_head=('HybridTaskCascadeRoIHead',),
-        masks=('RLEMasks',), roi_extractor=('SingleRoIExtractor',),
-        tta=('InstanceSegTTAModel',)), onedl_name='mmdetection'),
-    'mmseg': Host('segmentation', dict(
-        labels=('CheckLabels',), mask_images=('MaskImages',), tta=('StreamingSegTTAModel',))),
+        coco_instances=('CocoInstances',), htc_pp=('GlobalAttentionFPN', 'HybridTaskCascade'), masks=('RLEMasks',),
+        roi_heads=('CascadeRoIHead', 'HybridTaskCascadeRoIHead', 'SingleRoIExtractor'), tta=('InstanceSegTTAModel',)),
+        onedl_name='mmdetection'),
+    'mmseg': Host('segmentation', dict(data=('CheckLabels', 'MaskImages'), tta=('StreamingSegTTAModel',))),
     'mmpretrain': Host('classification', dict(
         imagenet=('ImageNet22K', 'ImageNetV2'), simmim=('MaskedL1', 'SimMIM', 'SimMIMHead', 'SimMIMSwinTransformerV2')),
         extras=("[classic,mmpretrain]' (mmpretrain 1.2)", "[onedl,onedl-mmpretrain]' (its maintained fork)")),
-    'mmaction': Host('video', dict(transforms=('FiveCrop', 'ShuffleFrames'), video_files=('VideoFiles',)),
-                     mim='mmaction2', extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
+    'mmaction': Host('video', dict(data=('FiveCrop', 'ShuffleFrames', 'VideoFiles')), mim='mmaction2',
+                     extras=("[classic,mmaction2]' (mmaction2 1.2)",)),
 }
 
 

@@ -32,17 +32,16 @@ class _Registry(mmengine_registry.Registry):
         return super().get(key)
 
 
-def _registry(name: str, parent: mmengine_registry.Registry, *parts: str) -> _Registry:
-    return _Registry(name, parent=parent, scope='mmswinv2', locations=[f'mmswinv2.{part}' for part in parts])
+def _child(parent: mmengine_registry.Registry, *parts: str) -> _Registry:
+    return _Registry(parent.name, parent=parent, scope='mmswinv2', locations=[f'mmswinv2.{part}' for part in parts])
 
 
-MODELS = _registry('model', mmengine_registry.MODELS, 'models')
-TRANSFORMS = _registry('transform', mmengine_registry.TRANSFORMS)
-OPTIM_WRAPPER_CONSTRUCTORS = _registry(
-    'optim wrapper constructor', mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
-HOOKS = _registry('hook', mmengine_registry.HOOKS, 'engine')
-RUNNERS = _registry('runner', mmengine_registry.RUNNERS, 'engine')
-LOOPS = _registry('loop', mmengine_registry.LOOPS, 'engine')
-STRATEGIES = _registry('strategy', mmengine_registry.STRATEGIES, 'engine')
-DATASETS = _registry('dataset', mmengine_registry.DATASETS)
-METRICS = _registry('metric', mmengine_registry.METRICS)
+MODELS = _child(mmengine_registry.MODELS, 'models')
+TRANSFORMS = _child(mmengine_registry.TRANSFORMS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+HOOKS = _child(mmengine_registry.HOOKS, 'engine')
+RUNNERS = _child(mmengine_registry.RUNNERS, 'engine')
+LOOPS = _child(mmengine_registry.LOOPS, 'engine')
+STRATEGIES = _child(mmengine_registry.STRATEGIES, 'engine')
+DATASETS = _child(mmengine_registry.DATASETS)
+METRICS = _child(mmengine_registry.METRICS)

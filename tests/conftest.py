@@ -2,13 +2,18 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+import emulated
 from helpers.areas import missing
+from helpers.attention import FAST
+from mmswinv2.core.attention import torch_fused
 from mmswinv2.hosts import is_installed
 
 torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
@@ -75,11 +80,22 @@ def rng():
     return torch.Generator().manual_seed(1)
 
 
+@pytest.fixture(params=[*FAST, 'torch'])
+def kernel(request):
+    """The name of a kernel of attention; torch's fused one is emulated on a CPU meanwhile."""
+    if request.param == 'torch' and not torch_fused.HAS_OPERATORS:
+        pytest.skip('torch has no such operators')
+    with emulated.on_a_cpu() if request.param == 'torch' else nullcontext():
+        yield request.param
+
+
 @pytest.fixture(scope='session')
 def mini_data(tmp_path_factory):
-    """Small data sets of both hosts."""
-    folder = tmp_path_factory.mktemp('data')
-    for host, tool in (('mmdet', 'coco'), ('mmseg', 'ade20k')):
-        subprocess.run([sys.executable, TESTS.parent / 'demos' / f'make_mini_{tool}.py', folder / host, '--train', '6',
-                        '--val', '2'], check=True, timeout=120)
-    return folder
+    """A function that makes the small data set of a host, once, and gives its folder."""
+    @cache
+    def make(host):
+        folder = tmp_path_factory.mktemp('data') / host
+        tool = TESTS.parent / 'demos' / f'make_mini_{dict(mmdet="coco", mmseg="ade20k")[host]}.py'
+        subprocess.run([sys.executable, tool, folder, '--train', '6', '--val', '2'], check=True, timeout=120)
+        return folder
+    return make

@@ -75,17 +75,8 @@ def cells_of(extents, window, shift):
 def window_attention(qkv, table, logit_scale, *, window, shift, padding=None):
     """Scaled cosine attention within the cells of the shifted grid, one cell after the other.
 
-    Args:
-        qkv: Queries, keys and values of a map of any number of axes, (B, *map, 3C), its last axis (3, nH, d).
-        table: Bias at each offset, (nH, 2W-1 per axis).
-        logit_scale: Logarithm of the scale, (nH, 1, 1).
-        window: In tokens, one number per axis.
-        shift: In tokens, one number per axis.
-        padding: (3C,), the query, key and value of tokens beyond the end of the map, up to whole windows; without it
-            there are none.
-
-    Returns:
-        Shape (B, *map, C).
+    Arguments and result have the shapes of :func:`mmswinv2.core.attention.window_attention`. ``padding`` is the query,
+    key and value of tokens beyond the end of the map, up to whole windows; without it there are none.
     """
     b, *lengths, channels = qkv.shape
     num_heads, inside = table.shape[0], (slice(None), *map(slice, lengths))

@@ -1,61 +1,45 @@
 """Configs survive a round trip; those of full size build on the meta device with the published number of parameters."""
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from helpers.backbones import PARAMETERS
-from helpers.configs import CONFIGS, LEAVES, build, load
+from helpers.configs import CONFIGS, LEAVES, build, load, read
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
 
 FULL = dict(t='tiny', s='small', b='base', l='large', h='huge', g='g')
 
 
-# one of each kind, whatever its size and window: writing a config takes a second
+# one of each kind, whatever its size and window
 ONE_OF_EACH_KIND = {re.sub(r'_[tsblhg](?=[_.])|w\d+', '', name): name for name in LEAVES}
 
 
 @pytest.mark.parametrize('name', ONE_OF_EACH_KIND.values())
-def test_survives_a_round_trip(name, tmp_path):
-    cfg = load(name)
+def test_survives_a_round_trip(name, tmp_path, monkeypatch):
+    for module in 'yapf.yapflib.yapf_api', 'mmengine.config.config':  # formatting takes a second
+        monkeypatch.setattr(f'{module}.FormatCode', lambda text, **_: (text, True), raising=False)
+    cfg = read(name)
     cfg.dump(tmp_path / 'a.py')
     assert Config.fromfile(tmp_path / 'a.py').to_dict() == cfg.to_dict()
 
 
-def test_every_config_is_in_a_metafile_and_a_readme():
-    import yaml
-    index = yaml.safe_load((CONFIGS.parent / 'model-index.yml').read_text())['Import']
-    listed = []
-    for name in index:
-        metafile = yaml.safe_load((CONFIGS.parent / name).read_text())
-        collections = {c['Name']: c for c in metafile['Collections']}
-        assert all((CONFIGS.parent / c['README']).is_file() for c in collections.values())
-        for model in metafile['Models']:
-            assert model['In Collection'] in collections and model['Name'] == Path(model['Config']).stem
-            assert 'Results' not in model  # none of ours yet
-            listed.append(model['Config'].removeprefix('configs/'))
-    leaves = [str(path.relative_to(CONFIGS)) for path in CONFIGS.glob('mm*/*.py')]  # of all hosts
-    assert sorted(listed) == sorted(name for name in leaves if not name.endswith('_mini.py'))
-
-
-@pytest.mark.parametrize('name', [n for n in LEAVES if not n.endswith(('_zero1.py', '_fsdp.py'))])
+@pytest.mark.parametrize('name', [name for name in LEAVES if 'strategy' not in read(name)])
 def test_any_config_takes_a_fragment(name, tmp_path):
-    host = CONFIGS / name.split('/')[0] / '_base_'
     for fragment in ('zero1', 'fsdp'):
         path = tmp_path / 'a.py'
-        path.write_text(f'_base_ = {[str(CONFIGS / name), str(host / f"{fragment}.py")]}')
+        path.write_text(f'_base_ = {[str(CONFIGS / name), str(CONFIGS / "_base_" / "sharding" / f"{fragment}.py")]}')
         cfg = Config.fromfile(path)
-        assert cfg.runner_type == 'FlexibleRunner'
+        assert cfg.runner_type == 'mmswinv2.Runner' and cfg.strategy.type.startswith('mmswinv2.')
         assert cfg.optim_wrapper.constructor == 'mmswinv2.SwinOptimWrapperConstructor'
 
 
 @pytest.mark.parametrize('name', LEAVES)
 def test_runs_survive_kills_and_bad_losses(name):
     """Each config has the hook and the loop that resume exactly, and time for the longest validation."""
-    cfg = Config.fromfile(CONFIGS / name)
+    cfg = read(name)
     assert cfg.custom_imports.imports == ['mmswinv2', 'mmswinv2.engine.setup']
     checkpoint = cfg.default_hooks.checkpoint
     assert checkpoint.type == 'mmswinv2.CheckpointHook'
@@ -89,42 +73,6 @@ def test_g_is_the_papers():
     assert sum('norm3.weight' in n for n, _ in net.named_parameters()) == 7 + 1  # of blocks, and of the last output
     assert cfg.model.backbone.pretrained_window_sizes == [12, 12, 12, 6]
     assert cfg.optim_wrapper.optimizer.lr == 6e-4
-
-
-def types(cfg):
-    """Every ``type`` in a config, by its path, with lists as one."""
-    found = {}
-
-    def walk(node, path):
-        if isinstance(node, dict):
-            for k, v in node.items():
-                if k == 'type':
-                    found[path] = v
-                else:
-                    walk(v, f'{path}.{k}')
-        elif isinstance(node, (list, tuple)):
-            for v in node:
-                walk(v, f'{path}[]')
-    walk(cfg, '')
-    return found
-
-
-def test_the_demo_has_the_parts_of_the_full_model():
-    mini, full = (types(load(f'mmdet/htc_swinv2_{size}.py').model.to_dict()) for size in ('mini', 't'))
-    full.pop('.backbone.init_cfg')
-    heads = '.roi_head.bbox_head[]'  # two linear layers are the cheaper ones
-    assert mini.pop(heads) == 'Shared2FCBBoxHead' and full.pop(heads) == 'ConvFCBBoxHead'
-    full.pop(f'{heads}.norm_cfg')
-    assert mini.pop(f'{heads}.loss_bbox') == 'SmoothL1Loss' and full.pop(f'{heads}.loss_bbox') == 'GIoULoss'
-    assert mini == full
-
-
-def test_windows_can_be_overridden_on_the_command_line():
-    cfg = load('mmdet/htc_swinv2_t.py')
-    cfg.merge_from_dict({'model.backbone.window_size': [48, 48, 48, 24]})
-    net = build(cfg).backbone
-    assert net.window_sizes == ((48, 48),) * 3 + ((24, 24),)
-    assert net.pretrained_window_sizes == ((16, 16),) * 3 + ((8, 8),)
 
 
 @pytest.mark.parametrize('option, windows', [

@@ -1,5 +1,6 @@
 """Two processes with gloo: frozen stages, blocks or hidden maps computed again, images of another size in each step."""
 import gc
+import multiprocessing
 import socket
 
 import pytest
@@ -65,7 +66,8 @@ def train(rank, port, folder, how):
 
 def in_two_processes(function, *args):
     """Runs it in two processes; both are ended at the time limit."""
-    context = mp.spawn(function, args=args, nprocs=2, join=False)
+    multiprocessing.set_forkserver_preload(['torch._dynamo', 'torch.distributed.fsdp', 'mmswinv2.core'])  # once
+    context = mp.start_processes(function, args=args, nprocs=2, join=False, start_method='forkserver')
     try:
         if not context.join(LIMIT, grace_period=5):  # returns when one has ended; the other may take a moment
             assert context.join(LIMIT, grace_period=5), f'two processes did not end in {LIMIT} s'

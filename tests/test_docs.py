@@ -73,7 +73,7 @@ def test_what_a_command_names_is_there(command):
 @pytest.mark.timeout(7200)
 def test_commands_run_as_typed(tmp_path):
     """One after another, in a copy of what they name; files of others are made with random weights."""
-    for name in ('configs', 'tools', 'demos'):
+    for name in ('configs', 'tools', 'demos', 'benchmarks'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     write_files_of_others(tmp_path)
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'

@@ -11,9 +11,10 @@ from mmengine.runner.checkpoint import _load_checkpoint
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
+import mmswinv2.engine.setup  # noqa: F401  (as custom_imports of the configs does)
 from helpers.backbones import SMALL
-from mmswinv2.core.weights import unpickle
-from mmswinv2.engine import checkpoint
+from mmswinv2.core.weights import files
+from mmswinv2.engine import loading
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = pytest.mark.mmengine
@@ -147,36 +148,29 @@ def runner_file(tmp_path):
 
 
 def test_checkpoints_of_the_runner_load_with_safe_loading(runner_file):
-    loaded = checkpoint.read_run(runner_file)
-    history = loaded['message_hub']['log_scalars']['train/loss']
+    """Also beside and after a list of others: onedl-mmengine lists classes while it reads a file, and torch removes
+    them from its list afterwards. torch's own list stays as it was.
+    """
+    history = loading.read_run(runner_file)['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
     assert history.mean() == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
     assert history.statistics('current') == pytest.approx(1 / 3)
-
-
-def test_they_load_beside_and_after_a_list_of_others(runner_file):
-    """onedl-mmengine lists classes while it reads a file, and torch removes them from its list afterwards."""
     reconstruct, scalar = np.zeros(1).__reduce__()[0], np.zeros(1)[0].__reduce__()[0]
     with torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, getattr, reconstruct, scalar,
                                            type(np.dtype('f8')), type(np.dtype('i8'))]):
         torch.load(runner_file)
-        assert 'message_hub' in checkpoint.read_run(runner_file)
-    assert isinstance(checkpoint.read_run(runner_file)['message_hub']['log_scalars']['train/loss'], HistoryBuffer)
-
-
-def test_the_loader_of_the_runner_reads_them(runner_file):
-    from mmswinv2.engine import setup  # noqa: F401  (as custom_imports of the configs does)
-    assert _load_checkpoint(str(runner_file))['message_hub']['runtime_info'] == {'iter': 3}
-    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):  # torch's own list is as it was
+        assert 'message_hub' in loading.read_run(runner_file)
+    assert _load_checkpoint(str(runner_file))['message_hub']['runtime_info'] == {'iter': 3}  # the runner's own reader
+    with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
         torch.load(runner_file)
 
 
 def test_getattr_in_a_checkpoint_reaches_history_buffer_only(tmp_path):
-    assert checkpoint.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    assert loading.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
     for owner, name in ((HistoryBuffer, '__init__'), (HistoryBuffer, '_set_default_statistics'), (torch, 'load'),
                         (HistoryBuffer, 'nothing'), (np, 'fromfile'), (np.ndarray, 'mean')):
         with pytest.raises(ValueError, match='methods of HistoryBuffer only'):
-            checkpoint.history_buffer_method(owner, name)
+            loading.history_buffer_method(owner, name)
 
 
 def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
@@ -184,17 +178,17 @@ def test_other_code_in_a_checkpoint_is_still_refused(tmp_path):
         def __reduce__(self):
             return (getattr, (np.ndarray, 'tofile'))
     torch.save(dict(evil=Evil()), tmp_path / 'a.pth')
-    for load in unpickle.load, unpickle.load_before_torch_2_6:
+    for load in files.unpickle, files.unpickle_before_torch_2_6:
         with pytest.raises((pickle.UnpicklingError, ValueError)):
-            load(str(tmp_path / 'a.pth'), checkpoint.safe_globals())
-        load(str(tmp_path / 'a.pth'), unpickle.STAND_INS)  # as nothing
+            load(str(tmp_path / 'a.pth'), loading.safe_globals())
+        load(str(tmp_path / 'a.pth'), files.STAND_INS)  # as nothing
 
     class Worse:
         def __reduce__(self):
             return (open, (str(tmp_path / 'ran'), 'w'))
     torch.save(dict(evil=Worse()), tmp_path / 'b.pth')
-    for load, objects in product((unpickle.load, unpickle.load_before_torch_2_6),
-                                 (checkpoint.safe_globals(), unpickle.STAND_INS)):
+    for load, objects in product((files.unpickle, files.unpickle_before_torch_2_6),
+                                 (loading.safe_globals(), files.STAND_INS)):
         with pytest.raises(pickle.UnpicklingError):
             load(str(tmp_path / 'b.pth'), objects)
     assert not (tmp_path / 'ran').exists()

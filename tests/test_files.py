@@ -1,7 +1,8 @@
-"""Files as other tools write them and as users name them: read right, or refused in one clear line."""
+"""Files as other tools write them, as users name them, damaged, with code: read right, or refused in one clear line."""
 import contextlib
 import io
 import os
+import pickle
 import stat
 import zipfile
 from pathlib import Path
@@ -14,7 +15,10 @@ from safetensors.torch import load_file, save_file
 import convert_checkpoint
 from helpers import peer_files, toy, zips
 from helpers.backbones import SMALL, randomize
-from mmswinv2.core.weights import load_backbone, not_finite, read_backbone_state, read_file, write_file
+from helpers.bad_files import cut, evil, flip
+from mmswinv2.core.weights import files, load_backbone, not_finite, read_backbone_state, read_file, write_file
+from mmswinv2.engine import read_run
+from mmswinv2.engine.loading import safe_globals
 from mmswinv2.models import SwinTransformerV2
 
 pytestmark = pytest.mark.mmengine
@@ -31,6 +35,59 @@ def assert_equal(a, b):
     assert [k for k in a if not torch.equal(a[k], b[k])] == []
 
 
+class Detector(toy.Toy):
+    """A model with a backbone and a mask of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = backbone(seed=1)
+        self.register_buffer('mask', torch.tensor(float('-inf')))
+
+
+# the ways in which a checkpoint is read
+
+def init_cfg(path, tmp_path):
+    net = backbone(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
+    net.init_weights()
+    return net
+
+
+def core(path, tmp_path):
+    load_backbone(backbone(), read_backbone_state(read_file(path)))
+
+
+def convert(path, tmp_path):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = convert_checkpoint.main([str(path), str(tmp_path / 'out.pth')])
+    if code:
+        assert code == 2 and said.getvalue().count('\n') == 1
+        raise ValueError(said.getvalue().rstrip())
+
+
+def load_from(path, tmp_path):
+    toy.runner(tmp_path / 'work', iters=2, model=Detector(), load_from=str(path), non_finite=None).train()
+
+
+def resume_named(path, tmp_path):
+    toy.runner(tmp_path / 'work', iters=8, load_from=str(path), resume=True).train()
+
+
+def resume_last(path, tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'last_checkpoint').write_text(str(path))
+    toy.runner(tmp_path / 'work', iters=8, resume=True).train()
+
+
+def read_as_before_torch_2_6(path, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, 'unpickle', files.unpickle_before_torch_2_6)
+        read_run(path)
+
+
+WAYS = [read_as_before_torch_2_6, init_cfg, convert, load_from, resume_named, resume_last]
+
+
 @pytest.mark.parametrize('names', [None, ['data/0'], ['data.pkl']], ids=['all', 'one tensor', 'the pickle'])
 @pytest.mark.parametrize('layout', ['own', 'microsoft'])
 def test_what_a_zip_tool_packed_is_read_right(layout, names, tmp_path):
@@ -45,10 +102,9 @@ def test_what_a_zip_tool_packed_is_read_right(layout, names, tmp_path):
     assert_equal(read_file(path)[key], contents[key])
 
     kept = [k for k in state if layout == 'own' or k[:5] not in ('norm0', 'pretr')]
-    net = SwinTransformerV2(SMALL, **OPTIONS, init_cfg=dict(type='Pretrained', checkpoint=str(path)))
-    net.init_weights()
-    assert_equal({k: v for k, v in net.state_dict().items() if k in kept}, {k: state[k] for k in kept})
-    assert convert_checkpoint.main([str(path), str(tmp_path / 'out.pth')]) == 0
+    assert_equal({k: v for k, v in init_cfg(path, tmp_path).state_dict().items() if k in kept},
+                 {k: state[k] for k in kept})
+    convert(path, tmp_path)
     head = {} if layout == 'own' else {f'head.{k}': v for k, v in peer_files.head(state).items()}
     assert_equal(read_file(tmp_path / 'out.pth')['state_dict'], {**{k: state[k] for k in kept}, **head})
 
@@ -92,23 +148,6 @@ NOT_FINITE = r'checkpoint must hold finite weights, got NaN or infinity in 2 of 
     r'layers.0.blocks.1.attn.proj.weight, norm1.bias'
 
 
-def init_cfg(path, tmp_path):
-    SwinTransformerV2(SMALL, **OPTIONS, init_cfg=dict(type='Pretrained', checkpoint=str(path))).init_weights()
-
-
-def core(path, tmp_path):
-    load_backbone(backbone(), read_backbone_state(read_file(path)))
-
-
-def convert(path, tmp_path):
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said):
-        code = convert_checkpoint.main([str(path), str(tmp_path / 'out.pth')])
-    if code:
-        assert code == 2 and said.getvalue().count('\n') == 1
-        raise ValueError(said.getvalue().rstrip())
-
-
 def test_a_runs_own_checkpoint_is_read_by_init_cfg_and_converted(tmp_path):
     """It holds the message hub, not weights alone."""
     model = Detector()
@@ -118,19 +157,6 @@ def test_a_runs_own_checkpoint_is_read_by_init_cfg_and_converted(tmp_path):
     init_cfg(path, tmp_path)
     convert(path, tmp_path)
     assert_equal(read_file(tmp_path / 'out.pth')['state_dict'], model.backbone.state_dict())
-
-
-class Detector(toy.Toy):
-    """A model with a backbone and a mask of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone = backbone(seed=1)
-        self.register_buffer('mask', torch.tensor(float('-inf')))
-
-
-def load_from(path, tmp_path):
-    toy.runner(tmp_path / 'work', iters=2, model=Detector(), load_from=str(path), non_finite=None).train()
 
 
 @pytest.mark.parametrize('way', [init_cfg, core, convert, load_from])
@@ -253,3 +279,44 @@ def test_a_file_has_the_mode_of_a_new_file(name, umask, mode, tmp_path):
             (tmp_path / name).chmod(0o640)
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize('kind', ['zip', 'legacy', 'pickle'])
+@pytest.mark.parametrize('way', WAYS)
+def test_code_is_never_run(way, kind, tmp_path):
+    """``mim test`` is another way: ``test_distributed.py``."""
+    path, marker = tmp_path / 'evil.pth', tmp_path / 'ran'
+    evil(path, marker, kind, toy.Toy().state_dict())
+    with pytest.raises((ValueError, pickle.UnpicklingError), match='evil.pth'):
+        way(path, tmp_path)
+    assert not marker.exists()
+    pickle.loads(path.read_bytes()) if kind == 'pickle' else torch.load(path, weights_only=False)  # a real payload
+    assert marker.exists()
+
+
+@pytest.mark.parametrize('harm', [cut, flip])
+@pytest.mark.parametrize('way', WAYS)
+def test_damage_is_one_clear_error(way, harm, tmp_path):
+    path = tmp_path / 'run' / 'iter_2.pth'
+    if way in (init_cfg, convert, read_as_before_torch_2_6):
+        path.parent.mkdir()
+        torch.save(dict(state_dict={f'backbone.{k}': v for k, v in backbone().state_dict().items()}), path)
+    else:
+        toy.runner(tmp_path / 'run', iters=2).train()
+    harm(path)
+    with pytest.raises(ValueError, match='iter_2.pth.*(damaged|whole)|(damaged|whole).*iter_2.pth'):
+        way(path, tmp_path)
+
+
+@pytest.mark.parametrize('objects', [safe_globals(), files.STAND_INS])
+def test_before_torch_2_6_a_run_is_read_as_since(objects, tmp_path):
+    toy.runner(tmp_path, iters=2, hook='CheckpointHook').train()
+    old, new = (load(str(tmp_path / 'iter_2.pth'), objects)
+                for load in (files.unpickle_before_torch_2_6, files.unpickle))
+    assert old.keys() == new.keys() and old['meta'] == new['meta']
+    assert torch.equal(old['state_dict']['layer.weight'], new['state_dict']['layer.weight'])
+    history = [c['message_hub']['log_scalars']['train/loss'] for c in (old, new)]
+    if objects is files.STAND_INS:
+        assert all(type(one) is files.StandIn for one in history)
+    else:
+        assert history[0].mean() == history[1].mean() and history[0].statistics('current') > 0

@@ -87,3 +87,15 @@ def test_its_dtype_is_checked_and_the_meta_device_has_no_autocast():
     with torch.device('meta'):
         out, = GlobalAttention(12, 3, autocast_dtype='bfloat16')((torch.empty(1, 12, 2, 2),))
     assert out.shape == (1, 12, 2, 2)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(mlp_ratio=.01), 'mlp_ratio must give >= 1 hidden channels, got 0.01 for 8 channels'),
+    (dict(mlp_ratio=float('nan')), 'mlp_ratio must be a finite number > 0, got nan'),
+    (dict(with_cp='no'), "with_cp must be a bool, got 'no'"),
+    (dict(num_heads='2'), "num_heads must be an integer >= 1, got '2'"),
+    (dict(num_heads=0), 'num_heads must be an integer >= 1, got 0'),
+])
+def test_the_neck_checks_as_the_backbone_does(options, message):
+    with pytest.raises(ValueError, match=message):
+        GlobalAttention(8, **{**dict(num_heads=2), **options})

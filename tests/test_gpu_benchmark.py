@@ -11,6 +11,7 @@ import torch
 
 import emulated
 import gpu
+from mmswinv2.core import SwinBlock
 from mmswinv2.core.attention import BACKENDS, torch_fused
 
 pytestmark = pytest.mark.core
@@ -37,17 +38,6 @@ def test_a_dry_run(tmp_path):
     assert {r['status'] for r in found if r['contender'].startswith('released')} == {'ok'}
     assert ours['step', 'auto', 'training']['ms'] > 0
     assert all(f'\n## {section}\n' in out.read_text() for section in gpu.SHARES)
-
-
-def test_the_real_cases_are_what_the_sections_promise():
-    units = gpu.units(tiny=False)
-    assert {u.case.arch for u in units} == {'tiny', 'base', 'large', 'g'}
-    assert {(u.case.height, u.case.window) for u in units if u.section == 'block'} == {
-        (256, 8), (800, 16), (1024, 32), (1536, 32), (1536, 48)}
-    assert units[-1].section == 'step' and [u.section for u in units] == sorted(
-        (u.section for u in units), key=[*gpu.SHARES].index)
-    assert {u.contender for u in units} == {'auto', *BACKENDS, *gpu.PEERS, 'released, compiled'}
-    assert gpu.SECONDS <= 8 * 60
 
 
 def right(contender, dtype='bfloat16'):
@@ -115,3 +105,23 @@ def test_rows_without_time_or_device_are_skipped(command, seconds, reason):
     assert len(rows) == sum(u.section == 'block' for u in gpu.units(tiny=True))
     assert rows[-1]['status'] == 'skipped' and rows[-1]['reason'] == reason
     assert sum(row['status'] == 'error' and 'no driver' in row['reason'] for row in rows) == (3 if seconds else 0)
+
+
+@pytest.mark.parametrize('name', ['auto', *BACKENDS])
+def test_a_block_is_of_the_class_that_its_contender_is_named_after(name):
+    bench, case = gpu.Bench(torch.device('cpu'), tiny=True), gpu.TINY['block'][0]
+    block, _ = bench.build_block(case, name)
+    assert type(block) is SwinBlock and block.attn.config.attn_backend == name
+    if name in ('torch', 'triton'):
+        with pytest.raises(RuntimeError, match=f'backend {name!r} does not support this input: '):
+            bench.run(gpu.Unit('block', case, name, 'forward'))
+
+
+def test_an_unknown_contender_is_no_other():
+    with pytest.raises(ValueError, match='contender must be one of auto, .*timm.*, got .flash.'), mock.patch.object(
+            gpu.Bench, 'need'):
+        gpu.Bench(torch.device('cpu'), tiny=True).build_block(gpu.TINY['block'][0], 'flash')
+
+
+def test_a_checkout_is_found_without_an_installation():
+    assert str(SCRIPT.parents[1]) in sys.path

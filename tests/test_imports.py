@@ -15,14 +15,14 @@ from mmengine.config import Config
 
 import mmswinv2
 from helpers.interpreter import run_python
-from mmswinv2.engine import checkpoint
+from mmswinv2.engine import loading
 from mmswinv2.engine.repairs import count_fused_attention, silence_torchvision
 from mmswinv2.hosts import HOSTS, is_installed
 
 pytestmark = pytest.mark.mmengine
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
-# what a process shares: taken before and after an import, in an interpreter that has done nothing else
+# what a process shares: taken before and after an import, in a process forked from one that has imported what is beside
 SNAPSHOT = '''
 import inspect, json, logging, multiprocessing, os, random, signal, sys, warnings
 import numpy, torch, mmengine.runner, mmengine.analysis
@@ -63,52 +63,69 @@ def snapshot():
         methods={c.__name__: methods(c) for c in (torch.nn.Module, torch.Tensor, torch.optim.Optimizer,
                                                   mmengine.runner.Runner, mmengine.hooks.Hook)})
 
-before = snapshot()
-IMPORTS
-after = snapshot()
-changed = {k: [before[k], v] for k, v in after.items() if v != before[k]}
-added = {name: sorted(set(v) - set(before['registries'][name])) for name, v in after['registries'].items()
-         if v != before['registries'][name]}
-changed.pop('registries', None)
-print(json.dumps([added, changed]))
+def compare(name, imports):
+    before = snapshot()
+    exec(imports, {})
+    after = snapshot()
+    changed = {k: [before[k], v] for k, v in after.items() if v != before[k]}
+    added = {name: sorted(set(v) - set(before['registries'][name])) for name, v in after['registries'].items()
+             if v != before['registries'][name]}
+    changed.pop('registries', None)
+    print(json.dumps([name, added, changed]))
+
+for name, beside, imports in CASES:
+    exec(beside, {})
+    process = multiprocessing.get_context('fork').Process(target=compare, args=(name, imports))
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f'{name} failed')
 '''
-
-
-def changes(imports, *, beside=''):
-    """What imports add to MMEngine's registries, and what else they change, by name of what is shared."""
-    code = SNAPSHOT.replace('IMPORTS', imports).replace('import inspect', f'{beside}\nimport inspect', 1)
-    result = run_python(code)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
+INSTALLED = [host for host in HOSTS if is_installed(host)]
 OURS = {'MODELS': ['SwinTransformerV2', 'VideoSwinTransformerV2'],
         'OPTIM_WRAPPER_CONSTRUCTORS': ['SwinOptimWrapperConstructor']}
-
-
-def test_importing_registers_names_and_nothing_else():
-    assert changes('import mmswinv2') == [OURS, {}]
-
-
-# or models cannot be imported
-REPAIRED = ('import mmswinv2.engine.repairs as r\n'
-            'r.leave_out_multimodal_models(); r.leave_out_vindlu(); r.stand_in_for_drn()')
-
-
-@pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
-def test_a_folder_of_a_host_changes_nothing_either(host):
-    imports = f'import mmswinv2.{HOSTS[host].folder} as folder\n[getattr(folder, name) for name in folder.__all__]'
-    beside = f'{REPAIRED}; import {host}.models, {host}.datasets, {host}.evaluation, {host}.structures'
-    assert changes(imports, beside=f'import mmswinv2\n{beside}') == [{}, {}]
-
-
-HOST = '''import mmcv.transforms
-with __import__("contextlib").suppress(ImportError): import mmpretrain
-with __import__("contextlib").suppress(ImportError): import mmaction
-'''
-
-
 CHANGED = {'schemes', 'operations', 'methods', 'warnings'}
+
+
+@pytest.fixture(scope='module')
+def changes(tmp_path_factory):
+    """What imports add to MMEngine's registries, and what else they change: by name of the case.
+
+    One interpreter imports more and more; each case is a process forked from it.
+    """
+    cases = [('plugin', '', 'import mmswinv2'),
+             ('repairs', '''import mmcv.transforms
+with __import__("contextlib").suppress(ImportError): import mmpretrain
+with __import__("contextlib").suppress(ImportError): import mmaction''',
+              'import mmswinv2.engine.setup, mmswinv2.engine as e\n'
+              '[repair() for repair in e.setup.REPAIRS]')]
+    for host in INSTALLED:
+        dumped = tmp_path_factory.mktemp(host) / 'dumped.py'
+        Config.fromfile(CONFIGS / (HOSTS[host].mim or host) / '_base_' / 'default_runtime.py').dump(dumped)
+        cases.append((f'config of {host}', '',
+                      f'from mmengine.config import Config\nConfig.fromfile({str(dumped)!r})'))
+    # models cannot be imported otherwise
+    beside = ('import mmswinv2, mmswinv2.engine.repairs as r\n'
+              'r.leave_out_multimodal_models(); r.leave_out_vindlu(); r.stand_in_for_drn()\n')
+    for host in INSTALLED:
+        cases.append((f'folder of {host}',
+                      f'{beside}import {host}.models, {host}.datasets, {host}.evaluation, {host}.structures',
+                      f'import mmswinv2.{HOSTS[host].folder} as folder\n'
+                      '[getattr(folder, name) for name in folder.__all__]'))
+    result = run_python(SNAPSHOT.replace('CASES', repr(cases)))
+    assert result.returncode == 0, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines() if line.startswith('["')]
+    assert len(found) == len(cases)
+    return {name: (added, changed) for name, added, changed in found}
+
+
+def test_importing_registers_names_and_nothing_else(changes):
+    assert changes['plugin'] == (OURS, {})
+
+
+@pytest.mark.parametrize('host', INSTALLED)
+def test_a_folder_of_a_host_changes_nothing_either(host, changes):
+    assert changes[f'folder of {host}'] == ({}, {})
 
 
 def test_torchvision_does_not_warn_of_a_broken_installation():
@@ -122,9 +139,8 @@ def test_torchvision_does_not_warn_of_a_broken_installation():
     assert [str(w.message) for w in seen] == ['another']
 
 
-def test_the_repairs_are_these():
-    added, changed = changes('import mmswinv2.engine.setup, mmswinv2.engine as e\n'
-                             '[f() for n, f in vars(e.setup).items() if callable(f)]', beside=HOST)
+def test_the_repairs_are_these(changes):
+    added, changed = changes['repairs']
     assert added == OURS and set(changed) == CHANGED
     before, after = ({k: v[i] for k, v in changed.items()} for i in (0, 1))
     assert different(before['schemes'], after['schemes']) == {'', 'http://', 'https://'}
@@ -137,13 +153,10 @@ def test_the_repairs_are_these():
     assert len(after['warnings']) == len(before['warnings']) + 2
 
 
-@pytest.mark.parametrize('host', [host for host in HOSTS if is_installed(host)])
-def test_each_config_asks_for_them(host, tmp_path):
+@pytest.mark.parametrize('host', INSTALLED)
+def test_each_config_asks_for_them(host, changes):
     """And one that was dumped."""
-    base = CONFIGS / (HOSTS[host].mim or host) / '_base_' / 'default_runtime.py'
-    Config.fromfile(base).dump(tmp_path / 'dumped.py')
-    added, changed = changes('from mmengine.config import Config\n'
-                             f'Config.fromfile({str(tmp_path / "dumped.py")!r})', beside=HOST)
+    added, changed = changes[f'config of {host}']
     assert added == OURS and set(changed) == CHANGED
 
 
@@ -158,10 +171,10 @@ def test_reading_a_run_leaves_torchs_list_as_it_was(tmp_path):
     import torch
     from mmengine.logging import HistoryBuffer
     torch.save(dict(state_dict={}, history=HistoryBuffer([1.], [1])), tmp_path / 'a.pth')
-    (name, value), *_ = checkpoint.safe_globals().items()
+    (name, value), *_ = loading.safe_globals().items()
     with torch.serialization.safe_globals([(value, name), np.ndarray]):
         before = set(torch.serialization.get_safe_globals())
-        assert checkpoint.read_run(tmp_path / 'a.pth')['history'].mean() == 1
+        assert loading.read_run(tmp_path / 'a.pth')['history'].mean() == 1
         assert set(torch.serialization.get_safe_globals()) == before
 
 

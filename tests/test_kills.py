@@ -23,7 +23,7 @@ def test_twenty_kills(host, workers, iterations, tmp_path, mini_data):
     steps = [runs.step(host, config, tmp_path / 'straight', limit=600)]
     steps += [runs.step(host, config, tmp_path / 'killed', '--resume', kill=kill) for kill in kills]
     steps += [runs.step(host, config, tmp_path / 'killed', '--resume', limit=600)]
-    codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data / host, timeout=1400)
+    codes, logs = runs.train_in_turn(tmp_path, steps, data=mini_data(host), timeout=1400)
     print('\n'.join(f'kill at {kill}: {left}' for kill, left in zip(kills, codes[1:-1])))
     assert codes[0] == codes[-1] == [0], logs[-1][-3000:]
     assert all(left == 'nothing written' or left.startswith('whole ') for left in codes[1:-1]), codes

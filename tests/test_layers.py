@@ -91,17 +91,29 @@ def test_merging_of_a_large_map_keeps_no_copy_of_it(monkeypatch, norm_first, rng
     assert not kept and all(map(torch.equal, grads, again))
 
 
+@pytest.mark.parametrize('drop_rate', [0., .3])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
-def test_mlp_in_chunks_is_the_mlp(monkeypatch, dtype):
-    mlp = Mlp(8, 32).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    x = torch.randn(2, 5, 7, 8, dtype=mlp.fc1.weight.dtype)
-    with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
-        whole = mlp(x)
-        rows = []
-        mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0])))
+def test_large_hidden_maps_are_computed_again(dtype, drop_rate, monkeypatch, rng):
+    """In chunks: the same result, with and without gradients, through the layers as modules; no hidden map is kept."""
+    mlp = Mlp(8, 32, drop_rate=drop_rate).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    x = torch.randn(2, 5, 7, 8, generator=rng, dtype=mlp.fc1.weight.dtype, requires_grad=True)
+    rows, results = [], []
+    mlp.fc1.register_forward_hook(lambda module, args, out: rows.append(len(args[0].flatten(0, -2))))
+    for kept in (1e9, 1.5):
         monkeypatch.setattr(layers, 'CHUNK_BYTES_CPU', 9 * 32 * torch.finfo(dtype).bits // 8)
-        with torch.no_grad():
-            chunked = mlp(x)
-    assert rows == [9] * 7 + [7]
-    assert chunked.dtype == whole.dtype and chunked.shape == whole.shape
-    torch.testing.assert_close(chunked, whole)
+        monkeypatch.setattr(layers, 'KEPT_CHUNKS', kept)
+        saved = []
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16), \
+                torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            out = mlp(x)
+            with torch.no_grad():
+                undifferentiated = mlp(x)
+        results.append([out, undifferentiated,
+                        *torch.autograd.grad(out.float().square().sum(), [x, *mlp.parameters()])])
+        assert any(shape[-1] == 32 and shape.numel() == 70 * 32 for shape in saved) == (kept == 1e9)
+    assert sorted(rows) == sorted(2 * [70] + 3 * ([9] * 7 + [7]))
+    if not drop_rate:  # chunks draw others
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9 if dtype == torch.float64 else .02, atol=1e-9 if
+                                       dtype == torch.float64 else .05)

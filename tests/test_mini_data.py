@@ -65,6 +65,16 @@ def make(start):
     return lambda *args: finish(start(*args))
 
 
+@pytest.fixture
+def paused(start, tmp_path):
+    """The tool in the middle, with its files written, and the file ``wait`` that it waits for."""
+    wait = tmp_path / 'tool' / 'wait'
+    wait.touch()
+    process = start('set')
+    wait_for(lambda: list((tmp_path / 'in').glob('set.partial-*/new/train/1.txt')))
+    return process, wait
+
+
 def tree(folder):
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob('*') if p.is_file()}
 
@@ -186,36 +196,27 @@ def test_two_at_once(seed, there, start, make, tmp_path):
     assert os.listdir(out.parent) == ['set']
 
 
-def test_what_comes_meanwhile_is_kept(start, tmp_path):
-    out = tmp_path / 'in' / 'set'
-    (tmp_path / 'tool' / 'wait').touch()
-    process = start('set')
-    wait_for(lambda: list(out.parent.glob('set.partial-*/new/train/1.txt')))
+def test_what_comes_meanwhile_is_kept(paused, tmp_path):
+    out, (process, wait) = tmp_path / 'in' / 'set', paused
     out.mkdir()
     (out / 'mine.txt').write_text('x')
-    (tmp_path / 'tool' / 'wait').unlink()
+    wait.unlink()
     code, _, err = finish(process)
     assert code == 2 and 'mine.txt' in err.splitlines()[-1]
     assert tree(out) == {'mine.txt': 'x'} and os.listdir(out.parent) == ['set']
 
 
-def test_a_killed_run_is_no_hindrance(start, make, tmp_path):
-    out = tmp_path / 'in' / 'set'
-    (tmp_path / 'tool' / 'wait').touch()
-    process = start('set')
-    wait_for(lambda: list(out.parent.glob('set.partial-*/new/train/1.txt')))
+def test_a_killed_run_is_no_hindrance(paused, make, tmp_path):
+    out, (process, wait) = tmp_path / 'in' / 'set', paused
     process.send_signal(signal.SIGKILL)
     finish(process)
-    (tmp_path / 'tool' / 'wait').unlink()
+    wait.unlink()
     assert not out.exists() and make('set')[0] == 0
     left = sorted(os.listdir(out.parent))
     assert left[0] == 'set' and len(left) == 2 and left[1].startswith('set.partial-')
 
 
-def test_an_interrupted_run_leaves_nothing(start, tmp_path):
-    (tmp_path / 'tool' / 'wait').touch()
-    process = start('set')
-    wait_for(lambda: list((tmp_path / 'in').glob('set.partial-*/new/train/1.txt')))
-    process.send_signal(signal.SIGINT)
-    assert finish(process)[0] != 0
+def test_an_interrupted_run_leaves_nothing(paused, tmp_path):
+    paused[0].send_signal(signal.SIGINT)
+    assert finish(paused[0])[0] != 0
     assert os.listdir(tmp_path / 'in') == []

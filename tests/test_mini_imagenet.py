@@ -1,8 +1,8 @@
 """The small data set for classification, and tests of its models at larger windows, through mim as a user types it."""
+import functools
 import gzip
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,20 +15,17 @@ import demo_cls
 import demo_simmim
 import make_mini_imagenet
 import window_transfer
+from helpers import folders
 from helpers.configs import CONFIGS
-from helpers.folders import digest
 from helpers.runs import run
 from make_mini_imagenet import CLOTHES, PHOTOGRAPHS
 
 pytestmark = [pytest.mark.mmpretrain, pytest.mark.mim]
 
-TOOL = Path(make_mini_imagenet.__file__)
 MINI = CONFIGS / 'mmpretrain' / 'swinv2_mini.py'
 
 
-def make(out, *args):
-    return subprocess.run([sys.executable, str(TOOL), str(out), '--train', '20', '--val', '10', *args],
-                          capture_output=True, text=True)
+make = functools.partial(folders.make, make_mini_imagenet, train=20, val=10)
 
 
 @pytest.fixture(scope='module')
@@ -56,10 +53,7 @@ def fashion(folder, pack):
 
 
 def test_photographs(data, tmp_path):
-    assert make(tmp_path / 'a', '--photographs').returncode == 0
-    assert digest(tmp_path / 'a') == digest(data)
-    assert make(tmp_path / 'b', '--photographs', '--seed', '1').returncode == 0
-    assert digest(tmp_path / 'b') != digest(data)
+    folders.check_seeds(make_mini_imagenet, data, tmp_path, '--photographs', train=20, val=10)
     names = sorted(name.partition('.')[0] for name in PHOTOGRAPHS)
     for split, count in (('train', 20), ('val', 10)):
         assert sorted(p.name for p in (data / split).iterdir()) == names

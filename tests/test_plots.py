@@ -1,4 +1,4 @@
-"""``tools/plot_position_bias.py``, and what the tools for attention and signal propagation compute without a host."""
+"""Pictures of the position bias, and what those of attention and signal propagation compute without a host."""
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,4 @@
-"""``tools/plot_signal_propagation.py`` and ``tools/plot_attention.py`` on models of the hosts."""
+"""``benchmarks/plot_signal_propagation.py`` and ``tools/plot_attention.py`` on models of the hosts."""
 import re
 
 import numpy as np

@@ -1,9 +1,7 @@
 """The backbone on video in mmaction2: registered, inflated as it is loaded, recipes, views, repairs, the demo."""
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import convert_checkpoint
@@ -21,7 +18,7 @@ import make_mini_clips
 import plan_memory
 from helpers import runs
 from helpers.backbones import PLAIN, SMALL, backbone
-from helpers.configs import CONFIGS, LEAVES, build, load, register
+from helpers.configs import CONFIGS, LEAVES, build, load, readme_example, register
 from helpers.files import FILES
 from mmswinv2.core.weights import read_file
 from mmswinv2.engine import ConvertCheckpointHook, read_run, repairs
@@ -32,7 +29,6 @@ from mmswinv2.video import FiveCrop, ShuffleFrames
 pytestmark = [pytest.mark.mmaction, pytest.mark.mim]
 
 VIDEO = [name for name in LEAVES if name.startswith('mmaction2/')]
-RECIPES = [name for name in VIDEO if 'mini' not in name]
 WINDOWS = dict(window_size=[(2, 4, 4)] * 3, pretrained_window_sizes=[(2, 4, 4)] * 3)
 
 
@@ -157,41 +153,38 @@ def test_views_of_table_5(name, views, tmp_path):
     """What the pipeline of a test makes of a video."""
     from mmaction.registry import TRANSFORMS
     cfg = load(f'mmaction2/video_swinv2_{name}.py')
-    path = tmp_path / 'a.avi'
-    rng = np.random.default_rng(0)
-    import cv2
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 12, (80, 60))
-    for frame in rng.integers(256, size=(70, 60, 80, 3), dtype=np.uint8):
-        writer.write(frame)
-    writer.release()
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    results = dict(filename=str(path), label=0, start_index=0, modality='RGB')
-    for step in pipeline:
+    frames = np.random.default_rng(0).integers(256, size=(70, 60, 80, 3), dtype=np.uint8)
+    write_video(tmp_path / 'a.avi', 'MJPG', frames)
+    results = dict(filename=str(tmp_path / 'a.avi'), label=0, start_index=0, modality='RGB')
+    for step in cfg.test_dataloader.dataset.pipeline:
         if step.type.startswith('Decord'):
             pytest.importorskip('decord')
         results = TRANSFORMS.build(step)(results)
-    size, frames = cfg.image_size, cfg.clip_len
-    assert results['inputs'].shape == (views, 3, frames, size, size)
+    assert results['inputs'].shape == (views, 3, cfg.clip_len, cfg.image_size, cfg.image_size)
+
+
+def write_video(path, codec, frames):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 12, frames.shape[2:0:-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
 
 
 def test_the_planner_reads_clips(capsys):
-    assert plan_memory.main([str(CONFIGS / 'mmaction2/video_swinv2_g_320x16-w20.py'), '--strategy', 'fsdp', '--gpus',
-                             '8']) == 0
+    mini = str(CONFIGS / 'mmaction2/video_swinv2_mini.py')
+    assert plan_memory.main([mini, '--strategy', 'fsdp', '--gpus', '8']) == 0
     out = capsys.readouterr().out
-    assert '1 x 16 x 320 x 320 px per GPU' in out and 'not counted' not in out
-    assert plan_memory.main([str(CONFIGS / 'mmaction2/video_swinv2_g_320x16-w20.py'), '--frames', '0']) == 2
-    assert plan_memory.main([str(CONFIGS / 'mmseg/upernet_swinv2_t.py'), '--frames', '8']) == 2
-    assert '--frames must be given for a backbone on video, got 8' in capsys.readouterr().err
+    assert '32 x 8 x 32 x 32 px per GPU' in out and 'not counted' not in out
+    for args, message in (([mini, '--frames', '0'], '--frames must be >= 1, got 0'),
+                          ([str(CONFIGS / 'mmseg/upernet_swinv2_mini.py'), '--frames', '8'],
+                           '--frames must be given for a backbone on video, got 8')):
+        assert plan_memory.main(args) == 2 and message in capsys.readouterr().err
 
 
 def test_other_classes_are_one_variable(tmp_path):
-    readme = (CONFIGS / 'mmaction2/README.md').read_text()
-    text, = re.findall(r'\*\*Other classes\*\*.*?```python\n(.+?)```', readme, re.S)
-    (tmp_path / 'mine.py').write_text(text.replace("'./", f"'{CONFIGS}/mmaction2/"))
-    cfg = Config.fromfile(tmp_path / 'mine.py')
+    cfg = readme_example('mmaction2', tmp_path)
     assert build(cfg).cls_head.fc_cls.out_features == 2
-    for name in ('train', 'val', 'test'):
-        assert 'kinetics' not in str(cfg[f'{name}_dataloader'])
+    assert not any('kinetics' in str(cfg[f'{name}_dataloader']) for name in ('train', 'val', 'test'))
 
 
 # Steps of a pipeline
@@ -240,7 +233,7 @@ def videos(folder, lines, config='mmaction2/video_swinv2_mini.py', **more):
     from mmaction.registry import DATASETS
     (folder / 'list.txt').write_text('\n'.join(lines))
     return DATASETS.build(dict(load(config).train_dataloader.dataset, ann_file=str(folder / 'list.txt'),
-                               data_prefix=dict(video=str(folder)), **more))
+                               data_prefix=dict(video=str(folder)), serialize_data=False, **more))
 
 
 @pytest.fixture(scope='module')
@@ -248,12 +241,8 @@ def clip(tmp_path_factory):
     """Three files of one clip, by their suffix."""
     folder = tmp_path_factory.mktemp('clip')
     frames = np.random.default_rng(0).integers(256, size=(24, 32, 32, 3), dtype=np.uint8)
-    make_mini_clips.write_video(folder / 'a.avi', frames)
-    for suffix in 'mp4', 'mkv':
-        writer = cv2.VideoWriter(str(folder / f'a.{suffix}'), cv2.VideoWriter_fourcc(*'mp4v'), 12, (32, 32))
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
+    for suffix, codec in dict(avi='MJPG', mp4='mp4v', mkv='mp4v').items():
+        write_video(folder / f'a.{suffix}', codec, frames)
     return {path.suffix: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -325,17 +314,20 @@ def test_nothing_is_done_where_nothing_is_broken(drn, tmp_path, monkeypatch):
 # The data set and the demo
 
 
-def make(folder, *args):
-    return subprocess.run([sys.executable, 'demos/make_mini_clips.py', str(folder), '--train', '16', '--val', '16',
-                           *args], cwd=CONFIGS.parent, capture_output=True, text=True)
+@pytest.fixture
+def make(monkeypatch):
+    """A function that writes a small data set into a folder."""
+    def write(folder, seed=0):
+        monkeypatch.setattr(sys, 'argv', ['', str(folder), '--train', '16', '--val', '16', '--seed', str(seed)])
+        assert make_mini_clips.main() == 0
+        return folder
+    return write
 
 
-def test_clips_are_the_same_for_the_same_seed(tmp_path):
-    for name, seed in (('a', '0'), ('b', '0'), ('c', '1')):
-        result = make(tmp_path / name, '--seed', seed)
-        assert result.returncode == 0, result.stderr
-    files = [{p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob('*.*')
-              if p.suffix != '.json'} for name in 'abc']
+def test_clips_are_the_same_for_the_same_seed(make, tmp_path):
+    folders = [make(tmp_path / name, seed) for name, seed in (('a', 0), ('b', 0), ('c', 1))]
+    files = [{p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.*') if p.suffix != '.json'}
+             for folder in folders]
     assert files[0] == files[1] and files[0] != files[2]
     assert len((tmp_path / 'a' / 'val.txt').read_text().splitlines()) == 16
     assert len(list((tmp_path / 'a' / 'stills' / 'train').iterdir())) == len(make_mini_clips.ITEMS)
@@ -354,28 +346,21 @@ def test_accuracies():
     assert demo_video.Result(scores, np.array([0, 2, 5, 15])).accuracies() == [50., 100., 50.]
 
 
-def run(command, folder):
-    env = dict(os.environ, PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
-               PYTHONWARNINGS='ignore', MMSWINV2_MINI_CLIPS=f'{folder}/', OMP_NUM_THREADS='1')
-    result = subprocess.run(command, cwd=CONFIGS.parent, env=env, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
-    assert result.returncode == 0, result.stdout[-3000:]
-    return result.stdout
-
-
 @pytest.mark.slow
-def test_mim_trains_and_tests(tmp_path):
+def test_mim_trains_and_tests(make, tmp_path):
     """A step of training and the test with 4 x 5 views, in processes of their own, without any import of tests."""
-    assert make(tmp_path / 'data').returncode == 0
+    env = runs.environment(make(tmp_path / 'data'))
+    env['PATH'] = f'{Path(sys.executable).parent}:{env["PATH"]}'
     config = str(CONFIGS / 'mmaction2/video_swinv2_mini.py')
     small = ['model.backbone.arch.depths=[1,1,1]', 'model.backbone.init_cfg=None']
-    run(['mim', 'train', 'mmaction2', config, '--work-dir', str(tmp_path / 'work'), '--cfg-options', *small,
-         'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=4'],
-        tmp_path / 'data')
-    out = run(['mim', 'test', 'mmaction2', config.replace('_mini', '_4x5_mini'), '--checkpoint',
-               str(tmp_path / 'work' / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test'), '--cfg-options',
-               small[0]], tmp_path / 'data')
-    assert re.search(r'acc/top1: [\d.]+', out)
+    code, out = runs.run(['mim', 'train', 'mmaction2', config, '--work-dir', str(tmp_path / 'work'), '--cfg-options',
+                          *small, 'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2',
+                          'train_dataloader.batch_size=4'], env)
+    assert code == 0, out[-3000:]
+    code, out = runs.run(['mim', 'test', 'mmaction2', config.replace('_mini', '_4x5_mini'), '--checkpoint',
+                          str(tmp_path / 'work' / 'iter_2.pth'), '--work-dir', str(tmp_path / 'test'), '--cfg-options',
+                          small[0]], env)
+    assert code == 0 and re.search(r'acc/top1: [\d.]+', out), out[-3000:]
 
 
 EXACT = runs.several('double_precision', 'double_clips') + """
@@ -387,9 +372,9 @@ optim_wrapper = dict(optimizer=dict(lr=1e-2, fused=False), clip_grad=dict(max_no
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_two_processes_equal_one(tmp_path):
+def test_two_processes_equal_one(make, tmp_path):
     """DDP, ZeRO-1 and FSDP over clips, and FSDP's file resumed by one process."""
-    assert make(tmp_path / 'data').returncode == 0
+    make(tmp_path / 'data')
     kinds = ('ddp', 'zero1', 'fsdp')
     config = {kind: runs.write_config(tmp_path, 'mmaction2', *([] if kind == 'ddp' else [kind]), iters=4, more=EXACT)
               for kind in kinds}

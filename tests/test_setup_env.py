@@ -174,13 +174,6 @@ def test_every_version_of_a_stack_is_pinned_once(name, packages):
     assert not set(versions) & set(build) and {'torch', 'setuptools', 'ninja'} <= set(build)
 
 
-def test_the_stacks_differ_in_openmmlab_and_in_what_it_asks_for_only():
-    classic, onedl = pins('requirements/classic.txt'), pins('requirements/onedl.txt')
-    test_tools = ['pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'mypy', 'ruff', 'safetensors',
-                  'transformers']
-    assert {n: classic[n] for n in test_tools} == {n: onedl[n] for n in test_tools}
-
-
 def test_extras_and_messages_have_the_pinned_versions():
     classic, onedl = pins('requirements/classic.txt'), pins('requirements/onedl.txt')
     onedl |= {n: v for n, v in pins('requirements/more_onedl.txt').items() if n.startswith('onedl-')}
@@ -195,10 +188,12 @@ def test_extras_and_messages_have_the_pinned_versions():
 
 
 def test_tools_of_development_have_one_version():
-    """In the stacks, beside the core alone, and in the hooks of pre-commit."""
-    classic, core = pins('requirements/classic.txt'), (ROOT / 'requirements' / 'core.txt').read_text().splitlines()
+    """In both stacks, beside the core alone, and in the hooks of pre-commit."""
+    classic, onedl = pins('requirements/classic.txt'), pins('requirements/onedl.txt')
+    core = (ROOT / 'requirements' / 'core.txt').read_text().splitlines()
     names = ('mypy', 'pytest', 'pytest-timeout', 'pytest-xdist', 'ruff')
     assert {f'{name}=={classic[name]}' for name in names} <= set(core)
+    assert [classic[n] == onedl[n] for n in (*names, 'hypothesis', 'safetensors', 'transformers')] == [True] * 8
     assert f'torch=={pins("requirements/build.txt")["torch"]}' in core
     assert f'ruff=={classic["ruff"]}' in (ROOT / '.pre-commit-config.yaml').read_text()
 

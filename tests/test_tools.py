@@ -136,7 +136,7 @@ def test_a_source_distribution_gives_the_same_wheel(wheel, tmp_path):
 def test_the_tools_of_a_wheel_run_from_another_folder(wheel, tmp_path):
     site = Site(wheel, tmp_path / 'site')
     tools = site.python('-m', 'mmswinv2').stdout.partition('tools:')[2].split()
-    assert len(tools) > 9
+    assert {'convert_checkpoint', 'plan_memory', 'plot_attention', 'predict'} <= set(tools)
     helps = {name: site.python(site.mim / 'tools' / f'{name}.py', '--help') for name in tools}
     assert not [(name, result.stderr) for name, result in helps.items()
                 if result.returncode or not result.stdout.startswith(f'usage: {name}.py')]

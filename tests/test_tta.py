@@ -1,5 +1,6 @@
 """Test-time augmentation of detectors: against plain testing, against flips, against a mean taken by hand."""
 import copy
+import functools
 import pickle
 
 import numpy as np
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.mmdet
 
 DETECTORS = ('htc', 'htc semantic', 'cascade', 'mask rcnn', 'mask rcnn, class-agnostic', 'cascade boxes', 'faster rcnn')
 
+
 def config(name):
     """A small detector's config, made of the parts of the demo's."""
     cfg = load('mmdet/htc_swinv2_mini.py').model
@@ -39,34 +41,30 @@ def config(name):
                                   loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=.2))
     if name.startswith('htc'):
         return cfg
-    for key in ('interleaved', 'mask_info_flow'):
-        head.pop(key)
-    cfg.type, head.type = 'CascadeRCNN', 'mmswinv2.CascadeRoIHead'
+    leave_out = ['interleaved', 'mask_info_flow']
     for mask_head in head.mask_head:
         mask_head.type = 'FCNMaskHead'
         mask_head.pop('with_conv_res')
-    if name in ('cascade', 'cascade boxes'):
-        if name == 'cascade boxes':
-            head.pop('mask_head'), head.pop('mask_roi_extractor')
-        return cfg
-    cfg.type, head.type = 'MaskRCNN', 'StandardRoIHead'
-    for key in ('num_stages', 'stage_loss_weights'):
+    if name.startswith('cascade'):
+        cfg.type, head.type = 'CascadeRCNN', 'mmswinv2.CascadeRoIHead'
+    else:
+        cfg.type, head.type = 'FasterRCNN' if name == 'faster rcnn' else 'MaskRCNN', 'StandardRoIHead'
+        leave_out += ['num_stages', 'stage_loss_weights']
+        head.bbox_head, head.mask_head = head.bbox_head[0], head.mask_head[0]
+        head.bbox_head.num_classes = head.mask_head.num_classes = head.pop('num_classes')
+        head.bbox_head.reg_class_agnostic = False
+        head.mask_head.class_agnostic = 'agnostic' in name
+        cfg.train_cfg.rcnn = cfg.train_cfg.rcnn[0]
+    if name in ('cascade boxes', 'faster rcnn'):
+        leave_out += ['mask_head', 'mask_roi_extractor']
+    for key in leave_out:
         head.pop(key)
-    head.bbox_head, head.mask_head = head.bbox_head[0], head.mask_head[0]
-    head.bbox_head.num_classes = head.mask_head.num_classes = head.pop('num_classes')
-    head.bbox_head.reg_class_agnostic = False
-    cfg.train_cfg.rcnn = cfg.train_cfg.rcnn[0]
-    if name == 'mask rcnn, class-agnostic':
-        head.mask_head.class_agnostic = True
-    if name == 'faster rcnn':
-        cfg.type = 'FasterRCNN'
-        head.pop('mask_head'), head.pop('mask_roi_extractor')
     return cfg
 
 
-def build(cfg, seed=0):
+def build(cfg):
     """A detector whose heads say something, though they were never trained."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg).eval()
     with torch.no_grad():
@@ -80,6 +78,12 @@ def build(cfg, seed=0):
             if name.endswith('fc_cls.weight'):
                 p.mul_(.2)
     return model
+
+
+@functools.cache
+def detector(name):
+    """One of ``DETECTORS``, for all tests."""
+    return build(config(name))
 
 
 def wrap(model, **options):
@@ -106,10 +110,9 @@ def assert_same(found, wanted, size=SIZE, atol=1e-5):
         assert (found.masks.astype(bool) != masks.astype(bool)).mean() < 1e-4
 
 
-@pytest.mark.parametrize('scale', [1., .77, 1.31])
-@pytest.mark.parametrize('name', DETECTORS)
+@pytest.mark.parametrize('name, scale', [('htc', 1.), ('htc', .77), *((name, 1.31) for name in DETECTORS)])
 def test_one_view_is_plain_testing(name, scale):
-    model = build(config(name))
+    model = detector(name)
     img, sample = view(image(), scale)
     found, = wrap(model).test_step(collate([(img, sample)]))
     assert_same(found.pred_instances, plain(model, img, sample))
@@ -127,7 +130,7 @@ def flipped(result, direction, size=SIZE):
 
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
 def test_a_flipped_view_is_flipped_back(direction):
-    model = build(config('htc'))
+    model = detector('htc')
     found, = wrap(model).test_step(collate([view(image(), 1.2, direction)]))
     img, sample = view(image(), 1.2, direction)
     sample.set_metainfo(dict(flip=False, flip_direction=None))  # as if it were an image of its own
@@ -136,7 +139,7 @@ def test_a_flipped_view_is_flipped_back(direction):
 
 @pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
 def test_the_result_for_a_flipped_image_is_the_flipped_result(name):
-    model = wrap(build(config(name)))
+    model = wrap(detector(name))
     img = image()
     found, = model.test_step(collate([view(img), view(img, 1., 'horizontal')]))
     mirrored = img.flip(-1)
@@ -147,7 +150,7 @@ def test_the_result_for_a_flipped_image_is_the_flipped_result(name):
 @pytest.mark.parametrize('name', ['htc', 'cascade', 'mask rcnn'])
 def test_views_are_averaged_on_shared_proposals(name):
     """By hand: each view's raw results for the same boxes, mapped to the original image, and their mean."""
-    model = build(config(name))
+    model = detector(name)
     views = [view(image()), view(image(), 1.5, 'horizontal'), view(image(), .8)]
     tta = wrap(model)
     calls = {}
@@ -164,28 +167,20 @@ def test_views_are_averaged_on_shared_proposals(name):
         for img, sample in views:
             data = model.data_preprocessor(dict(inputs=[img], data_samples=[sample]), False)
             x = model.extract_feat(data['inputs'])
-            w = sample.img_shape[1]
-            sw, sh = sample.scale_factor
+            width, (sw, sh) = sample.img_shape[1], sample.scale_factor
+            scale = torch.tensor([sw, sh, sw, sh])
 
-            def there(b):
-                b = b * torch.tensor([sw, sh, sw, sh])
-                return torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
-
-            def back(b):
-                b = b.view(-1, 4)
-                b = torch.stack([w - b[:, 2], b[:, 1], w - b[:, 0], b[:, 3]], 1) if sample.flip else b
-                return b / torch.tensor([sw, sh, sw, sh])
+            def mirrored(b):
+                return torch.stack([width - b[:, 2], b[:, 1], width - b[:, 0], b[:, 3]], 1) if sample.flip else b
             kwargs = dict(semantic_feat=None) if name == 'htc' else {}
-            raw, = model.roi_head.predict_bbox(x, [sample.metainfo], [InstanceData(bboxes=there(proposals))],
+            raw, = model.roi_head.predict_bbox(x, [sample.metainfo], [InstanceData(bboxes=mirrored(proposals * scale))],
                                                rcnn_test_cfg=None, rescale=False, **kwargs)
-            each_boxes.append(back(raw.bboxes).view(len(proposals), -1))
+            each_boxes.append((mirrored(raw.bboxes.view(-1, 4)) / scale).view(len(proposals), -1))
             each_scores.append(raw.scores)
             pred = found.pred_instances
-            rois = torch.cat([torch.zeros(len(pred), 1), there(pred.bboxes)], 1)
-            if name == 'mask rcnn':
-                logits = [model.roi_head._mask_forward(x, rois)['mask_preds']]
-            else:
-                logits = [model.roi_head._mask_forward(i, x, rois)['mask_preds'] for i in range(3)]
+            rois = torch.cat([torch.zeros(len(pred), 1), mirrored(pred.bboxes * scale)], 1)
+            stages = [()] if name == 'mask rcnn' else [(0,), (1,), (2,)]
+            logits = [model.roi_head._mask_forward(*stage, x, rois)['mask_preds'] for stage in stages]
             mean = torch.stack([p.sigmoid() for p in logits]).mean(0)[range(len(pred)), pred.labels]
             each_masks.append(mean.flip(-1) if sample.flip else mean)
     torch.testing.assert_close(boxes, torch.stack(each_boxes).mean(0), rtol=1e-5, atol=1e-3)
@@ -195,34 +190,28 @@ def test_views_are_averaged_on_shared_proposals(name):
 
 
 def test_where_features_are_kept_does_not_change_the_result(monkeypatch):
-    model = build(config('htc semantic'))
-    views = [view(image()), view(image(), 1.2, 'horizontal')]
-    runs = []
+    model, runs = detector('htc semantic'), []
     extract = model.extract_feat
     monkeypatch.setattr(model, 'extract_feat', lambda x: runs.append(1) or extract(x))
-    results = {}
-    for features in tta_module.FEATURES:
-        results[features], = wrap(model, features=features).test_step(collate(views))
+    views = [view(image()), view(image(), 1.2, 'horizontal')]
+    kept, *others = [wrap(model, features=features).test_step(collate(views))[0].pred_instances
+                     for features in ('keep', 'cpu', 'recompute')]
     assert len(runs) == 2 + 2 + 6
-    for other in results.values():
-        assert_same(other.pred_instances, results['keep'].pred_instances, atol=0)
+    for other in others:
+        assert_same(other, kept, atol=0)
 
 
-def with_proposals(monkeypatch, model, choose):
-    predict = model.rpn_head.predict
-    count = []
-
-    def chosen(x, samples, rescale):
-        count.append(1)
-        found, = predict(x, samples, rescale=rescale)
-        return [found[:choose(len(count))]]
-    monkeypatch.setattr(model.rpn_head, 'predict', chosen)
+def with_proposals(monkeypatch, model, *numbers):
+    """Gives each view some of its proposals."""
+    predict, numbers = model.rpn_head.predict, list(numbers)
+    monkeypatch.setattr(model.rpn_head, 'predict', lambda x, samples, rescale: [
+        predict(x, samples, rescale=rescale)[0][:numbers.pop(0)]])
 
 
 @pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
 def test_a_view_without_proposals(monkeypatch, name):
-    model = build(config(name))
-    with_proposals(monkeypatch, model, lambda i: 0 if i == 1 else 40)
+    model = detector(name)
+    with_proposals(monkeypatch, model, 0, 40)
     found, = wrap(model).test_step(collate([view(image()), view(image(), .7)]))
     assert len(found.pred_instances) > 0 and found.pred_instances.scores.isfinite().all()
 
@@ -230,10 +219,10 @@ def test_a_view_without_proposals(monkeypatch, name):
 @pytest.mark.parametrize('views', [1, 2])
 @pytest.mark.parametrize('name', ['htc', 'mask rcnn', 'faster rcnn'])
 def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name, views):
-    model = build(config(name))
+    model = detector(name)
     data = collate([view(image()), view(image(), .7, 'horizontal')][:views])
     nothing, = wrap(model, tta_cfg=dict(score_thr=1.)).test_step(copy.deepcopy(data))
-    with_proposals(monkeypatch, model, lambda i: 0)
+    with_proposals(monkeypatch, model, *[0] * views)
     none, = wrap(model).test_step(data)
     for result in (nothing.pred_instances, none.pred_instances):
         assert result.bboxes.shape == (0, 4) and result.scores.shape == (0,) and result.labels.dtype == torch.int64
@@ -242,13 +231,12 @@ def test_an_image_without_proposals_and_one_without_detections(monkeypatch, name
 
 
 def test_more_than_a_thousand_proposals():
-    cfg = config('htc')
+    cfg = config('mask rcnn')
     cfg.test_cfg.rpn = dict(nms_pre=2000, max_per_img=1500, nms=dict(type='nms', iou_threshold=.95), min_bbox_size=0)
-    model = build(cfg)
-    tta = wrap(model)
+    tta = wrap(build(cfg))
     counts = []
     average = tta._average_boxes
-    tta._average_boxes = lambda views, boxes, ranges: counts.append(len(boxes)) or average(views, boxes, ranges)
+    tta._average_boxes = lambda views, boxes: counts.append(len(boxes)) or average(views, boxes)
     found, = tta.test_step(collate([view(image(size=(320, 448)), .8), view(image(size=(320, 448)), 1., 'horizontal')]))
     assert counts[0] > 1000
     assert len(found.pred_instances) == 20
@@ -256,7 +244,7 @@ def test_more_than_a_thousand_proposals():
 
 
 def test_several_images_at_once():
-    model = build(config('htc'))
+    model = detector('htc')
     tta = wrap(model)
     images = [image(0), image(1, (70, 101))]
     one_by_one = [tta.test_step(collate([view(i), view(i, 1.3, 'horizontal')]))[0] for i in images]
@@ -267,33 +255,36 @@ def test_several_images_at_once():
         assert_same(a.pred_instances, b.pred_instances, tuple(i.shape[1:]), atol=0)
 
 
-def test_ranges_of_sizes_choose_views():
-    model = build(config('mask rcnn'))
+@pytest.mark.parametrize('ranges, sizes, used', [
+    (None, [(10, 10), (25, 25), (20, 80)], [[True] * 3] * 2),
+    ([(None, 30), (20, None)], [(10, 10), (25, 25), (20, 80)], [[True, True, False], [False, True, True]]),
+    ([(0, 20), (50, None)], [(10, 10), (25, 25), (100, 100)], [[True, True, False], [False, True, True]])])
+def test_views_are_used_for_objects_of_their_sizes(ranges, sizes, used):
+    """And all of them for those in no range."""
+    boxes = torch.tensor([[0, 0, *size] for size in sizes], dtype=torch.float32)
+    views = [tta_module.View({}, view(image())[1], None, None) for _ in range(2)]
+    wrap(detector('faster rcnn'), size_ranges=ranges)._set_sizes(views)
+    assert tta_module.used_views(views, boxes).tolist() == used
+
+
+def test_ranges_of_sizes_choose_views(monkeypatch):
+    model = detector('mask rcnn')
     views = [view(image()), view(image(), 1.5)]
-    tta = wrap(model, size_ranges=[(None, 30), (20, None)])
-    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 25, 25], [0, 0, 20, 80]])
-    used = tta._used(['a', 'b'], boxes, tta.size_ranges)
-    assert used.tolist() == [[True, True, False], [False, True, True]]
     # everything is of the second view: the first gives proposals alone
     asked = []
     predict = model.roi_head.predict_bbox
-    model.roi_head.predict_bbox = lambda x, metas, *a, **k: asked.append(metas[0]['img_shape']) or predict(
-        x, metas, *a, **k)
+    monkeypatch.setattr(model.roi_head, 'predict_bbox', lambda x, metas, *a, **k: (
+        asked.append(metas[0]['img_shape']) or predict(x, metas, *a, **k)))
     found, = wrap(model, size_ranges=[(1e6, None), (0, None)]).test_step(collate(views))
     assert len(found.pred_instances) > 0 and asked == [views[1][1].img_shape]
     # a range per scale
+    tta = wrap(model, size_ranges=[(None, 30), (20, None)])
     flips = [view(image(), s, f) for s in (1., 1.5) for f in (None, 'horizontal')]
     assert len(tta.test_step(collate(flips))[0].pred_instances) > 0
     with pytest.raises(ValueError, match='size_ranges must be one per view where views of a scale do not follow'):
         tta.test_step(collate([flips[0], flips[2], flips[1], flips[3]]))
     with pytest.raises(ValueError, match='size_ranges must have a range for each view or scale, got 2 for 3 views'):
         tta.test_step(collate(flips[:3]))
-
-
-def test_sizes_in_no_range_use_all_views():
-    boxes = torch.tensor([[0., 0, 10, 10], [0, 0, 25, 25], [0, 0, 100, 100]])
-    used = InstanceSegTTAModel._used(['a', 'b'], boxes, [(0., 20.), (50., float('inf'))])
-    assert used.tolist() == [[True, True, False], [False, True, True]]
 
 
 @pytest.mark.parametrize('options, message', [
@@ -306,23 +297,22 @@ def test_sizes_in_no_range_use_all_views():
 ])
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
-        wrap(build(config('faster rcnn')), **options)
+        wrap(detector('faster rcnn'), **options)
 
 
-def test_views_must_say_where_they_come_from():
-    tta = wrap(build(config('htc')))
-
-    def attempt(**meta):
-        img, sample = view(image())
-        sample = DetDataSample(metainfo={k: v for k, v in {**sample.metainfo, **meta}.items() if v != 'none'})
-        tta.test_step(collate([(img, sample), view(image())]))
-    with pytest.raises(ValueError, match='tta_pipeline must resize, and list scale_factor'):
-        attempt(scale_factor='none')
-    with pytest.raises(ValueError, match="list flip_direction .*got flip_direction=None"):
-        attempt(flip=True)
-    with pytest.raises(ValueError, match=r'resize and flip alone .*should be \(186, 131\), got \(93, 131\)'):
-        attempt(scale_factor=(1., 2.))
+@pytest.mark.parametrize('meta, message', [
+    (dict(scale_factor=None), 'tta_pipeline must resize, and list scale_factor'),
+    (dict(flip=True), "list flip_direction .*got flip_direction=None"),
+    (dict(scale_factor=(1., 2.)), r'resize and flip alone .*should be \(186, 131\), got \(93, 131\)')])
+def test_views_must_say_where_they_come_from(meta, message):
     img, sample = view(image())
+    sample.set_metainfo(meta)
+    with pytest.raises(ValueError, match=message):
+        wrap(detector('htc')).test_step(collate([(img, sample), view(image())]))
+
+
+def test_views_of_one_size_must_say_how_they_are_flipped():
+    tta, (img, sample) = wrap(detector('htc')), view(image())
     without = DetDataSample(metainfo={k: v for k, v in sample.metainfo.items() if not k.startswith('flip')})
     assert len(tta.test_step(collate([(img, without)]))) == 1
     with pytest.raises(ValueError, match='list flip and flip_direction in the meta_keys'):
@@ -330,7 +320,7 @@ def test_views_must_say_where_they_come_from():
 
 
 def test_views_and_samples_must_be_there():
-    tta = wrap(build(config('faster rcnn')))
+    tta = wrap(detector('faster rcnn'))
     whole = collate([view(image()), view(image(), flip='horizontal')])
     with pytest.raises(ValueError, match='data must hold >= 1 view .*got no views'):
         tta.test_step(collate([]))
@@ -338,14 +328,14 @@ def test_views_and_samples_must_be_there():
         tta.test_step(dict(whole, data_samples=whole['data_samples'][:1]))
 
 
-def test_heads_with_predictions_of_their_own_are_refused():
+def test_heads_with_predictions_of_their_own_are_refused(monkeypatch):
     from mmdet.models.roi_heads import StandardRoIHead
-    model = build(config('mask rcnn'))
+    model = detector('mask rcnn')
 
     class Other(StandardRoIHead):
         def predict_mask(self, *args, **kwargs):
             pass
-    model.roi_head.__class__ = Other
+    monkeypatch.setattr(model.roi_head, '__class__', Other)
     with pytest.raises(ValueError, match='with the predict_mask of that class, got Other'):
         wrap(model)
 

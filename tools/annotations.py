@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 import yaml
 from PIL import Image
+from shapely.geometry import Polygon
 
 from mmswinv2.core.checks import first
-from mmswinv2.detection.coco_instances import area_of, check_ids, check_objects, read
+from mmswinv2.detection.coco_instances import check_ids, check_objects, read
 from mmswinv2.engine.repairs import polygons
 from mmswinv2.inputs import SUFFIXES, check_classes, image_files, raise_for, size_as_read
 
@@ -119,8 +120,8 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
 
 def outlined(polygons: list[np.ndarray]) -> dict:
     """An object with polygons, each (points, 2) in pixels."""
-    points, parts = np.concatenate(polygons), [polygon.ravel().tolist() for polygon in polygons]
-    return dict(boxed(*points.min(0), *points.max(0)), segmentation=parts, area=sum(map(area_of, parts)))
+    points, area = np.concatenate(polygons), sum(Polygon(polygon).area for polygon in polygons)
+    return dict(boxed(*points.min(0), *points.max(0)), segmentation=[p.ravel().tolist() for p in polygons], area=area)
 
 
 def boxed(left: float, top: float, right: float, bottom: float) -> dict:

@@ -19,8 +19,8 @@ RESULTS = "# No results of ours yet, and no weights: the paper's numbers are in 
 # of a host: its name, the data of most of its configs, what is on top of the backbone
 HOSTS = dict(mmdet=('MMDetection', 'COCO', ('FPN', 'HTC')), mmseg=('MMSegmentation', 'ADE20K', ('UPerNet',)),
              mmpretrain=('MMPretrain', 'ImageNet-1k', ('SimMIM',)), mmaction2=('MMAction2', 'Kinetics-400', ()))
-DATA = dict(CocoDataset='COCO', Objects365V2Dataset='Objects365 v2', ADE20KDataset='ADE20K', ImageNet='ImageNet-1k',
-            CustomDataset='ImageNet-22K-ext') | {
+DATA = dict(CocoDataset='COCO', CocoPanopticDataset='COCO', Objects365V2Dataset='Objects365 v2',
+            ADE20KDataset='ADE20K', ImageNet='ImageNet-1k', CustomDataset='ImageNet-22K-ext') | {
                 'mmswinv2.ImageNet22K': 'ImageNet-22K', 'mmswinv2.CocoInstances': 'own', 'mmswinv2.MaskImages': 'own',
                 'mmswinv2.VideoFiles': 'Kinetics-400'}
 

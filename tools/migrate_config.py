@@ -44,29 +44,17 @@ KINDS = dict(SwinTransformerV2='mmpretrain', TIMMBackbone='timm', SwinTransforme
 
 @dataclass
 class Migration:
-    """A backbone of ours, and what a reader must know of it.
-
-    Args:
-        backbone: Its config.
-        notes: What has another meaning now, or has to be chosen.
-        lost: What could not be taken over.
-        model: What changes in the model around it.
-        top: What changes beside the model.
-    """
+    """The config of a backbone of ours, and what a reader must know of it."""
 
     backbone: dict
-    notes: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    model: dict = field(default_factory=dict)
-    top: dict = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what has another meaning now, or has to be chosen
+    lost: list[str] = field(default_factory=list)  # what could not be taken over
+    model: dict = field(default_factory=dict)  # what changes in the model around it
+    top: dict = field(default_factory=dict)  # what changes beside the model
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Reads the command line.
-
-    Returns:
-        The exit code: 1 if something could not be taken over or DST cannot be used, 2 for bad input.
-    """
+    """Reads the command line; returns the exit code: 1 if something is lost or DST cannot be used, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('src', metavar='SRC', type=Path, help='a config with a Swin backbone; it is not changed')
     parser.add_argument('dst', metavar='DST', type=Path, help='the config to write, FILE.py; it must not be there')
@@ -74,7 +62,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.dst.exists() or args.dst.suffix != '.py':
             raise ValueError(f'DST must not be there yet and must end in .py, got {args.dst}')
-        cfg = read(args.src)
+        try:
+            cfg = Config.fromfile(args.src, import_custom_modules=False)
+        except Exception as e:  # a config is a program
+            raise ValueError(f'SRC must be a config that mmengine reads, got {args.src}: {reason(e)}') from e
         path, model = find_backbone(cfg.get('model'))
         result = migrate(model[path[-1]], scope=cfg.get('default_scope'), model=model, load_from=cfg.get('load_from'))
         args.dst.parent.mkdir(parents=True, exist_ok=True)
@@ -100,18 +91,6 @@ def reason(e: Exception) -> str:
     return f'{kind}{" ".join(str(e).split())}'
 
 
-def read(src: Path) -> Config:
-    """A config, without its custom imports.
-
-    Raises:
-        ValueError: if mmengine cannot read it.
-    """
-    try:
-        return Config.fromfile(src, import_custom_modules=False)
-    except Exception as e:  # a config is a program
-        raise ValueError(f'SRC must be a config that mmengine reads, got {src}: {reason(e)}') from e
-
-
 def build(dst: Path, path: tuple[str, ...]) -> str:
     """Reads the config that was written, builds its model on the meta device, and says what was built."""
     cfg = Config.fromfile(dst)
@@ -132,11 +111,7 @@ def kind_of(config: Mapping) -> str | None:
 
 
 def find_backbone(model: Mapping | None) -> tuple[tuple[str, ...], dict]:
-    """The keys that lead from the model to its backbone, and the model that it is in.
-
-    Raises:
-        ValueError: if there is not one of a known type.
-    """
+    """The keys that lead from the model to its one backbone of a known type, and the model that it is in."""
     def search(config: Mapping, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Mapping]]:
         for key, value in config.items():
             if isinstance(value, Mapping):
@@ -162,27 +137,16 @@ def find_backbone(model: Mapping | None) -> tuple[tuple[str, ...], dict]:
 
 
 def migrate(backbone: dict, *, scope: str | None, model: dict, load_from: str | None) -> Migration:
-    """Rewrites a backbone.
-
-    Args:
-        backbone: Of a known type.
-        scope: The config's ``default_scope``.
-        model: The model that it is in.
-        load_from: The config's.
-
-    Raises:
-        ValueError: if it is another model than its type says.
-    """
+    """Rewrites a backbone of a known type, in a model of a config with this ``default_scope`` and ``load_from``."""
     outer, _, name = backbone['type'].rpartition('.')
     given = {k: v for k, v in backbone.items() if k not in ('type', '_delete_')}
-    kind = KINDS[name]
-    if kind == 'v1':
-        video = name.endswith('3D')
-        theirs = not video and ('arch' in given or (outer or scope) == 'mmpretrain')
-        result = from_v1(given, mmpretrain=theirs, video=video)
-    else:
-        result = dict(mmpretrain=from_mmpretrain, timm=from_timm)[kind](given)
+    kind, video = KINDS[name], name.endswith('3D')
+    theirs = not video and ('arch' in given or (outer or scope) == 'mmpretrain')
+    result = from_v1(given, mmpretrain=theirs, video=video) if kind == 'v1' else (
+        from_timm(given) if kind == 'timm' else from_mmpretrain(given))
     take_model(model, load_from, result, usable=kind != 'v1')
+    # what no rule knows is lost
+    result.lost += [f'{name}={value!r}: not known' for name, value in given.items()]
     return result
 
 
@@ -225,13 +189,7 @@ def take(given: dict, result: Migration, names: tuple[str, ...]) -> None:
 def take_mmpretrain(given: dict, result: Migration, **options: list) -> None:
     """Moves what mmpretrain's V1 and V2 have in common.
 
-    Args:
-        given: What is left of the backbone.
-        result: Is added to.
-        options: The values of each by stage, which ``stage_cfgs`` and the ``block_cfgs`` in it change.
-
-    Raises:
-        ValueError: if ``stage_cfgs`` is a list of another length.
+    ``options`` are values by stage, which ``stage_cfgs`` and the ``block_cfgs`` in it change.
     """
     stages = len(options['window_size'])
     configs = per_stage(given.pop('stage_cfgs', None) or {}, stages)
@@ -282,12 +240,6 @@ def refuse(given: dict, result: Migration, **defaults) -> None:
             result.lost.append(f'{name}: there is no such option')
 
 
-def rest(given: dict, result: Migration) -> Migration:
-    """What no rule knows is lost."""
-    result.lost += [f'{name}={value!r}: not known' for name, value in given.items()]
-    return result
-
-
 def from_mmpretrain(given: dict) -> Migration:
     """mmpretrain's SwinTransformerV2."""
     arch = given.pop('arch', 'tiny')
@@ -315,26 +267,20 @@ def from_mmpretrain(given: dict) -> Migration:
         result.lost.append(f'norm_cfg={norm!r}: norms are LayerNorms with an eps of 1e-5')
     take(given, result, SAME)
     refuse(given, result, patch_size=4, use_abs_pos_embed=False)
-    return rest(given, result)
+    return result
 
 
 def from_timm(given: dict) -> Migration:
-    """timm's ``swinv2_*`` in mmpretrain's TIMMBackbone.
-
-    Raises:
-        ValueError: if it is another model.
-    """
+    """timm's ``swinv2_*`` in mmpretrain's TIMMBackbone."""
     name = given.pop('model_name', '')
     match = TIMM.match(name)
     if match is None:
         raise ValueError('model.backbone.model_name must be swinv2_SIZE_windowN_PIXELS (swinv2_cr_* is another model), '
                          f'got {name!r}')
     before, after, old, pixels = (int(match[i] or match[j]) for i, j in ((2, 2), (3, 2), (4, 4), (5, 4)))
-
-    def per_stage(window: int, image: int) -> list[int]:
-        return [min(window, image // (4 * 2**i)) for i in range(4)]
-    result = Migration(dict(arch=match[1], window_size=per_stage(after, pixels),
-                            pretrained_window_sizes=per_stage(before, old)))
+    windows, pretrained = ([min(window, image // (4 * 2**i)) for i in range(4)]
+                           for window, image in ((after, pixels), (before, old)))
+    result = Migration(dict(arch=match[1], window_size=windows, pretrained_window_sizes=pretrained))
     features = given.pop('features_only', False)
     result.backbone['out_indices'] = given.pop('out_indices', (0, 1, 2, 3) if features else (3,))
     if features:
@@ -346,17 +292,11 @@ def from_timm(given: dict) -> Migration:
         result.backbone['init_cfg'] = dict(type='Pretrained', checkpoint=given['checkpoint_path'])
     given.pop('checkpoint_path', None)
     take(given, result, SAME)
-    return rest(given, result)
+    return result
 
 
 def from_v1(given: dict, *, mmpretrain: bool = False, video: bool = False) -> Migration:
-    """Swin V1: another model, of the same size.
-
-    Args:
-        given: Its options in mmdet and mmseg, or
-        mmpretrain: those of mmpretrain,
-        video: those of mmaction2.
-    """
+    """Swin V1, another model of the same size: its options in mmdet and mmseg, in mmpretrain or mmaction2 (video)."""
     arch = given.pop('arch', 'tiny' if mmpretrain else None)
     if arch is None:
         arch = dict(embed_dims=given.pop('embed_dims', 96), depths=list(given.pop('depths', (2, 2, 6, 2))),
@@ -396,7 +336,7 @@ def from_v1(given: dict, *, mmpretrain: bool = False, video: bool = False) -> Mi
         result.lost.append(f'norm_cfg={norm!r}: norms are LayerNorms')
     refuse(given, result, patch_size=4, strides=(4, 2, 2, 2), patch_norm=True, use_abs_pos_embed=False,
            act_cfg=dict(type='GELU'), out_after_downsample=False)
-    return rest(given, result)
+    return result
 
 
 def text(src: Path, dst: Path, cfg: Config, path: tuple[str, ...], result: Migration) -> str:

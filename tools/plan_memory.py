@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 
 import torch
@@ -19,7 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmswinv2.core.attention.config import MIB
 from mmswinv2.models import SwinTransformerV2
-from planner.counting import Setting, backbone_memory
+from planner.counting import BackboneMemory, Setting, backbone_memory
 from planner.heads import HeadsMemory, heads_memory
 from planner.sharding import STRATEGIES, Sharding
 from planner.steps import Model, Plan, plan_step
@@ -30,6 +30,10 @@ GPUS = 8  # of a config with a strategy
 NAMES = dict(ZeroStrategy='zero1', FSDPStrategy='fsdp', DDPStrategy='none',
              SingleDeviceStrategy='none')
 UNITS = ('SwinBlock', 'GlobalAttention')  # of FSDP
+AS_IS = 'as in the config'
+# whether blocks are checkpointed, and the backend of attention
+ROWS = {'plain, whole maps': (False, 'eager'), 'plain': (False, 'auto'), 'checkpointed, whole maps': (True, 'eager'),
+        'checkpointed': (True, 'auto'), AS_IS: None}
 COLUMNS = ['weights', 'gradients', 'optimizer', 'gathered', 'backbone', 'heads', 'workspace', 'PEAK', 'at']
 
 
@@ -48,64 +52,72 @@ def main(argv: list[str] | None = None) -> int:
                         help='mixed precision in the backbone')
     parser.add_argument('--objects', type=int, default=100, help='in an image, for the assignment of anchors')
     parser.add_argument('--card', type=int, choices=CARDS, help='GiB; default: all')
+    parser.add_argument('--rows', nargs='*', choices=ROWS, metavar='ROW', default=list(ROWS), help='of the first '
+                        f'table, for each of which the model is run: {", ".join(map(repr, ROWS))}; default: all')
     args = parser.parse_args(argv)
+    options = {k: v for k, v in vars(args).items() if k not in ('config', 'card', 'rows')}
     try:
-        plan(args)
+        show(Planner(args.config, **options), args.rows, [args.card] if args.card else list(CARDS))
     except (ValueError, OSError) as e:
         print(f'plan_memory: {" ".join(str(e).split())}', file=sys.stderr)
         return 2
     return 0
 
 
-def plan(args: argparse.Namespace) -> None:
-    """Computes and prints.
+class Planner:
+    """A config, and what a step of its training takes on a GPU.
+
+    Args:
+        config: Its file.
+        size, frames, batch, gpus, strategy, amp, objects: In place of what the config says, as on the command line.
 
     Raises:
         ValueError: if the config cannot be read or has no SwinV2 backbone, or an option is out of range.
     """
-    for name in ('batch', 'gpus', 'objects', 'frames'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f'--{name} must be >= 1, got {value}')
-    if args.size is not None and (len(args.size) > 2 or min(args.size) < 1):
-        raise ValueError(f'--size must be one or two numbers >= 1 px, got {args.size}')
-    try:
-        cfg = Config.fromfile(args.config)
-        model = build(cfg)
-        net = find_backbone(model)
-        image = (args.size[0], args.size[-1]) if args.size else image_size(cfg)
-        if net.config.axes == 3:
-            image = (args.frames or clip_length(cfg), *image)
-        elif args.frames:
-            raise ValueError(f'--frames must be given for a backbone on video, got {args.frames}')
-        batch = args.batch or int(cfg.get('train_dataloader', {}).get('batch_size', 1))
-        sharding, optimizer = read_sharding(cfg, args)
-        setting = read_setting(cfg, net, args.amp)
-        step = cache(partial(backbone_memory, image=image, batch=batch))  # rows have settings in common
-        step(setting)
-    except OSError:
-        raise
-    except Exception as e:  # a config is a program, and its model raises what it likes
-        raise ValueError(f'{args.config}: {type(e).__name__}: {e}') from e
-    heads = count_heads(model, net, image, batch, args.objects)
-    rest = count_model(model, net, heads, (cfg.get('strategy') or {}).get('units', UNITS))
 
-    print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
-          f'{" x ".join(map(str, (batch, *image)))} px per GPU; {"autocast" if setting.autocast else "float32"}; '
-          f'{optimizer}, {"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
-          f'{"s" if sharding.gpus > 1 else ""}')
-    cards = [args.card] if args.card else list(CARDS)
-    fits = '?' if heads.left_out else 'fits'
-    show(f'strategy {sharding.strategy}', cards, fits, (
-        (name, plan_step(step(s), rest, sharding)) for name, s in settings(setting)))
-    print()
-    show('as in the config', cards, fits, ((name, plan_step(step(setting), rest, replace(
-        sharding, strategy=name, bucket_view=sharding.bucket_view or name != 'none'))) for name in STRATEGIES))
-    print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
-          'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
-          'is there at once.')
-    if heads.left_out:
-        print(f'not counted: activations of {", ".join(heads.left_out)}; ?: so whether it fits is not known')
+    def __init__(self, config: str, *, size: Sequence[int] | None = None, frames: int | None = None,
+                 batch: int | None = None, gpus: int | None = None, strategy: str = 'config', amp: str = 'config',
+                 objects: int = 100) -> None:
+        for name, value in dict(batch=batch, gpus=gpus, objects=objects, frames=frames).items():
+            if value is not None and value < 1:
+                raise ValueError(f'--{name} must be >= 1, got {value}')
+        if size is not None and (len(size) > 2 or min(size) < 1):
+            raise ValueError(f'--size must be one or two numbers >= 1 px, got {size}')
+        try:
+            cfg = Config.fromfile(config)
+            model = build(cfg)
+            net = find_backbone(model)
+            self.image = (size[0], size[-1]) if size else image_size(cfg)
+            if net.config.axes == 3:
+                self.image = (frames or clip_length(cfg), *self.image)
+            elif frames:
+                raise ValueError(f'--frames must be given for a backbone on video, got {frames}')
+            self.batch = batch or int(cfg.get('train_dataloader', {}).get('batch_size', 1))
+            self.sharding, self.optimizer = read_sharding(cfg, strategy, gpus)
+            self.setting = read_setting(cfg, net, amp)
+            self.run = cache(self._run)  # rows have settings in common
+            self.run(self.setting)
+        except OSError:
+            raise
+        except Exception as e:  # a config is a program, and its model raises what it likes
+            raise ValueError(f'{config}: {type(e).__name__}: {e}') from e
+        self.heads = count_heads(model, net, self.image, self.batch, objects)
+        self.rest = count_model(model, net, self.heads, (cfg.get('strategy') or {}).get('units', UNITS))
+
+    def plan(self, row: str = AS_IS, strategy: str | None = None) -> Plan:
+        """Plans one setting, a key of ``ROWS``, with one strategy; None: that of the config."""
+        setting, sharding = self.setting, self.sharding
+        if ROWS[row] is not None:
+            with_cp, backend = ROWS[row]
+            setting = replace(setting, config=replace(setting.config, with_cp=with_cp, attn_backend=backend,
+                                                      attn_budget_mib=None))
+        if strategy is not None:
+            view = sharding.bucket_view or strategy != 'none'
+            sharding = replace(sharding, strategy=strategy, bucket_view=view)
+        return plan_step(self.run(setting), self.rest, sharding)
+
+    def _run(self, setting: Setting) -> BackboneMemory:
+        return backbone_memory(setting, self.image, self.batch)
 
 
 def build(cfg: Config) -> torch.nn.Module:
@@ -156,7 +168,7 @@ def clip_length(cfg: Config) -> int:
     return cfg.clip_len
 
 
-def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]:
+def read_sharding(cfg: Config, given: str, gpus: int | None) -> tuple[Sharding, str]:
     """Strategy and optimizer of a config, and the optimizer's name.
 
     Raises:
@@ -176,11 +188,11 @@ def read_sharding(cfg: Config, args: argparse.Namespace) -> tuple[Sharding, str]
             raise ValueError(f'strategy.units must have SwinBlock for the planner, got {cfg.strategy["units"]}')
     view = strategy != 'none' and kind is not None or bool(
         (cfg.get('model_wrapper_cfg') or {}).get('gradient_as_bucket_view', False))
-    if args.strategy != 'config':
-        strategy, view = args.strategy, view or args.strategy != 'none'
+    if given != 'config':
+        strategy, view = given, view or given != 'none'
     states = (4 if optimizer.get('momentum') else 0) if name == 'SGD' else 8
     foreach = not optimizer.get('fused') and optimizer.get('foreach') is not False
-    return Sharding(strategy, args.gpus or (1 if strategy == 'none' else GPUS), view, states, foreach), name
+    return Sharding(strategy, gpus or (1 if strategy == 'none' else GPUS), view, states, foreach), name
 
 
 def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
@@ -188,15 +200,6 @@ def read_setting(cfg: Config, net: torch.nn.Module, amp: str) -> Setting:
     everywhere = str((cfg.get('optim_wrapper') or {}).get('type')).endswith('AmpOptimWrapper')
     autocast = net.autocast_dtype is not None or everywhere if amp == 'config' else amp != 'none'
     return Setting(net.config, autocast, everywhere and net.autocast_dtype is None and amp == 'config')
-
-
-def settings(setting: Setting) -> list[tuple[str, Setting]]:
-    """That of the config, and others beside it."""
-    rows = [(name, replace(setting, config=replace(setting.config, with_cp=cp, attn_backend=backend,
-                                                   attn_budget_mib=None)))
-            for name, cp, backend in (('plain, whole maps', False, 'eager'), ('plain', False, 'auto'),
-                                      ('checkpointed, whole maps', True, 'eager'), ('checkpointed', True, 'auto'))]
-    return [*rows, ('as in the config', setting)]
 
 
 def count_heads(model: torch.nn.Module, net: SwinTransformerV2, image: tuple[int, ...], batch: int,
@@ -222,22 +225,38 @@ def count_model(model: torch.nn.Module, net: SwinTransformerV2, heads: HeadsMemo
                  heads.peak, heads.neck_peak)
 
 
-def show(title: str, cards: list[int], fits: str, rows) -> None:
-    """Prints a table of named plans; ``fits`` stands where the peak is within a card."""
-    print(row([title, *COLUMNS, *(f'{c} GiB' for c in cards)]))
-    for name, p in rows:
-        print(row([name, *cells(p), *(fits if p.peak <= .9 * c * 1024 * MIB else '-' for c in cards)]))
+def show(planner: Planner, rows: Sequence[str], cards: Sequence[int]) -> None:
+    """Prints a table of settings, and one of strategies."""
+    sharding, rest, left_out = planner.sharding, planner.rest, planner.heads.left_out
+    print(f'backbone {rest.parameters / 1e6:.1f}M parameters, neck and heads {rest.others / 1e6:.1f}M; '
+          f'{" x ".join(map(str, (planner.batch, *planner.image)))} px per GPU; '
+          f'{"autocast" if planner.setting.autocast else "float32"}; {planner.optimizer}, '
+          f'{"foreach" if sharding.foreach else "fused"}; GiB on each of {sharding.gpus} GPU'
+          f'{"s" if sharding.gpus > 1 else ""}')
 
+    def line(cells: Sequence[str]) -> None:
+        print(f'{cells[0]:<25}' + ''.join(f'{c:>10}' for c in cells[1:]))
 
-def cells(p: Plan) -> list[str]:
-    """A plan's figures in GiB; a tenth of a card is for the context and what the allocator holds."""
-    figures = (p.weights, p.gradients, p.optimizer, p.gathered, p.activations, p.heads, p.workspace, p.peak)
-    return [f'{size / 1024 / MIB:.2f}' for size in figures] + [p.moment]
+    def plan(name: str, row: str, strategy: str | None = None) -> None:
+        p = planner.plan(row, strategy)
+        figures = (p.weights, p.gradients, p.optimizer, p.gathered, p.activations, p.heads, p.workspace, p.peak)
+        # a tenth of a card is for the context and what the allocator holds
+        verdicts = ('-' if p.peak > .9 * c * 1024 * MIB else '?' if left_out else 'fits' for c in cards)
+        line([name, *(f'{size / 1024 / MIB:.2f}' for size in figures), p.moment, *verdicts])
 
-
-def row(cells: list[str]) -> str:
-    """A line of a table."""
-    return f'{cells[0]:<25}' + ''.join(f'{c:>10}' for c in cells[1:])
+    heads = [*COLUMNS, *(f'{c} GiB' for c in cards)]
+    line([f'strategy {sharding.strategy}', *heads])
+    for row in rows:
+        plan(row, row)
+    print()
+    line([AS_IS, *heads])
+    for strategy in STRATEGIES:
+        plan(strategy, AS_IS, strategy)
+    print('gradients: with buckets; gathered: weights and gradients of others at the peak; backbone, heads: what they '
+          'keep for the\nbackward pass; workspace: there at the peak only; the peak is less than the sum, for not all '
+          'is there at once.')
+    if left_out:
+        print(f'not counted: activations of {", ".join(left_out)}; ?: so whether it fits is not known')
 
 
 if __name__ == '__main__':

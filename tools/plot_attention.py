@@ -44,17 +44,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """What was computed with one setting of windows.
+    """What was computed with one setting of windows."""
 
-    Args:
-        window: (Wh, Ww) in tokens, fitted to the map.
-        stride: (h, w) of a token in pixels.
-        found: For each point its token (row, column), its cell and its probabilities (nH, H, W).
-    """
-
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    found: list[tuple[tuple[int, int], Cell, Tensor]]
+    window: tuple[int, int]  # in tokens, fitted to the map
+    stride: tuple[int, int]  # (h, w) of a token in pixels
+    found: list[tuple[tuple[int, int], Cell, Tensor]]  # of each point: token (row, column), cell, probabilities
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,11 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compute(args: argparse.Namespace) -> tuple[Tensor, list[Column]]:
-    """The image as the model takes it, (h, w) in grey from 0 to 255, and what is drawn over it.
-
-    Raises:
-        ValueError: if the image cannot be read, a point is outside of it, or there is no such block or head.
-    """
+    """The image as the model takes it, (h, w) in grey from 0 to 255, and what is drawn over it."""
     if len(args.points) % 2:
         raise ValueError(f'--points must be pairs X Y, got {len(args.points)} numbers')
     if not args.image.is_file():
@@ -117,11 +107,7 @@ def compute(args: argparse.Namespace) -> tuple[Tensor, list[Column]]:
 
 
 def check_block(model: TrainedBackbone, args: argparse.Namespace) -> None:
-    """Checks that there are such a stage, block and heads.
-
-    Raises:
-        ValueError: if not.
-    """
+    """Checks that there are such a stage, block and heads."""
     def check(what: str, value: int, count: int) -> None:
         if not 0 <= value < count:
             raise ValueError(f'{what} must be from 0 to {count - 1} for {args.config}, got {value}')
@@ -134,14 +120,7 @@ def check_block(model: TrainedBackbone, args: argparse.Namespace) -> None:
 
 
 def look(block: SwinBlock, x: Tensor, points: Sequence[tuple[int, int]], stride: Sequence[int]) -> Column:
-    """Attention from the tokens under points.
-
-    Args:
-        block: Of a backbone.
-        x: The map before it, (1, H, W, C).
-        points: (x, y) in pixels.
-        stride: (h, w) of a token in pixels.
-    """
+    """Attention of a block on a map (1, H, W, C), from the tokens of ``stride`` pixels under points (x, y)."""
     grid = block.attn.grid(x.shape[1:-1], shifted=block.shifted)
     found = []
     for across, down in points:
@@ -192,14 +171,7 @@ def cell_of(axis: Axis, token: int) -> Run:
 
 
 def draw(image: Tensor, columns: list[Column], heads: Sequence[int | None], picture: Path) -> None:
-    """Draws a row per point, or per point and window if heads are drawn, and a column per window or head.
-
-    Args:
-        image: (h, w), from 0 to 255.
-        columns: One per setting of windows.
-        heads: Numbers, or None for their mean.
-        picture: The file.
-    """
+    """Draws a row per point, or per point and window if heads are drawn, and a column per window or head."""
     from matplotlib.figure import Figure
     h, w = image.shape
     shown = [[(i, column, head) for column in columns for head in heads] for i in range(len(columns[0].found))]

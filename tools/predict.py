@@ -108,14 +108,7 @@ def result_names(paths: list[Path]) -> list[Path]:
 
 
 class Predictor:
-    """A model with its pipeline.
-
-    Args:
-        config: Its file.
-        checkpoint: Its weights, all of them.
-        tta: With the config's ``tta_model`` and ``tta_pipeline``.
-        device: Where it runs.
-        options: For the config, as after --cfg-options.
+    """The model of a config with all its weights, and its pipeline; with ``tta`` those of test-time augmentation.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -155,29 +148,21 @@ class Predictor:
         picture = out.with_name(f'{out.name}.png')
         image = to_picture(image)
         found = found.cpu()
-        if self.scope == 'mmdet':
-            self.visualizer.add_datasample(str(path), image, found, draw_gt=False, pred_score_thr=score,
-                                           out_file=str(picture))
-        elif self.scope == 'mmseg':
-            self.visualizer.add_datasample(str(path), image, found, draw_gt=False, out_file=str(picture))
-        else:
+        classes = list(self.meta.get('classes') or [])
+        if self.scope == 'mmpretrain':
             self.visualizer.visualize_cls(image, found, classes=self.meta.get('classes'), draw_gt=False,
                                           out_file=str(picture))
-        classes = list(self.meta.get('classes') or [])
-        if self.scope == 'mmdet':
-            seen = objects(found, classes, score)
+            seen = scores(found, classes)
         else:
-            seen = (areas if self.scope == 'mmseg' else scores)(found, classes)
+            least = dict(pred_score_thr=score) if self.scope == 'mmdet' else {}
+            self.visualizer.add_datasample(str(path), image, found, draw_gt=False, out_file=str(picture), **least)
+            seen = objects(found, classes, score) if self.scope == 'mmdet' else areas(found, classes)
         text = dict(image=str(path), **seen)
         out.with_name(f'{out.name}.json').write_text(json.dumps(text, indent=1))
 
 
 def read_config(name: str, options: dict) -> Config:
-    """A config of a host with images; the host's modules are registered.
-
-    Args:
-        name: Its file.
-        options: As after --cfg-options.
+    """A config of a host with images, changed by options as of --cfg-options; the host's modules are registered.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -204,6 +189,11 @@ def pipeline_steps(cfg: Config) -> list:
     if not steps:
         raise ValueError(f'CONFIG must have test_dataloader.dataset.pipeline, which {cfg.filename} has not')
     return steps
+
+
+def named(classes: list[str], label: int) -> str | int:
+    """The name of a class, or its number where it has none."""
+    return classes[label] if label < len(classes) else label
 
 
 def build_pipeline(steps: list) -> Compose:
@@ -278,7 +268,7 @@ def check_labels(predictor: Predictor, names: list[Path]) -> None:
 
 def write_labels(found: BaseDataElement, palette: list, path: Path) -> None:
     """Writes what a segmentor sees as a label image."""
-    from mmswinv2.segmentation.labels import label_image
+    from mmswinv2.segmentation.data import label_image
     path.parent.mkdir(parents=True, exist_ok=True)
     label_image(found.pred_sem_seg.data[0].cpu().numpy(), palette).save(path)
 
@@ -291,14 +281,13 @@ def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:
     out = []
     for i in range(len(instances)):
         x1, y1, x2, y2 = instances.bboxes[i].tolist()
-        label = int(instances.labels[i])
-        item = {'category': classes[label] if label < len(classes) else label, 'score': float(instances.scores[i]),
+        item = {'category': named(classes, int(instances.labels[i])), 'score': float(instances.scores[i]),
                 'bbox': [x1, y1, x2 - x1, y2 - y1]}
         if 'masks' in instances:
             coded = instances.masks[i]
             if not isinstance(coded, dict):
-                coded = mask.encode(np.asfortranarray(np.asarray(coded).astype(np.uint8).reshape(
-                    np.asarray(coded).shape[-2:])))
+                pixels = np.asarray(coded).astype(np.uint8)
+                coded = mask.encode(np.asfortranarray(pixels.reshape(pixels.shape[-2:])))
             counts = coded['counts']
             item['segmentation'] = dict(size=list(coded['size']),
                                         counts=counts.decode() if isinstance(counts, bytes) else counts)
@@ -310,14 +299,14 @@ def areas(found: BaseDataElement, classes: list[str]) -> dict:
     """Classes that a segmentor sees, and the share of the image that each has."""
     labels, counts = np.unique(found.pred_sem_seg.data.numpy(), return_counts=True)
     order = np.argsort(-counts)
-    return dict(areas=[dict(category=classes[labels[i]] if labels[i] < len(classes) else int(labels[i]),
-                            share=float(counts[i] / counts.sum())) for i in order])
+    return dict(areas=[dict(category=named(classes, int(labels[i])), share=float(counts[i] / counts.sum()))
+                       for i in order])
 
 
 def scores(found: BaseDataElement, classes: list[str]) -> dict:
     """The best classes of a classifier, with their scores."""
     values, labels = found.pred_score.topk(min(TOP, len(found.pred_score)))
-    return dict(classes=[dict(category=classes[label] if label < len(classes) else label, score=value)
+    return dict(classes=[dict(category=named(classes, label), score=value)
                          for value, label in zip(values.tolist(), labels.tolist())])
 
 

@@ -219,7 +219,7 @@ def mask_of(o: dict, size: tuple[int, int]) -> np.ndarray:
 
 def paint(image: Annotated, classes: list[str]) -> Image.Image:
     """The label image: 0 is the background, classes are from 1, and smaller objects are on top."""
-    from mmswinv2.segmentation.labels import label_image
+    from mmswinv2.segmentation.data import label_image
     labels = np.zeros(image.size[::-1], dtype=np.uint8)
     for o in sorted(image.objects, key=lambda o: -o['area']):
         labels[mask_of(o, image.size)] = classes.index(o['category']) + 1

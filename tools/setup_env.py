@@ -27,6 +27,7 @@ HOSTS = 'mmcv.ops, mmdet, mmseg, mim, mmswinv2.engine.setup, mmswinv2.models, mm
 # by stack: the folder, the distribution of mmcv, what must be importable
 STACKS = dict(classic=('.venv', 'mmcv', f'{HOSTS}, mmaction.models, mmaction.datasets'),
               onedl=('.venv-onedl', 'onedl-mmcv', HOSTS))
+INPUTS = ('tools/setup_env.py', 'setup.py', 'requirements/build.txt', 'requirements/triton.txt')
 # by whether torch is built for CUDA. PyPI has torchvision for such builds alone: beside another, the one that matches
 # cannot be imported ("operator torchvision::nms does not exist"), and MMEngine imports it in every run. 0.15.2 is the
 # last whose Python part works without its compiled one; nothing here uses more.
@@ -74,22 +75,18 @@ def main() -> int:
 
 
 def set_up(path: Path, name: str, device: str | None) -> None:
-    """Makes the environment at ``path``, unless it is there and made of the same inputs.
+    """Makes the environment of a stack at ``path``, unless it is there and made of the same inputs.
 
-    Args:
-        path: Where.
-        name: Key of :data:`STACKS`.
-        device: ``'cpu'``, ``'cuda'`` or ``'auto'``; None: as the last time, at first ``'auto'``.
-
-    Raises:
-        SetupError: if ``path`` is something else or the environment cannot be made here.
+    Without a ``device`` it is that of the last time, at first ``'auto'``.
     """
     stamp, python, start = path / '.setup-stamp', path / 'bin' / 'python', time.time()
     made = stamp.read_text().split() if stamp.is_file() else []  # stack, device, what it is made of or "unfinished"
     device = device or (made[1] if len(made) == 3 else 'auto')
     gpus = find_gpus() if device == 'auto' else []
     cuda = device == 'cuda' or bool(gpus)
-    wanted = [name, device, fingerprint(f'{sys.version} {path} {gpus}', name)]
+    files = [ROOT / file for file in (*INPUTS, f'requirements/{name}.txt', f'requirements/more_{name}.txt')]
+    text = f'{sys.version} {path} {gpus}'.encode() + b''.join(file.read_bytes() for file in files)
+    wanted = [name, device, hashlib.sha256(text).hexdigest()]
     if made == wanted and python.exists():
         return
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
@@ -110,7 +107,7 @@ def set_up(path: Path, name: str, device: str | None) -> None:
     built = run(python, 'import torch; print(torch.version.cuda or "")').strip()
     if cuda and built.split('.')[0] != variables.pop('NVCC'):
         raise SetupError(f'nvcc must be of the CUDA that torch is built for, {built or "none"}, got another.{HELP}')
-    say('2 of 5: mmcv with its operators: if pip has no wheel of it, 78 C++ files are compiled, once')
+    say(f'2 of 5: mmcv with its operators: if pip has no wheel of it, 78 C++ files are compiled ({path}/setup.log)')
     install_mmcv(python, STACKS[name][1], pins, variables, cuda)
     say('3 of 5: mmengine, mmdet, mmsegmentation, mim and test tools')
     pip(python, '-r', pins)
@@ -125,15 +122,6 @@ def set_up(path: Path, name: str, device: str | None) -> None:
     say(f'done in {(time.time() - start) / 60:.1f} min')
 
 
-def fingerprint(text: str, name: str) -> str:
-    """What the environment is made of, as a hash: a change of it makes the set-up run again."""
-    digest = hashlib.sha256(text.encode())
-    for file in ('tools/setup_env.py', 'setup.py', *(f'requirements/{part}.txt' for part in (
-            'build', 'triton', name, f'more_{name}'))):
-        digest.update((ROOT / file).read_bytes())
-    return digest.hexdigest()
-
-
 def find_gpus() -> list[str]:
     """Compute capability of each NVIDIA GPU; one empty text where the driver does not tell."""
     if shutil.which('nvidia-smi') is None:
@@ -144,11 +132,7 @@ def find_gpus() -> list[str]:
 
 
 def cuda_variables(gpus: list[str]) -> dict[str, str]:
-    """Variables of mmcv's build with operators for GPUs, and the major version of CUDA under ``NVCC``.
-
-    Raises:
-        SetupError: without nvcc, or if nobody says what to compile for.
-    """
+    """Variables of mmcv's build with operators for GPUs, and the major version of CUDA under ``NVCC``."""
     homes = [os.environ.get('CUDA_HOME'), shutil.which('nvcc') and Path(shutil.which('nvcc')).resolve().parents[1],
              '/usr/local/cuda']
     home = next((Path(h) for h in homes if h and Path(h, 'bin', 'nvcc').is_file()), None)
@@ -178,8 +162,8 @@ def install_mmcv(python: Path, distribution: str, pins: Path, variables: dict[st
     fresh = ['--no-cache-dir', '--force-reinstall', '--no-deps']  # a wheel's name does not tell what it was built for
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, 'sitecustomize.py').write_text(EXEC_SETS_LOCALS if sys.version_info >= (3, 13) else '')
-        variables = dict(variables, PYTHONPATH=folder, MMCV_WITH_OPS='1', CFLAGS='-g0',
-                         MAX_JOBS=os.environ.get('MAX_JOBS', str(os.cpu_count() or 1)))
+        jobs = os.environ.get('MAX_JOBS', str(os.cpu_count() or 1))
+        variables = dict(variables, PYTHONPATH=folder, MMCV_WITH_OPS='1', CFLAGS='-g0', MAX_JOBS=jobs)
         options = ['-v', '--no-build-isolation', '-c', pins, pinned]
         pip(python, *options, *(fresh if cuda else []), variables=variables)
         try:
@@ -190,11 +174,7 @@ def install_mmcv(python: Path, distribution: str, pins: Path, variables: dict[st
 
 
 def run(python: Path, code: str) -> str:
-    """Runs a line of Python in the environment and returns what it prints.
-
-    Raises:
-        SetupError: if it fails.
-    """
+    """Runs a line of Python in the environment and returns what it prints."""
     result = subprocess.run([python, '-W', 'ignore', '-c', code], capture_output=True, text=True)
     if result.returncode:
         raise SetupError(f'the environment does not work: {code}\n{result.stderr.strip()}')
@@ -202,28 +182,13 @@ def run(python: Path, code: str) -> str:
 
 
 def pip(python: Path, *args: object, variables: dict[str, str] | None = None) -> None:
-    """Runs ``pip install`` with its output in a log, and says every minute how far a build is.
-
-    Raises:
-        SetupError: if it fails, with the end of the log.
-    """
-    log = python.parents[1] / 'setup.log'
+    """Runs ``pip install`` with its output in a log, the end of which is shown if it fails."""
+    log, command = python.parents[1] / 'setup.log', ['--disable-pip-version-check', 'install', *map(str, args)]
     env = dict(os.environ, PATH=f'{python.parent}{os.pathsep}{os.environ.get("PATH", "")}', PYTHONNOUSERSITE='1',
                **variables or {})
     with log.open('wb') as out:
-        process = subprocess.Popen([python, '-m', 'pip', '--disable-pip-version-check', 'install', *map(str, args)],
-                                   env=env, stdout=out, stderr=subprocess.STDOUT)
-        while True:
-            try:
-                process.wait(60)
-                break
-            except subprocess.TimeoutExpired:
-                steps = re.findall(rb'\[(\d+/\d+)\]', log.read_bytes())
-                say(f'   {steps[-1].decode()} files compiled' if steps else '   working')
-            except BaseException:
-                process.terminate()
-                raise
-    if process.returncode:
+        result = subprocess.run([python, '-m', 'pip', *command], env=env, stdout=out, stderr=subprocess.STDOUT)
+    if result.returncode:
         tail = '\n'.join(log.read_text(errors='replace').strip().splitlines()[-25:])
         raise SetupError(f'pip install {" ".join(map(str, args))} failed; the end of {log}:\n{tail}')
 

@@ -61,26 +61,14 @@ class TrainedBackbone:
         self.preprocessor = model.data_preprocessor.to(device)
 
     def read(self, path: Path) -> tuple[Tensor, Tensor]:
-        """An image.
-
-        Returns:
-            (what the backbone takes, shape (1, C, H, W), normalised and perhaps padded; the image before that, shape
-            (C, h, w)).
-        """
+        """What the backbone takes of an image, (1, C, H, W), normalised; the image before that, (C, h, w)."""
         data, _ = read_image(path, self.pipeline, self.scope)
         with torch.no_grad():
             return self.preprocessor(pseudo_collate([data]), False)['inputs'], data['inputs']
 
     @torch.no_grad()
     def run(self, x: Tensor) -> Iterator[Step]:
-        """Runs the blocks that outputs depend on, one by one.
-
-        Args:
-            x: As of :meth:`read`.
-
-        Raises:
-            ValueError: if the image has no pixels.
-        """
+        """Runs the blocks that outputs depend on, one by one, on what :meth:`read` gives."""
         x = self.net.pos_drop(self.net.embed(x))
         for i, stage in enumerate(self.stages):
             for j, block in enumerate(stage.blocks):

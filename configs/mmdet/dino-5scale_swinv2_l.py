@@ -17,3 +17,5 @@ optim_wrapper = dict(
     constructor='mmswinv2.SwinOptimWrapperConstructor', paramwise_cfg=dict(_delete_=True, backbone_lr_mult=0.1))
 train_cfg = dict(type='mmswinv2.EpochBasedTrainLoop')
 default_hooks = dict(_base_.plugin_hooks, checkpoint=dict(type='mmswinv2.CheckpointHook', save_best='coco/bbox_mAP'))
+env_cfg = _base_.plugin_env_cfg
+auto_scale_lr = dict(enable=False)

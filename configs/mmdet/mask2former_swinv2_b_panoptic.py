@@ -9,4 +9,8 @@ model = dict(
     panoptic_head=dict(in_channels=_base_.channels))
 optim_wrapper = _base_.mask2former_optim_wrapper
 train_cfg = dict(type='mmswinv2.IterBasedTrainLoop')
-default_hooks = dict(_base_.plugin_hooks, checkpoint=dict(type='mmswinv2.CheckpointHook', save_best='coco_panoptic/PQ'))
+default_hooks = dict(
+    _base_.plugin_hooks,
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(type='mmswinv2.CheckpointHook', save_best='coco_panoptic/PQ'))
+env_cfg = _base_.plugin_env_cfg

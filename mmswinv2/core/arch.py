@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from .checks import is_int, is_list
+from .checks import check_int, is_int, is_list
 
 ARCHS: dict[str, dict] = {
     'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
@@ -50,18 +50,14 @@ class Arch:
     def __post_init__(self) -> None:
         for name in ('depths', 'num_heads'):
             value = getattr(self, name)
-            if not is_list(value) or not 1 <= len(value) <= 4 or not all(
-                    is_int(v) and v >= 1 for v in value):
+            if not is_list(value) or not 1 <= len(value) <= 4 or not all(is_int(v) and v >= 1 for v in value):
                 raise ValueError(f'arch.{name} must be one to four integers >= 1, one per stage, got {value!r}')
             object.__setattr__(self, name, tuple(value))
         if len(self.depths) != len(self.num_heads):
             raise ValueError('arch.num_heads must have one entry per stage, as arch.depths has: '
                              f'{len(self.depths)}, got {self.num_heads!r}')
-        if not is_int(self.embed_dims) or self.embed_dims < 1:
-            raise ValueError(f'arch.embed_dims must be an integer >= 1, got {self.embed_dims!r}')
-        if not is_int(self.extra_norm_every_n_blocks) or self.extra_norm_every_n_blocks < 0:
-            raise ValueError('arch.extra_norm_every_n_blocks must be an integer >= 0 (0 for none), '
-                             f'got {self.extra_norm_every_n_blocks!r}')
+        check_int('arch.embed_dims', self.embed_dims, minimum=1)
+        check_int('arch.extra_norm_every_n_blocks', self.extra_norm_every_n_blocks, minimum=0, unit=' (0 for none)')
         for dim, heads in zip(self.dims, self.num_heads):
             if dim % heads:
                 raise ValueError(f'arch.num_heads must divide the channels of its stage ({dim}), got {heads}')

@@ -1,4 +1,4 @@
-"""Checks of a user's arguments: each returns the value in one form, or raises an error that says what was wrong."""
+"""Checks of a user's arguments: each returns the value in one form, or raises a ``ValueError`` with name and value."""
 from __future__ import annotations
 
 import math
@@ -24,23 +24,19 @@ def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
 
 
-def check_bool(name: str, value: bool) -> bool:
-    """Returns a bool as it is.
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
-    Raises:
-        ValueError: if ``value`` is anything else: a text such as 'False' would count as True.
-    """
+
+def check_bool(name: str, value: bool) -> bool:
+    """Returns a bool as it is; nothing else is taken for one: the text 'False' would count as True."""
     if not isinstance(value, bool):
         raise ValueError(f'{name} must be a bool, got {value!r}')
     return value
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """Returns a name as it is.
-
-    Raises:
-        ValueError: if ``value`` is none of ``choices``.
-    """
+    """Returns a name as it is; it must be one of ``choices``."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(choices)}, got {value!r}')
     return value
@@ -55,9 +51,6 @@ def check_int(name: str, value: int, *, minimum: int | None = None, maximum: int
         minimum: The least value.
         maximum: The largest value; only with ``minimum``.
         unit: For the message, with other values that are allowed: ``' MiB or None'``.
-
-    Raises:
-        ValueError: if ``value`` is no integer or out of range.
     """
     least, most = (-math.inf if minimum is None else minimum), (math.inf if maximum is None else maximum)
     if not is_int(value) or not least <= value <= most:
@@ -66,14 +59,16 @@ def check_int(name: str, value: int, *, minimum: int | None = None, maximum: int
     return int(value)
 
 
-def hidden_channels(dim: int, mlp_ratio: float) -> int:
-    """The hidden channels of an MLP on ``dim`` channels.
+def check_rate(name: str, value: float) -> float:
+    """Returns a probability in [0, 1), numpy's too, as a float."""
+    if not _is_real(value) or not 0 <= value < 1:
+        raise ValueError(f'{name} must be a probability in [0, 1), got {value!r}')
+    return float(value)
 
-    Raises:
-        ValueError: if ``mlp_ratio`` is no finite number > 0, or gives no hidden channel.
-    """
-    ok = isinstance(mlp_ratio, Real) and not isinstance(mlp_ratio, bool) and 0 < mlp_ratio <= sys.float_info.max
-    if not ok:
+
+def hidden_channels(dim: int, mlp_ratio: float) -> int:
+    """The hidden channels, at least one, of an MLP on ``dim`` channels; ``mlp_ratio`` must be finite and > 0."""
+    if not _is_real(mlp_ratio) or not 0 < mlp_ratio <= sys.float_info.max:
         raise ValueError(f'mlp_ratio must be a finite number > 0, got {mlp_ratio!r}')
     hidden = int(dim * mlp_ratio)
     if hidden < 1:
@@ -82,11 +77,7 @@ def hidden_channels(dim: int, mlp_ratio: float) -> int:
 
 
 def to_window(name: str, value: int | Sequence[int], *, axes: int = 2) -> Window:
-    """Turns a window in tokens, an int or one per axis, into one per axis.
-
-    Raises:
-        ValueError: if ``value`` is neither, or one of them is below ``MIN_WINDOW`` or above ``MAX_WINDOW``.
-    """
+    """A window in tokens along each axis, ``MIN_WINDOW`` to ``MAX_WINDOW``, from an int or one per axis."""
     window = (value,) * axes if is_int(value) else value
     if not is_list(window) or len(window) != axes or not all(is_int(v) for v in window):
         raise ValueError(f'{name} must be an integer or {AXES[axes]} in tokens, got {value!r}')
@@ -99,18 +90,27 @@ def to_window(name: str, value: int | Sequence[int], *, axes: int = 2) -> Window
 
 
 def to_windows(name: str, value: int | Sequence, num_stages: int, *, axes: int = 2) -> Windows:
-    """Turns windows in tokens, an int or one entry per stage, each as for :func:`to_window`, into one per stage.
-
-    Raises:
-        ValueError: as :func:`to_window`, or if the number of entries is not ``num_stages``.
-    """
+    """A window per stage, from an int or one entry per stage, each as for :func:`to_window`."""
     if is_int(value):
         return (to_window(name, value, axes=axes),) * num_stages
     if not is_list(value):
         raise ValueError(f'{name} must be an integer or a list with one entry per stage, got {value!r}')
+    return tuple(to_window(f'{name}[{i}]', v, axes=axes) for i, v in enumerate(_one_per_stage(name, value, num_stages)))
+
+
+def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:
+    """A bool per stage, from a bool or one bool per stage."""
+    if isinstance(value, bool):
+        return (value,) * num_stages
+    if not is_list(value) or not all(isinstance(v, bool) for v in value):
+        raise ValueError(f'{name} must be a bool or a list of bools, one per stage, got {value!r}')
+    return tuple(_one_per_stage(name, value, num_stages))
+
+
+def _one_per_stage(name: str, value: Sequence, num_stages: int) -> Sequence:
     if len(value) != num_stages:
         raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
-    return tuple(to_window(f'{name}[{i}]', v, axes=axes) for i, v in enumerate(value))
+    return value
 
 
 def as_configured(windows: Sequence[Sequence[int]]) -> list:
@@ -122,29 +122,3 @@ def first(names: Iterable[str], count: int = 5) -> str:
     """The first few of many names, for a message."""
     names = list(names)
     return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
-
-
-def to_flags(name: str, value: bool | Sequence[bool], num_stages: int) -> tuple[bool, ...]:
-    """Turns a bool or one bool per stage into one bool per stage.
-
-    Raises:
-        ValueError: if ``value`` is neither, or the number of entries is not ``num_stages``.
-    """
-    if isinstance(value, bool):
-        return (value,) * num_stages
-    if not is_list(value) or not all(isinstance(v, bool) for v in value):
-        raise ValueError(f'{name} must be a bool or a list of bools, one per stage, got {value!r}')
-    if len(value) != num_stages:
-        raise ValueError(f'{name} must have one entry per stage, {num_stages} in all, got {len(value)}: {value!r}')
-    return tuple(value)
-
-
-def check_rate(name: str, value: float) -> float:
-    """Returns a probability, numpy's too, as a float.
-
-    Raises:
-        ValueError: if ``value`` is not in [0, 1).
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
-        raise ValueError(f'{name} must be a probability in [0, 1), got {value!r}')
-    return float(value)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
@@ -68,7 +68,8 @@ class BackboneConfig(BlockConfig):
         pretrained_window_sizes: The windows that the weights were first trained with, in the same forms. They
             normalise the coordinates of a continuous bias and do not change with ``window_size``. None: the
             same as ``window_size`` (training from scratch).
-        out_indices: Stages whose output is returned, increasing.
+        out_indices: Stages whose output is returned, increasing. Later stages are not built: ``arch`` and what has an
+            entry per stage end with the last output, and ``drop_path_rate`` is that of its last block.
         in_channels: Channels of the image.
         drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0 over the blocks.
         frozen_stages: -1: nothing is frozen; 0: the patch embedding; i: that and the first i stages, with their
@@ -107,20 +108,22 @@ class BackboneConfig(BlockConfig):
             in_channels=check_int('in_channels', self.in_channels, minimum=1),
             frozen_stages=check_int('frozen_stages', self.frozen_stages, minimum=-1, maximum=stages),
             norm_eval=check_bool('norm_eval', self.norm_eval))
+        last = checked['out_indices'][-1] + 1
+        if last < stages:
+            checked.update(
+                arch=replace(arch, depths=arch.depths[:last], num_heads=arch.num_heads[:last]),
+                drop_path_rate=self.drop_path_rates[last - 1][-1],
+                **{name: value and value[:last] for name, value in checked.items()
+                   if name in ('window_size', 'pretrained_window_sizes', 'with_cp')})
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, backbone: type, **options: Any) -> BackboneConfig:
-        """The options of a backbone that is built.
-
-        Args:
-            backbone: Its class.
-            options: As given.
+        """The options of a backbone of class ``backbone``, as the constructor.
 
         Raises:
             TypeError: if some are unknown; all are named, each with the nearest option of the class.
-            ValueError: as the constructor.
         """
         unknown = [name for name in options if name not in {field.name for field in fields(cls)}]
         if unknown:

@@ -157,14 +157,9 @@ def take(x: Tensor, group: Group) -> Tensor:
 
 
 def copy_cells(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Copies cells, one after another: a view would keep the whole map for a backward pass.
+    """Copies cells as of :func:`take`, one after another, to (nH, cells of all images, N, d), contiguous.
 
-    Args:
-        x: Shape (nH, B, *counts, *sizes, d).
-        dtype: Of the copy; None for the dtype of ``x``.
-
-    Returns:
-        Shape (nH, cells of all images, N, d), contiguous.
+    A view would keep the whole map for a backward pass.
     """
     axes = (x.ndim - 3) // 2
     number, tokens = prod(x.shape[1:2 + axes]), prod(x.shape[2 + axes:-1])
@@ -179,11 +174,7 @@ def put_cells(x: Tensor, group: Group, rows: Tensor) -> None:
 
 
 def cut(x: Tensor, grid: Grid) -> list[Tensor]:
-    """Cuts a map into copies of its cells, for autograd and its transforms.
-
-    Args:
-        x: Shape (B, *map, nH, d).
-        grid: One axis of windows per axis of the map.
+    """Cuts a map (B, *map, nH, d) into copies of its cells, for autograd and its transforms.
 
     Returns:
         Shapes (nH, cells of all images, N, d), contiguous, group after group.
@@ -201,16 +192,7 @@ def cut(x: Tensor, grid: Grid) -> list[Tensor]:
 
 
 def paste(rows: Sequence[Tensor], batch: int, grid: Grid) -> Tensor:
-    """Puts cells together to a map: the inverse of :func:`cut`, and its adjoint.
-
-    Args:
-        rows: As of :func:`cut`.
-        batch: B.
-        grid: One axis of windows per axis of the map.
-
-    Returns:
-        Shape (B, *map, nH, d).
-    """
+    """Puts cells as of :func:`cut` together to a map (B, *map, nH, d): its inverse and adjoint."""
     parts = []  # nothing is written into an empty map, which torch.func.linearize would take for a constant
     axes = len(grid)
     for x, group in zip(rows, groups(grid)):
@@ -252,12 +234,7 @@ def _join(parts: Sequence[Tensor], axis: Axis, dim: int) -> Tensor:
 
 
 def divide(batch: int, group: Group, limit: int) -> Iterator[tuple[slice, Group]]:
-    """Cuts a group into parts of at most ``limit`` cells; of whole images where those fit.
-
-    Args:
-        batch: B.
-        group: One run per axis.
-        limit: Cells, at least 1.
+    """Cuts a group into parts of at most ``limit`` >= 1 cells, of whole images where those fit.
 
     Returns:
         Images and a smaller group, for each part.
@@ -291,15 +268,10 @@ def part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
 
 
 def pad_to_windows(x: Tensor, grid: Grid, value: Tensor) -> tuple[Tensor, Grid]:
-    """Pads a map to whole windows, along one axis after another.
-
-    Args:
-        x: Shape (B, *map, C).
-        grid: One axis of windows per axis of the map.
-        value: Of each padding token, shape (C,).
+    """Pads a map (B, *map, C) to whole windows by tokens of ``value`` (C,); an axis that is one window stays as it is.
 
     Returns:
-        The map and its grid. An axis that is one window stays as it is.
+        The map and its grid.
     """
     for i, axis in enumerate(grid, 1):
         if axis.length <= axis.window:

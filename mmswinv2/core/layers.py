@@ -28,11 +28,6 @@ def chunk_bytes(device: torch.device) -> int:
     return CHUNK_BYTES_CPU if device_type(device) == 'cpu' else CHUNK_BYTES
 
 
-def mlp_rows(device: torch.device, hidden: int) -> int:
-    """Tokens in a chunk of an MLP whose hidden map takes ``hidden`` bytes per token."""
-    return max(1, chunk_bytes(device) // hidden)
-
-
 def is_kept(device: torch.device, size: int) -> bool:
     """Whether a map of ``size`` bytes is kept for the backward pass instead of recomputed."""
     return size <= KEPT_CHUNKS * chunk_bytes(device)
@@ -118,7 +113,7 @@ class Mlp(nn.Module):
         hidden = self.hidden_dim * product_dtype(x).itemsize  # bytes a token
         if is_kept(x.device, x.shape[:-1].numel() * hidden) or self.keep_hidden and torch.is_grad_enabled():
             return self._map(x)
-        tokens, rows = x.flatten(0, -2), mlp_rows(x.device, hidden)
+        tokens, rows = x.flatten(0, -2), max(1, chunk_bytes(x.device) // hidden)
         if torch.is_grad_enabled():
             chunks = [checkpoint(self._map, part, use_reentrant=False) for part in tokens.split(rows)]
             return torch.cat(chunks).view(*x.shape[:-1], -1)
@@ -184,14 +179,10 @@ class PatchMerging(nn.Module):
         return x if self.norm_first else self.norm(x)
 
     def _reduce(self, x: Tensor) -> Tensor:
-        x = self._gather(x)
-        return self.reduction(self.norm(x) if self.norm_first else x)
-
-    def _gather(self, x: Tensor) -> Tensor:
-        """(B, [T,] H, W, C) to (B, [T,] H/2, W/2, 4C)."""
         *before, h, w, c = x.shape
         rows, columns = (h + 1) // 2, (w + 1) // 2
         x = F.pad(x, (0, 0, 0, 2 * columns - w, 0, 2 * rows - h))
         x = x.reshape(-1, rows, 2, columns, 2, c)
         # the release concatenates (row, column) = (0,0), (1,0), (0,1), (1,1): the column's parity is the slower one
-        return x.permute(0, 1, 3, 4, 2, 5).reshape(*before, rows, columns, 4 * c)
+        x = x.permute(0, 1, 3, 4, 2, 5).reshape(*before, rows, columns, 4 * c)
+        return self.reduction(self.norm(x) if self.norm_first else x)

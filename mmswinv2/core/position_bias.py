@@ -60,31 +60,17 @@ def window_of(table: Tensor) -> tuple[int, ...]:
 
 
 def expand(table: Tensor) -> Tensor:
-    """Expands a bias table to pairs of tokens.
-
-    Args:
-        table: Shape (nH, 2W-1, ...).
-
-    Returns:
-        Shape (nH, N, N), rows are queries and columns keys.
-    """
+    """Expands a bias table (nH, 2W-1, ...) to pairs of tokens, (nH, N, N); rows are queries and columns keys."""
     return expand_cells(table, [window_of(table)])[0]
 
 
 def expand_cells(table: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Expands the parts of a bias table that cells use.
-
-    Args:
-        table: Shape (nH, 2W-1, ...).
-        sizes: Tokens along each axis of cells, at most the window.
-
-    Returns:
-        Shapes (nH, N, N), rows are queries and columns keys.
-    """
+    """As :func:`expand`, for cells of each of ``sizes`` (tokens along each axis, at most the window)."""
     window = window_of(table)
     # there an index is three times as fast; elsewhere it would be added to with atomics
     if table.device.type == 'cpu' and math.prod(window) <= INDEXED and not is_transformed():
-        return _lookup(table, window, sizes)
+        whole = table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, *window, *window)
+        return [_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes]
     return [_expand(crop(table, size)) for size in sizes]
 
 
@@ -96,11 +82,6 @@ def _expand(table: Tensor) -> Tensor:
         x = x.unfold(i, size, 1)  # (nH, W, ..., W, ...): position W-1-i of the query, j of the key
     n = math.prod(window)
     return x.flip(axes).reshape(-1, n, n)
-
-
-def _lookup(table: Tensor, window: Window, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-    whole = table.flatten(1).index_select(1, _offsets(window, table.device)).view(-1, *window, *window)
-    return [_first(whole, size).reshape(-1, *[math.prod(size)] * 2) for size in sizes]
 
 
 def _first(pairs: Tensor, size: Sequence[int]) -> Tensor:
@@ -116,17 +97,7 @@ def _offsets(window: Window, device: torch.device) -> Tensor:
 
 
 def fold(grad: Tensor, window: Sequence[int]) -> Tensor:
-    """The adjoint of :func:`expand`: sums over the pairs of one offset.
-
-    Goes axis by axis. Moving each row one further turns sums along diagonals into sums over columns.
-
-    Args:
-        grad: Shape (nH, N, N), or with N as the axes of the window.
-        window: Tokens along each axis.
-
-    Returns:
-        Shape (nH, 2W-1, ...).
-    """
+    """The adjoint of :func:`expand`, axis by axis: sums of (nH, N, N) over the pairs of one offset, (nH, 2W-1, ...)."""
     axes = len(window)
     x = grad.reshape(-1, *window, *window)
     for i in range(1, axes + 1):  # offsets take the place of queries; the first axis of keys is that of the same axis
@@ -135,16 +106,7 @@ def fold(grad: Tensor, window: Sequence[int]) -> Tensor:
 
 
 def fold_cells(grads: Sequence[Tensor], window: Sequence[int], sizes: Sequence[Window]) -> Tensor:
-    """The adjoint of :func:`expand_cells`.
-
-    Args:
-        grads: Shapes (nH, N, N).
-        window: Tokens along each axis of the window.
-        sizes: Those of the cells.
-
-    Returns:
-        Shape (nH, 2W-1, ...).
-    """
+    """The adjoint of :func:`expand_cells`: shapes (nH, N, N) to (nH, 2W-1, ...)."""
     if list(sizes) == [tuple(window)]:
         return fold(grads[0], window)
     total = grads[0].new_zeros(len(grads[0]), *window, *window)
@@ -155,15 +117,7 @@ def fold_cells(grads: Sequence[Tensor], window: Sequence[int], sizes: Sequence[W
 
 
 def crop(table: Tensor, window: Sequence[int]) -> Tensor:
-    """The part of a bias table that a smaller window uses: the middle, as a view.
-
-    Args:
-        table: Shape (nH, 2M-1, ...) of a window of M tokens along each axis.
-        window: W tokens along each axis, at most M.
-
-    Returns:
-        Shape (nH, 2W-1, ...).
-    """
+    """The part of a bias table that a smaller window uses: the middle, (nH, 2W-1, ...), as a view."""
     for i, size in enumerate(window, 1):
         length = 2 * size - 1
         table = table.narrow(i, (table.shape[i] - length) // 2, length)
@@ -219,11 +173,6 @@ class CastLinear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-def cpb_rows(budget: int, itemsize: int) -> int:
-    """Offsets whose hidden maps, before and after the ReLU, take ``budget`` bytes."""
-    return max(1, budget // (2 * CPB_HIDDEN * itemsize))
-
-
 class ContinuousBias(nn.Sequential):
     """The two-layer MLP of continuous position bias: a bias table for any window.
 
@@ -257,10 +206,11 @@ class ContinuousBias(nn.Sequential):
         """
         with without_autocast(device):
             x = _coordinates(tuple(window), tuple(pretrained_window), self.log_spaced, dtype, device)
-            if budget is None or is_transformed() or len(x) <= cpb_rows(budget, dtype.itemsize):
+            hidden = 2 * CPB_HIDDEN * dtype.itemsize  # bytes of an offset, before and after the ReLU
+            if budget is None or is_transformed() or len(x) * hidden <= max(budget, hidden):
                 rows = super().forward(x)
             else:
-                rows = torch.cat([self._chunk(part) for part in x.split(cpb_rows(budget, dtype.itemsize))])
+                rows = torch.cat([self._chunk(part) for part in x.split(max(1, budget // hidden))])
             return LARGEST_BIAS * torch.sigmoid(from_rows(rows, window))
 
     def _chunk(self, x: Tensor) -> Tensor:
@@ -281,7 +231,10 @@ def _coordinates(window: Window, pretrained_window: Window, log_spaced: bool, dt
 
 
 def _sum_diagonals(x: Tensor) -> Tensor:
-    """(..., n, n), row i and column j, to (..., 2n-1): sums over i - j = 1-n, ..., n-1."""
+    """(..., n, n), row i and column j, to (..., 2n-1): sums over i - j = 1-n, ..., n-1.
+
+    Each row is moved one further, which turns sums along diagonals into sums over columns.
+    """
     n = x.shape[-1]
     x = F.pad(x.flip(-1), (0, n)).flatten(-2)[..., :-n]  # row i begins at i (2n) = i (2n-1) + i
     return x.unflatten(-1, (n, 2 * n - 1)).sum(-2)

@@ -47,14 +47,9 @@ def windows_unknown(saved: Windows | None, config: BackboneConfig) -> bool:
 def check_same(name: str, got: Windows | None, right: Windows | None, rule: str) -> None:
     """Checks that two statements of windows agree, if both are given.
 
-    Args:
-        name: The source of ``got``, for the message.
-        got: Windows, or None.
-        right: Windows, or None.
-        rule: A description of ``right``, for the message.
-
     Raises:
-        ValueError: if they differ.
+        ValueError: if they differ; the message names ``name`` as the source of ``got``, and describes ``right`` by
+            ``rule``.
     """
     if got is not None and right is not None and got != right:
         raise ValueError(f'{name} must be {rule}, {as_configured(right)}, got {as_configured(got)}')
@@ -68,11 +63,7 @@ def table_name(stage: int, block: int = 0) -> str:
 def table_window(rows: int, known: Window | None = None, *, otherwise: Window | None = None, axes: int = 2) -> Window:
     """Finds the window of a parameterised table from its rows: tries ``known``, a square window, then ``otherwise``.
 
-    Args:
-        rows: Rows of the table.
-        known: The window to try first, in tokens along each axis.
-        otherwise: The window to try last.
-        axes: Of the window. With three axes no square window is tried.
+    With three axes no square window is tried.
 
     Raises:
         ValueError: if no such window has that many rows.
@@ -97,29 +88,17 @@ def rows_fit(state: Mapping[str, Tensor], windows: Windows) -> bool:
 
 
 class Shown(NamedTuple):
-    """What the tables of a file show; None where they show nothing.
-
-    Args:
-        windows: Windows of each stage.
-        pretrained: Pre-training windows of each stage.
-        position_bias: The kind of a continuous bias.
-        assumed: Whether there are parameterised tables, and no entry of a state dict says their windows.
-    """
+    """What the tables of a file show; None where they show nothing."""
 
     windows: Windows | None
-    pretrained: Windows | None
-    position_bias: str | None
-    assumed: bool
+    position_bias: str | None  # of a continuous bias
+    assumed: bool  # whether there are parameterised tables, and nothing says their windows
 
 
 def find_windows(state: dict[str, Tensor], coords: Mapping[str, Tensor], num_stages: int, axes: int) -> Shown:
     """Finds the windows of a file, and puts those of pre-training into its state dict where it does not say them.
 
-    Args:
-        state: Weights in our names.
-        coords: Tables of coordinates, in our names for them (``COORDS``).
-        num_stages: Stages of the backbone.
-        axes: Of its maps.
+    ``state`` holds the weights, ``coords`` the tables of coordinates (``COORDS``), both in our names.
 
     Raises:
         ValueError: if sources contradict each other, or tables are no coordinates.
@@ -133,7 +112,7 @@ def find_windows(state: dict[str, Tensor], coords: Mapping[str, Tensor], num_sta
     check_same(WINDOWS_KEY, read_windows(state), pretrained, 'what the coordinates in the checkpoint are normalised by')
     if pretrained is not None and WINDOWS_KEY not in state:
         store_windows(state, pretrained)
-    return Shown(windows, pretrained, kind, assumed)
+    return Shown(windows, kind, assumed)
 
 
 def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
@@ -166,15 +145,10 @@ def _read_coordinates(coords: Mapping[str, Tensor], num_stages: int,
 
 
 def solve_coordinates(name: str, table: Tensor, window: Window) -> tuple[Window, str]:
-    """Solves coordinates for the pre-training window that normalised them, and their kind.
-
-    Args:
-        name: Of the table, for the message.
-        table: Shape (2W-1, ..., axes).
-        window: W, tokens along each axis.
+    """Solves coordinates, (2W-1, ..., axes), for the pre-training window that normalised them, and their kind.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none; the message has the name of the table.
     """
     corner = table[(-1,) * len(window)].double().tolist()  # coordinates of the largest offset, (h, w)
     if not all(1e-4 < c < 100 for c in corner):  # the least is 1 / MAX_WINDOW; NaN fails too
@@ -228,6 +202,7 @@ def _load(config: BackboneConfig, state_dict: dict[str, Any], prefix: str, metad
     saved, configured = read_windows(state_dict, prefix), config.pretrained_windows
     state_dict.pop(prefix + WINDOWS_KEY, None)
     if saved is not None:
+        saved = (*saved, *configured[len(saved):])[:len(configured)]  # of more or fewer stages: torch names those
         _check_configured(saved, configured, saved_windows(config))
     elif windows_unknown(saved, config):
         missing_keys.append(prefix + WINDOWS_KEY)
@@ -236,8 +211,7 @@ def _load(config: BackboneConfig, state_dict: dict[str, Any], prefix: str, metad
 
 def _check_configured(saved: Windows, configured: Windows, saved_as: Windows) -> None:
     """Checks that a state dict says, in each stage, the window of the config or what that would be saved as."""
-    if len(saved) != len(configured) or any(
-            window not in pair for window, pair in zip(saved, zip(configured, saved_as))):
+    if any(window not in pair for window, pair in zip(saved, zip(configured, saved_as))):
         raise ValueError(
             f'{WINDOWS_KEY} must be what the checkpoint was pre-trained with, {as_configured(saved)}, got '
             f'{as_configured(configured)}; set {WINDOWS_KEY}={as_configured(saved)} in the config of the backbone')

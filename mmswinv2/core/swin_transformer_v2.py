@@ -88,12 +88,11 @@ class SwinStage(nn.Module):
         self.downsample = downsample
         self.with_cp = with_cp
 
-    def forward(self, x: Tensor, *, merge: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Runs the blocks, and the merging.
 
         Args:
             x: Map, shape (B, *map, C).
-            merge: Whether the next stage is wanted.
 
         Returns:
             (map of the stage (B, *map, C), the merged one for the next stage, with 2C channels, or None).
@@ -103,7 +102,7 @@ class SwinStage(nn.Module):
                 x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return x, self.downsample(x) if merge and self.downsample is not None else None
+        return x, None if self.downsample is None else self.downsample(x)
 
 
 class SwinTransformerV2(nn.Module):
@@ -130,7 +129,7 @@ class SwinTransformerV2(nn.Module):
     def __init__(self, arch: str | Mapping | Arch = 'tiny', **options: Any) -> None:
         super().__init__()
         self.config = config = self.config_type.of(type(self), arch=arch, **options)
-        self.arch = get_arch(config.arch)
+        self.arch = get_arch(config.arch)  # up to the last output
         self.window_sizes = config.windows
         self.pretrained_window_sizes = config.pretrained_windows
         self.out_indices = config.out_indices
@@ -214,9 +213,9 @@ class SwinTransformerV2(nn.Module):
 
     def maps(self, x: Tensor) -> Iterator[Tensor]:
         """Tokens (B, H, W, C) to the map of each stage (B, H_i, W_i, C_i), up to the last output's."""
-        last, x = max(self.out_indices), self.pos_drop(x)
-        for i, stage in enumerate(self.layers[:last + 1]):
-            current, x = stage(x, merge=i < last)
+        x = self.pos_drop(x)
+        for stage in self.layers:
+            current, x = stage(x)
             yield current
 
     def outputs(self, maps: Iterable[Tensor]) -> tuple[Tensor, ...]:

@@ -17,11 +17,7 @@ from .grid import Axis, Grid, part
 
 
 def cut_whole(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Cuts a map into whole windows, with padding tokens at its borders; lengths may be symbols.
-
-    Args:
-        x: Shape (B, *map, nH, d).
-        grid: One axis of windows per axis of the map.
+    """Cuts a map (B, *map, nH, d) into whole windows, with padding tokens at its borders; lengths may be symbols.
 
     Returns:
         (windows, shape (nH, windows of all images, N, d); which tokens are padding, (windows of all images, N)).

@@ -5,7 +5,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from operator import mul
 
 import numpy as np
 from mmdet.datasets import CocoDataset
@@ -64,22 +63,13 @@ class CocoInstances(CocoDataset):
 
 def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool = False, masks: bool = False,
                turn: bool = True, min_size: int = 0) -> set[str]:
-    """Checks a file in COCO's format and its images.
+    """Checks a file in COCO's format and the images in ``folder``; see :class:`CocoInstances`.
 
-    Args:
-        ann_file: The file.
-        classes: Names of categories.
-        folder: Where the images are.
-        test: Whether the file may lack annotations, and with them categories.
-        masks: Whether each object needs a mask.
-        turn: Whether images are turned as their EXIF says when they are read.
-        min_size: The least side of an image with objects in pixels.
+    With ``test`` the file may lack annotations, and with them categories; with ``masks`` each object needs a mask;
+    ``turn``: whether images are turned as their EXIF says; images with objects have sides >= ``min_size`` px.
 
     Returns:
         Its parts that are not empty; annotations are those of ``classes``.
-
-    Raises:
-        ValueError: if it is none, or does not fit; see :class:`CocoInstances`.
     """
     coco = read(ann_file, test=test)
     named = [c['name'] for c in coco['categories']]
@@ -138,18 +128,7 @@ def check_ids(coco: dict, ann_file: str) -> None:
 
 def check_objects(annotations: list[dict], objects: list[dict], images: dict, ann_file: str, *, masks: bool,
                   min_size: int) -> None:
-    """Checks that mmdet keeps each object.
-
-    Args:
-        annotations: All of the file.
-        objects: Those of the classes.
-        images: Of the file, by their ids.
-        ann_file: The file.
-        masks: Whether each object needs a mask.
-        min_size: The least side of an image with objects in pixels.
-
-    Raises:
-        ValueError: if it would drop one, or could not read it.
+    """Checks that mmdet keeps each of the ``objects``, the annotations of the classes, and can read all annotations.
 
     Source:
         mmdetection 3.3.0, ``CocoDataset.parse_data_info``, ``CocoDataset.filter_data``,
@@ -166,9 +145,8 @@ def check_objects(annotations: list[dict], objects: list[dict], images: dict, an
     boxes = np.array([a['bbox'] for a in objects], dtype=float).reshape(-1, 4)
     sizes = np.array([(images[a['image_id']]['width'], images[a['image_id']]['height']) for a in objects], dtype=float)
     low, sides, sizes = boxes[:, :2], boxes[:, 2:], sizes.reshape(-1, 2)
-    high = low + sides
     small = (sides < 1).any(1)
-    outside = ((low < -PIXEL) | (high > sizes + PIXEL) | (low >= sizes) | (high <= 0)).any(1)
+    outside = ((low < -PIXEL) | (low + sides > sizes + PIXEL) | (low >= sizes) | (low + sides <= 0)).any(1)
     guesses = {  # what all boxes of a file may be instead
         '0 to 1?': (boxes >= 0) & (boxes <= 1),
         'corners?': (sides > low) & (sides <= sizes + PIXEL),
@@ -215,22 +193,13 @@ def is_mask(annotation: dict, image: dict) -> bool:
     (left, top, w, h), xs, ys = annotation['bbox'], sum((p[::2] for p in parts), []), sum((p[1::2] for p in parts), [])
     if min(xs) > left + w + PIXEL or max(xs) < left - PIXEL or min(ys) > top + h + PIXEL or max(ys) < top - PIXEL:
         return False
-    extent = max(xs) - min(xs) + max(ys) - min(ys)
-    if min(xs + ys) >= 0 and max(xs) <= width and max(ys) <= height and max(map(area_of, parts)) > 2 * extent:
-        return True
-    return any(coco_mask.area(coco_mask.frPyObjects(parts, height, width)))  # thin, small or partly outside
+    return any(coco_mask.area(coco_mask.frPyObjects(parts, height, width)))
 
 
 def guess_of_polygons(objects: list[dict]) -> str:
     """What the polygons of a file may be instead."""
     parts = [part for a in objects for part in polygons(a.get('segmentation')) if are_numbers(part)]
     return ' (0 to 1?)' if parts and max(map(max, parts)) <= 1 else ''
-
-
-def area_of(polygon: list[float]) -> float:
-    """The area of a polygon, x and y in turns."""
-    xs, ys = polygon[::2], polygon[1::2]
-    return abs(sum(map(mul, xs, ys[1:] + ys[:1])) - sum(map(mul, ys, xs[1:] + xs[:1]))) / 2
 
 
 def run_lengths(text: str) -> list[int] | None:
@@ -254,11 +223,7 @@ def run_lengths(text: str) -> list[int] | None:
 
 
 def read(ann_file: str, *, test: bool = False) -> dict:
-    """The content of a file in COCO's format.
-
-    Args:
-        ann_file: The file.
-        test: Whether it may lack categories and annotations, which are then empty.
+    """The lists of a file in COCO's format; with ``test`` it may lack categories and annotations.
 
     Raises:
         ValueError: if it is missing, not JSON, or has not what each image, category and annotation needs.

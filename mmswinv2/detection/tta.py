@@ -14,7 +14,7 @@ Source:
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,19 +23,20 @@ from mmdet.models.layers import multiclass_nms
 from mmdet.models.roi_heads import CascadeRoIHead, HybridTaskCascadeRoIHead, StandardRoIHead
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi, bbox_flip, get_box_tensor
+from mmdet.structures.bbox import bbox2roi, bbox_mapping, bbox_mapping_back, get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.checks import is_list
 from ..inputs import check_views
 from ..registry import MODELS
-from .htc_roi_head import HybridTaskCascadeRoIHead as _OwnHead
 from .masks import paste_masks
+from .roi_heads import HybridTaskCascadeRoIHead as _OwnHead
 
 FEATURES = ('keep', 'cpu', 'recompute')
 FLIPS = {'horizontal': (-1,), 'vertical': (-2,), 'diagonal': (-1, -2)}  # axes of a mask
+ANY_SIZE = (0., float('inf'))
 TTA_KEYS = ('score_thr', 'nms', 'max_per_img', 'mask_thr_binary', 'rpn')
 
 
@@ -48,27 +49,25 @@ class View:
         sample: Output of the data preprocessor; its ``img_shape`` is (h, w) of the view in pixels.
         features: Feature maps, each (1, C, H_i, W_i), on the device that keeps them; None if they are recomputed.
         flip: ``'horizontal'``, ``'vertical'``, ``'diagonal'`` or None.
+        sizes: (least, less than), of the objects that the view is used for, in pixels of the original image.
     """
 
     data: dict
     sample: DetDataSample
     features: tuple[Tensor, ...] | None
     flip: str | None
+    sizes: tuple[float, float] = ANY_SIZE
 
     def to_original(self, boxes: Tensor) -> Tensor:
         """Maps boxes (n, 4k) of the view, in pixels, to the original image."""
-        if self.flip:
-            boxes = bbox_flip(boxes, self.sample.img_shape, self.flip)
-        return boxes / self._scale(boxes)
+        return bbox_mapping_back(boxes, *self._mapping())
 
     def from_original(self, boxes: Tensor) -> Tensor:
-        """Maps boxes (n, 4k) of the original image, in pixels, to the view."""
-        boxes = boxes * self._scale(boxes)
-        return bbox_flip(boxes, self.sample.img_shape, self.flip) if self.flip else boxes
+        """Maps boxes (n, 4) of the original image, in pixels, to the view."""
+        return bbox_mapping(boxes, *self._mapping())
 
-    def _scale(self, boxes: Tensor) -> Tensor:
-        w, h = self.sample.scale_factor[:2]
-        return boxes.new_tensor([w, h]).repeat(boxes.shape[-1] // 2)
+    def _mapping(self) -> tuple:
+        return self.sample.img_shape, tuple(self.sample.scale_factor[:2]) * 2, self.flip is not None, self.flip
 
 
 @MODELS.register_module()
@@ -161,18 +160,14 @@ class InstanceSegTTAModel(DetTTAModel):
             views.append(View(view, sample, x, _flip(sample)))
             proposals.append(found)
         _check_views(views)
-        ranges = self._ranges(views)
+        self._set_sizes(views)
 
-        sample = views[0].sample
-        boxes = self._merge_proposals(views, proposals)  # (n, 4)
-        boxes, scores = self._average_boxes(views, boxes, ranges)
-        cfg = self.tta_cfg
+        cfg, sample = self.tta_cfg, views[0].sample
+        boxes, scores = self._average_boxes(views, self._merge_proposals(views, proposals))
         found, labels = multiclass_nms(boxes, scores, cfg.score_thr, cfg.nms, cfg.max_per_img)
-        if len(views) == 1:  # boxes are still in the view
-            found[:, :4] = views[0].to_original(found[:, :4])
         result = InstanceData(bboxes=found[:, :4], scores=found[:, 4], labels=labels)
         if self.module.roi_head.with_mask:
-            probabilities = self._average_masks(views, result, ranges)  # (n, r, r)
+            probabilities = self._average_masks(views, result)  # (n, r, r)
             result.masks = paste_masks(probabilities, result.bboxes, sample.ori_shape[:2], cfg.mask_thr_binary)
         sample.pred_instances = result
         return sample
@@ -189,84 +184,51 @@ class InstanceSegTTAModel(DetTTAModel):
         return tuple(f.to(device) for f in view.features)
 
     def _merge_proposals(self, views: list[View], proposals: list[InstanceData]) -> Tensor:
-        """Proposals of all views (n, 4), in the original image; those of a single view stay as they are."""
-        boxes = [get_box_tensor(p.bboxes).float() for p in proposals]
-        if len(views) == 1:
-            return boxes[0]
-        boxes = torch.cat([view.to_original(b) for view, b in zip(views, boxes)])
-        scores = torch.cat([p.scores.float() for p in proposals])
-        if not len(boxes):
+        """Proposals of all views, (n, 4) in the original image; those of a single view had their NMS."""
+        boxes = torch.cat([view.to_original(get_box_tensor(p.bboxes).float()) for view, p in zip(views, proposals)])
+        if len(views) == 1 or not len(boxes):
             return boxes
+        scores = torch.cat([p.scores.float() for p in proposals])
         nms = self.rpn_cfg.get('nms', dict(type='nms', iou_threshold=.7))
         _, keep = batched_nms(boxes, scores, torch.zeros_like(scores, dtype=torch.int64), nms)
         return boxes[keep[:self.rpn_cfg.get('max_per_img', 1000)]]
 
-    def _average_boxes(self, views: list[View], proposals: Tensor,
-                       ranges: list[tuple[float, float]] | None) -> tuple[Tensor, Tensor]:
-        """Runs the box heads on the same proposals (n, 4) in every view.
-
-        Returns:
-            Averages of (boxes (n, 4 or 4 classes), scores (n, classes+1)).
+    def _average_boxes(self, views: list[View], proposals: Tensor) -> list[Tensor]:
+        """Runs the box heads on the same proposals (n, 4) in every view: mean boxes (n, 4 or 4 classes) and scores
+        (n, classes+1).
         """
         head = self.module.roi_head
-        last = head.bbox_head[-1] if isinstance(head, CascadeRoIHead) else head.bbox_head
         if not len(proposals):
-            return proposals, proposals.new_zeros(0, last.num_classes + 1)
-        used = self._used(views, proposals, ranges)  # (views, n)
-        boxes = scores = None
-        for view, use in zip(views, used):
-            at = use.nonzero()[:, 0]
-            if not len(at):
-                continue
-            x = self._features(view)
-            rois = proposals[at] if len(views) == 1 else view.from_original(proposals[at])
-            result, = head.predict_bbox(x, [view.sample.metainfo], [InstanceData(bboxes=rois)], rcnn_test_cfg=None,
-                                        rescale=False, **self._semantic(x))
-            mapped = result.bboxes.float()
-            if len(views) > 1:
-                mapped = view.to_original(mapped)
-            if boxes is None:
-                boxes = mapped.new_zeros(len(proposals), mapped.shape[1])
-                scores = mapped.new_zeros(len(proposals), result.scores.shape[1])
-            boxes.index_add_(0, at, mapped)
-            scores.index_add_(0, at, result.scores.float())
-        count = used.sum(0)[:, None]
-        return boxes / count, scores / count
+            return [proposals, proposals.new_zeros(0, _last(head.bbox_head).num_classes + 1)]
 
-    def _average_masks(self, views: list[View], result: InstanceData,
-                       ranges: list[tuple[float, float]] | None) -> Tensor:
-        """Runs the mask heads on the detections in every view: mean probability of the detected class, (n, r, r)."""
-        total = result.bboxes.new_zeros(len(result), 1, 1)
-        if not len(result):
-            return total
-        used = self._used(views, result.bboxes, ranges)
-        for view, use in zip(views, used):
-            at = use.nonzero()[:, 0]
-            if not len(at):
-                continue
+        def run(view: View, at: Tensor) -> tuple[Tensor, Tensor]:
             x = self._features(view)
+            rois = InstanceData(bboxes=view.from_original(proposals[at]))
+            found, = head.predict_bbox(x, [view.sample.metainfo], [rois], rcnn_test_cfg=None, rescale=False,
+                                       **self._semantic(x))
+            return view.to_original(found.bboxes.float()), found.scores.float()
+        return _average(views, proposals, run)
+
+    def _average_masks(self, views: list[View], result: InstanceData) -> Tensor:
+        """Runs the mask heads on the detections in every view: mean probability of the detected class, (n, r, r)."""
+        if not len(result):
+            return result.bboxes.new_zeros(0, 1, 1)
+
+        def run(view: View, at: Tensor) -> tuple[Tensor]:
             rois = bbox2roi([view.from_original(result.bboxes[at])])
-            probabilities = self._mask_probabilities(x, rois, result.labels[at])
-            if view.flip:
-                probabilities = probabilities.flip(FLIPS[view.flip])
-            if total.shape[1:] != probabilities.shape[1:]:
-                total = total.new_zeros(len(result), *probabilities.shape[1:])
-            total.index_add_(0, at, probabilities)
-        return total / used.sum(0)[:, None, None]
+            probabilities = self._mask_probabilities(self._features(view), rois, result.labels[at])
+            return (probabilities.flip(FLIPS[view.flip]) if view.flip else probabilities,)
+        return _average(views, result.bboxes, run)[0]
 
     def _mask_probabilities(self, x: tuple[Tensor, ...], rois: Tensor, labels: Tensor) -> Tensor:
         """Probability of a class in RoIs (n, 5) of a view: mean over stages, (n, r, r)."""
         head = self.module.roi_head
         if isinstance(head, HybridTaskCascadeRoIHead):
             logits = head._mask_forward(-1, x, rois, training=False, **self._semantic(x))['mask_preds']
-            last = head.mask_head[-1]
-        elif isinstance(head, CascadeRoIHead):
-            logits = [head._mask_forward(stage, x, rois)['mask_preds'] for stage in range(head.num_stages)]
-            last = head.mask_head[-1]
         else:
-            logits = [head._mask_forward(x, rois)['mask_preds']]
-            last = head.mask_head
-        channel = torch.zeros_like(labels) if last.class_agnostic else labels
+            stages = [(i,) for i in range(head.num_stages)] if isinstance(head, CascadeRoIHead) else [()]
+            logits = [head._mask_forward(*stage, x, rois)['mask_preds'] for stage in stages]
+        channel = torch.zeros_like(labels) if _last(head.mask_head).class_agnostic else labels
         rows = torch.arange(len(labels), device=labels.device)
         return sum(stage[rows, channel].float().sigmoid() for stage in logits) / len(logits)
 
@@ -277,30 +239,49 @@ class InstanceSegTTAModel(DetTTAModel):
             return {}
         return dict(semantic_feat=head.semantic_head(x)[1] if head.with_semantic else None)
 
-    def _ranges(self, views: list[View]) -> list[tuple[float, float]] | None:
-        """The range of object sizes of each view."""
+    def _set_sizes(self, views: list[View]) -> None:
+        """Gives each view the range of its object sizes."""
         if self.size_ranges is None:
-            return None
+            return
         times, rest = divmod(len(views), len(self.size_ranges))
         if rest or not times:
             raise ValueError(f'size_ranges must have a range for each view or scale, got {len(self.size_ranges)} for '
                              f'{len(views)} views')
-        for i in range(0, len(views), times):
-            scales = {tuple(view.sample.scale_factor) for view in views[i:i + times]}
+        for i, sizes in enumerate(self.size_ranges):
+            of_scale = views[i * times:(i + 1) * times]
+            scales = {tuple(view.sample.scale_factor) for view in of_scale}
             if len(scales) > 1:
                 raise ValueError('size_ranges must be one per view where views of a scale do not follow each other, '
                                  f'got {len(self.size_ranges)} for {len(views)} views, of which {times} in a row have '
                                  f'the scales {sorted(scales)}')
-        return [r for r in self.size_ranges for _ in range(times)]
+            for view in of_scale:
+                view.sizes = sizes
 
-    @staticmethod
-    def _used(views: list[View], boxes: Tensor, ranges: list[tuple[float, float]] | None) -> Tensor:
-        """Which views are used for which boxes (n, 4): bool, (views, n)."""
-        if ranges is None:
-            return torch.ones(len(views), len(boxes), dtype=torch.bool, device=boxes.device)
-        size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
-        used = torch.stack([(size >= least) & (size < limit) for least, limit in ranges])
-        return used | ~used.any(0)
+
+def _average(views: list[View], boxes: Tensor, run: Callable[[View, Tensor], tuple[Tensor, ...]]) -> list[Tensor]:
+    """The means of what ``run`` says of ``boxes[at]``, a row per box, over the views that are used for each box."""
+    used = used_views(views, boxes)
+    totals: list[Tensor] = []
+    for view, use in zip(views, used):
+        at = use.nonzero()[:, 0]
+        if len(at):
+            values = run(view, at)
+            totals = totals or [value.new_zeros(len(boxes), *value.shape[1:]) for value in values]
+            for total, value in zip(totals, values):
+                total.index_add_(0, at, value)
+    return [total / used.sum(0).view(-1, *[1] * (total.ndim - 1)) for total in totals]
+
+
+def used_views(views: list[View], boxes: Tensor) -> Tensor:
+    """Which views are used for which boxes (n, 4) of the original image: bool, (views, n); all, if none of them is."""
+    size = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1).sqrt()
+    used = torch.stack([(size >= view.sizes[0]) & (size < view.sizes[1]) for view in views])
+    return used | ~used.any(0)
+
+
+def _last(heads: nn.Module) -> nn.Module:
+    """The head of the last stage, or the only one."""
+    return heads[-1] if isinstance(heads, nn.ModuleList) else heads
 
 
 def _check_head(head) -> None:
@@ -312,21 +293,20 @@ def _check_head(head) -> None:
                              f'with the {name} of that class, got {type(head).__name__}')
 
 
-def _check_ranges(values: Sequence) -> list[tuple[float, float]]:
+def _check_ranges(values: Sequence[Sequence[float | None]]) -> list[tuple[float, float]]:
     if not is_list(values) or len(values) == 0:
         raise ValueError(f'size_ranges must be a list of >= 1 ranges, or None, got {values!r}')
-    return [_check_range(value) for value in values]
-
-
-def _check_range(value: Sequence[float | None]) -> tuple[float, float]:
-    try:
-        least, limit = value
-        least, limit = 0. if least is None else float(least), float('inf') if limit is None else float(limit)
-    except (TypeError, ValueError):
-        raise ValueError(f'size_ranges must be pairs (least, less than) of pixels or None, got {value!r}') from None
-    if not 0 <= least < limit:
-        raise ValueError(f'size_ranges must be pairs with 0 <= least < limit, got {value!r}')
-    return least, limit
+    ranges = []
+    for value in values:
+        try:
+            least, limit = value
+            least, limit = 0. if least is None else float(least), float('inf') if limit is None else float(limit)
+        except (TypeError, ValueError):
+            raise ValueError(f'size_ranges must be pairs (least, less than) of pixels or None, got {value!r}') from None
+        if not 0 <= least < limit:
+            raise ValueError(f'size_ranges must be pairs with 0 <= least < limit, got {value!r}')
+        ranges.append((least, limit))
+    return ranges
 
 
 def _flip(sample: DetDataSample) -> str | None:

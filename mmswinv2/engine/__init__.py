@@ -4,10 +4,9 @@ from ..hosts import is_installed, missing
 if not is_installed('mmengine'):
     raise missing('mmengine', 'mmswinv2.engine')
 
-from .checkpoint import read_run
 from .checkpoints import CheckpointHook
 from .guards import BatchSizeHook, CheckClassesHook, NonFiniteHook
-from .loading import ConvertCheckpointHook
+from .loading import ConvertCheckpointHook, read_run
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from .optim import SwinOptimWrapperConstructor
 from .runner import Runner

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from mmengine import dist
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as _CheckpointHook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 
 from ..core.checks import first
 from ..core.weights.files import put_in_place, remove, replace_text, why_damaged
 from ..registry import HOOKS
-from .checkpoint import from_plain, to_plain
 from .guards import accumulative_counts
 from .loading import unwrapped
 
@@ -85,15 +87,15 @@ class CheckpointHook(_CheckpointHook):
         if wrong:
             raise ValueError('default_hooks.checkpoint.save_best must name a value that the validation gives, got '
                              f'{wrong[0]!r}; it gives {first(metrics, 10)}')
-        backend = self.file_backend
-        self.file_backend = late = _LateRemoval(backend)
+        backend, outdated = self.file_backend, []
+        self.file_backend = _Instead(backend, remove=outdated.append, rmtree=outdated.append)
         try:
-            super()._save_best_checkpoint(_Writer(runner, self), metrics)
+            super()._save_best_checkpoint(_Instead(runner, save_checkpoint=partial(self.write, runner)), metrics)
         finally:
             self.file_backend = backend
         best = getattr(self, 'best_ckpt_path_dict', {}).values()
         new = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
-        for path in late.paths:
+        for path in outdated:
             if path not in new:
                 self._remove(path)
 
@@ -134,33 +136,46 @@ class CheckpointHook(_CheckpointHook):
                           ) from error
 
 
-class _LateRemoval:
-    """A file backend that notes removals instead of doing them."""
+def to_plain(checkpoint: dict) -> None:
+    """Replaces what a runner keeps beside its weights by plain values, in place.
 
-    def __init__(self, backend) -> None:
-        self.backend, self.paths = backend, []
+    ``torch.load`` reads the file then with ``weights_only=True``, its default from 2.6, as do
+    ``DetInferencer(weights=FILE)`` and the other inferencers, which take the config from the file.
+    """
+    for key in ('meta', 'message_hub', 'param_schedulers'):
+        if key in checkpoint:
+            checkpoint[key] = _plain(checkpoint[key])
+
+
+def _plain(value):
+    if isinstance(value, HistoryBuffer):
+        logs, counts = map(torch.from_numpy, value.data)
+        return dict(log_history=logs, count_history=counts, max_length=value.max_length)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def from_plain(checkpoint: dict) -> None:
+    """Makes the message hub's ``HistoryBuffer`` objects again, in place; those of a file of MMEngine stay."""
+    scalars = (checkpoint.get('message_hub') or {}).get('log_scalars', {})
+    for name, value in scalars.items():
+        if isinstance(value, Mapping) and value.keys() == {'log_history', 'count_history', 'max_length'}:
+            scalars[name] = HistoryBuffer(*(value[k].cpu().numpy() for k in ('log_history', 'count_history')),
+                                          value['max_length'])
+
+
+class _Instead:
+    """An object, with other attributes in place of some."""
+
+    def __init__(self, of: object, **others: object) -> None:
+        self.of = of
+        vars(self).update(others)
 
     def __getattr__(self, name: str):
-        return getattr(self.backend, name)
-
-    def remove(self, path: str) -> None:
-        self.paths.append(path)
-
-    rmtree = remove
-
-
-class _Writer:
-    """A runner that saves checkpoints through the hook."""
-
-    def __init__(self, runner, hook: CheckpointHook) -> None:
-        self.runner, self.hook = runner, hook
-
-    def __getattr__(self, name: str):
-        return getattr(self.runner, name)
-
-    def save_checkpoint(self, *args, filename: str | None = None, **kwargs) -> None:
-        out_dir, *rest = args
-        self.hook.write(self.runner, out_dir, *([filename] if filename else []), *rest, **kwargs)
+        return getattr(self.of, name)
 
 
 def why_not_whole(path: Path) -> str | None:
@@ -243,11 +258,7 @@ def prepare_resume(runner) -> None:
 
 
 def check_resumed(runner, checkpoint: Mapping) -> None:
-    """Checks that a run's checkpoint is of the runner's model; mmengine would log what differs and train on.
-
-    Args:
-        runner: Its model may be wrapped.
-        checkpoint: Contents of the file, converted, before they are loaded.
+    """Checks that a run's converted checkpoint is of the runner's model; mmengine would log what differs and go on.
 
     Raises:
         ValueError: if weights are missing, unexpected or of another shape, or the file is none of a run.

@@ -16,7 +16,7 @@ from ..core.checks import check_bool, check_int, first
 from ..core.weights import not_finite
 from ..registry import HOOKS
 
-HEADS = {'bbox_head', 'mask_head', 'panoptic_head', 'decode_head', 'auxiliary_head'}  # with one row per class of the data set
+HEADS = {'bbox_head', 'mask_head', 'panoptic_head', 'decode_head', 'auxiliary_head'}  # a row per class
 
 
 def accumulative_counts(optim_wrapper) -> int:

@@ -1,36 +1,133 @@
-"""Converts weights of any known layout while a model loads them: a whole model's, or a file of a backbone alone."""
+"""Reads checkpoints of MMEngine's runner without running code, and converts weights of any known layout as they load.
+
+The runner's message hub holds ``HistoryBuffer`` objects with numpy arrays, and methods of ``HistoryBuffer``, which
+pickle writes as ``getattr(HistoryBuffer, name)``. These are allowed beside weights; ``getattr`` itself is not.
+"""
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
+import numpy as np
+import torch
+from mmengine import dist
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from .. import core
 from ..core.checks import check_bool, first
 from ..core.weights import fit_state, read_backbone_state, read_rows, take_rows
+from ..core.weights.files import NUMPYS, read_file
 from ..core.weights.layouts.base import EXTRAS, OWN
 from ..core.weights.read import backbones_in, bare, find_container
 from ..registry import HOOKS
 
 HEAD = 'head.fc.'  # of mmpretrain's linear heads
 TABLE = '.relative_position_bias_table'  # which is resized to the window
+URLS = ('http://', 'https://')
+
+
+def history_buffer_method(owner: type, name: str):
+    """Stands for ``getattr`` in a checkpoint: gives a statistics method of ``HistoryBuffer``, and nothing else.
+
+    Raises:
+        ValueError: if ``owner`` is not ``HistoryBuffer`` or ``name`` is not one of its public methods.
+    """
+    method = None
+    if owner is HistoryBuffer and isinstance(name, str) and not name.startswith('_'):
+        method = vars(HistoryBuffer).get(name)
+    if not callable(method):
+        raise ValueError(f'a checkpoint may name methods of HistoryBuffer only, got {owner!r}, {name!r}')
+    return method
+
+
+def safe_globals() -> dict[str, object]:
+    """The objects in an MMEngine checkpoint that are not weights, by their names in a pickle."""
+    array = np.zeros(1)
+    reconstruct, scalar = array.__reduce__()[0], array[0].__reduce__()[0]
+    types = [HistoryBuffer, np.ndarray, np.dtype]
+    types += [type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?']
+    allowed = {'builtins.getattr': history_buffer_method, **{f'{t.__module__}.{t.__qualname__}': t for t in types}}
+    for module in NUMPYS:
+        allowed |= {f'{module}_reconstruct': reconstruct, f'{module}scalar': scalar}
+    return allowed
+
+
+def read_run(path: str | os.PathLike) -> Mapping:
+    """Reads a checkpoint, also one of MMEngine's runner, in any format that ``mmswinv2.core.weights.read_file`` knows.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, no checkpoint, or holds objects other than weights and the runner's.
+    """
+    return read_file(path, objects=safe_globals())
+
+
+def read_named(name: str) -> Mapping:
+    """Reads a checkpoint from a file or a URL; a URL is fetched once per node and kept by torch.hub.
+
+    All processes call it for a URL.
+
+    Args:
+        name: A file, in which ``~`` is expanded, or a URL that begins with http:// or https://.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: as :func:`read_run`, if the URL cannot be fetched, or ``name`` is another URL.
+    """
+    if not name.startswith(URLS):
+        if re.match(r'[\w-]+://', name):
+            raise ValueError(f'checkpoint must be a file or a URL that begins with {" or ".join(URLS)}, got {name}; '
+                             'where a config inherits it from another backbone, _delete_=True in its backbone=dict(...)'
+                             ' leaves it out')
+        return read_run(Path(name).expanduser())
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(name.partition('?')[0]).name)
+    ways = 'name a file in place of the URL (init_cfg.checkpoint=FILE, or load_from=FILE)'
+    try:
+        # nodes need not share a home; each of mmengine's launchers sets LOCAL_RANK, and torch.hub moves a file in whole
+        if int(os.environ.get('LOCAL_RANK', dist.get_rank())) == 0 and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(name, str(path))
+    except Exception as e:  # what a network raises is various
+        raise ValueError(f'checkpoint must be a URL that can be fetched, got {name} ({type(e).__name__}: {e}). Put the '
+                         f'file at {path}, where torch.hub keeps what it fetched, or {ways}') from e
+    finally:
+        dist.barrier()  # also if it failed: the other processes would wait
+    try:
+        return read_run(path)
+    except (ValueError, FileNotFoundError) as e:
+        raise ValueError(f'{e}; torch.hub keeps there what was fetched from {name}: remove it, so that it is fetched '
+                         f'again, or {ways}') from e
+
+
+def load(filename: str, map_location=None) -> Mapping:
+    """A loader of files and URLs for MMEngine's ``CheckpointLoader``; tensors are on the CPU until a model has them."""
+    return read_named(filename)
+
+
+def read_local_files_safely() -> None:
+    """Has MMEngine read files, fetched ones too, by the loader above: ``load_from``, ``--resume`` and ``mim test``.
+
+    Under torch 2.6 and later, MMEngine's own loader cannot read its runner's files; under earlier versions it runs code
+    in a file (mmengine 0.10.7, ``runner/checkpoint.py``; issue open-mmlab/mmengine#1655, open PR #1650). onedl-mmengine
+    0.10.12 runs code in a file if reading weights only has failed (``_safe_torch_load``). Neither reads
+    ``.safetensors`` or checks checksums. There is no release without these defects.
+    """
+    CheckpointLoader.register_scheme(['', *URLS], load, force=True)
 
 
 def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Renames the weights under a backbone's prefix to the backbone's own names, in place.
-
-    Args:
-        backbone: A :class:`mmswinv2.core.SwinTransformerV2`.
-        state_dict: Of its model.
-        prefix: Of the backbone in the model, such as ``'backbone.'``.
+    """Renames the weights under a backbone's prefix in its model, such as ``'backbone.'``, to its own names, in place.
 
     Raises:
         ValueError: if weights are missing, unexpected, or in no known layout; ``state_dict`` stays unchanged.
     """
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    taken, text = _fit(backbone, inside, prefix)
+    taken, _, text = _fit(backbone, inside, prefix)
     if all(inside.get(k) is v for k, v in taken.items()):
         return
     print_log(text, logger='current')
@@ -39,15 +136,8 @@ def convert_state(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
     state_dict.update({prefix + k: v for k, v in taken.items()})
 
 
-def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], str]:
-    """The weights that a backbone takes, from any known layout, and a line for the log."""
-    taken, _, text = _fit_with_head(backbone, weights, prefix)
-    return taken, text
-
-
-def _fit_with_head(backbone: nn.Module, weights: Mapping,
-                   prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
-    """The same, with the classifier's head beside the backbone, in the names of mmpretrain's model."""
+def _fit(backbone: nn.Module, weights: Mapping, prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor], str]:
+    """The weights that a backbone takes, from any layout, a head in mmpretrain's names, and a line for the log."""
     name = _name(backbone, prefix)
     try:
         found = read_backbone_state(weights)
@@ -74,7 +164,7 @@ def convert_for_classifier(backbone: nn.Module, state_dict: dict, prefix: str) -
     inside = {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
     if any(k.startswith('backbone.') for k in inside) or len(backbones_in(find_container(inside)[0])) != 1:
         return
-    taken, head, text = _fit_with_head(backbone, inside, f'{prefix}backbone.')
+    taken, head, text = _fit(backbone, inside, f'{prefix}backbone.')
     print_log(text, logger='current')
     for name in inside:
         del state_dict[prefix + name]
@@ -189,12 +279,9 @@ class ConvertCheckpointHook(Hook):
 
 
 def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None = None) -> None:
-    """Renames the weights of a model's backbones, which are its direct children, to their names; see the hook.
+    """Renames the weights of a model's backbones, which are its direct children, in the contents of a file, in place.
 
-    Args:
-        model: Wrapped or not.
-        checkpoint: Contents of a file; changed in place.
-        head_rows: As for the hook.
+    The model may be wrapped. See the hook for ``head_rows``.
 
     Raises:
         ValueError: as the hook; ``checkpoint`` stays unchanged.
@@ -213,7 +300,7 @@ def convert_checkpoint(model: nn.Module, checkpoint: dict, head_rows: str | None
     elif backbones and (len(backbones_in(state)) == 1 or state.keys().isdisjoint(own)):
         state = {}
         for prefix, backbone in backbones.items():
-            taken, head, text = _fit_with_head(backbone, held, prefix)
+            taken, head, text = _fit(backbone, held, prefix)
             print_log(text, logger='current')
             state.update({prefix + k: v for k, v in taken.items()})
             state.update({k: v for k, v in head.items() if k in own})

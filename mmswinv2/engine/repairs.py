@@ -92,23 +92,21 @@ def count_every_annotation() -> None:
     if find_spec('pycocotools') is None:
         return
     from pycocotools.coco import COCO
-    if COCO.createIndex.__module__ == __name__:
-        return
-    create_index = COCO.createIndex
 
-    def createIndex(self) -> None:
-        annotations, categories = self.dataset.get('annotations', []), self.dataset.setdefault('categories', [])
-        for item, key in [*((c, 'id') for c in categories), *((a, 'category_id') for a in annotations)]:
-            item[key] = category_id(item.get(key))
-        ids = {a.get('id') for a in annotations}
-        keep = len(ids) == len(annotations) and all(isinstance(i, int) and i for i in ids)
-        for number, a in enumerate(annotations, 1):
-            a.update(id=a['id'] if keep else number, iscrowd=a.get('iscrowd') or 0)
-            if parts := polygons(a.get('segmentation')):
-                a['segmentation'] = parts
-        create_index(self)
-
-    COCO.createIndex = createIndex
+    def completed(create_index: Callable) -> Callable:
+        def create(self) -> None:
+            annotations, categories = self.dataset.get('annotations', []), self.dataset.setdefault('categories', [])
+            for item, key in [*((c, 'id') for c in categories), *((a, 'category_id') for a in annotations)]:
+                item[key] = category_id(item.get(key))
+            ids = {a.get('id') for a in annotations}
+            keep = len(ids) == len(annotations) and all(isinstance(i, int) and i for i in ids)
+            for number, a in enumerate(annotations, 1):
+                a.update(id=a['id'] if keep else number, iscrowd=a.get('iscrowd') or 0)
+                if parts := polygons(a.get('segmentation')):
+                    a['segmentation'] = parts
+            create_index(self)
+        return create
+    replace_once(COCO, 'createIndex', completed)
 
 
 def name_classes_in_order() -> None:
@@ -156,14 +154,8 @@ def draw_images_of_any_layout() -> None:
     if 'mmseg' not in sys.modules:
         return
     from mmseg.visualization import SegLocalVisualizer
-    draw = SegLocalVisualizer._draw_sem_seg
-    if draw.__module__ == __name__:
-        return
-
-    def draw_in_order(self, image: np.ndarray, *args, **kwargs) -> np.ndarray:
-        return draw(self, np.ascontiguousarray(image), *args, **kwargs)
-
-    SegLocalVisualizer._draw_sem_seg = draw_in_order
+    replace_once(SegLocalVisualizer, '_draw_sem_seg', lambda draw: (
+        lambda self, image, *args, **kwargs: draw(self, np.ascontiguousarray(image), *args, **kwargs)))
 
 
 def transformers_has(names: tuple[str, ...]) -> bool:

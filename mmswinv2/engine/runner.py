@@ -18,8 +18,8 @@ from mmengine.runner import FlexibleRunner
 from mmengine.runner import Runner as _Runner
 
 from ..registry import RUNNERS
-from .checkpoint import URLS
 from .guards import accumulative_counts, wrong_batch
+from .loading import URLS
 
 # by the launcher: the variable with the number of processes
 PROCESSES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')

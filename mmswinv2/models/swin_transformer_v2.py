@@ -13,8 +13,7 @@ from torch import Tensor
 from .. import core
 from ..core.torch_compat import autocast_to, check_autocast_dtype
 from ..core.weights import ADAPTATIONS, adapt_in_channels, load_backbone, read_backbone_state
-from ..engine.checkpoint import read_named
-from ..engine.loading import convert_for_classifier, convert_on_load
+from ..engine.loading import convert_for_classifier, convert_on_load, read_named
 from ..registry import MODELS
 
 

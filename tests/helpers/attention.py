@@ -1,4 +1,6 @@
 """Problems of window attention, how each backend answers them, and how near it must come to the slow reference."""
+from functools import lru_cache
+
 import pytest
 import torch
 
@@ -16,8 +18,20 @@ TOLERANCES = {
     # 16 bit: probabilities and their gradients are rounded before they are multiplied
     'triton': {torch.float32: 3e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3},
 }
-
-
+SIZES = [
+    ((8, 8), (4, 4)),     # whole windows
+    ((11, 9), (4, 4)),    # ragged on both axes
+    ((5, 13), (7, 6)),    # one window along H; a remainder of one token along W
+    ((13, 16), (12, 5)),  # a window that is not square
+    ((6, 5), (8, 8)),     # one window
+    ((13, 7), (6, 3)),    # padding wider than window less shift
+    ((17,), (5,)),        # one axis
+    ((4, 7, 6), (2, 3, 4)),  # three axes, ragged
+    ((3, 5, 8), (1, 4, 4)),  # windows of one token along an axis
+    ((2, 5, 4), (8, 3, 3)),  # one window along time
+    ((1, 1), (4, 4)),     # one token
+    ((1, 9), (4, 4)),     # one token along H
+]
 def problem(lengths, window, *, shifted=True, batch=2, num_heads=3, dim=4, dtype=torch.float64, padding=False, seed=0,
             scales=(1., 6., 2., -1.)):
     """Inputs of ``window_attention``: tensors that want a gradient, and windows fitted to the map."""
@@ -34,21 +48,19 @@ def problem(lengths, window, *, shifted=True, batch=2, num_heads=3, dim=4, dtype
     return tensors, dict(window=tuple(axis.window for axis in grid), shift=tuple(axis.shift for axis in grid))
 
 
-def skip_if_refused(backend, tensors, options):
-    """Skips a test where the backend says that it does not take the problem, with its reason."""
-    grid = tuple(map(Axis, tensors['qkv'].shape[1:-1], options['window'], options['shift']))
-    reason = BACKENDS[backend].refuses(Problem(tensors['qkv'], tensors['table'], tensors['logit_scale'], grid))
-    if reason is not None:
-        pytest.skip(f'{backend}: {reason}')
+def asked(tensors, windows, *, device=None, **options):
+    """A :func:`problem` as backends are given it, on another device if one is named."""
+    grid = tuple(map(Axis, tensors['qkv'].shape[1:-1], windows['window'], windows['shift']))
+    return Problem(*(tensors[name].to(device) for name in ('qkv', 'table', 'logit_scale')), grid, **options)
 
 
-def takes_a_cpu(backend):
-    """Whether a backend takes problems of a CPU."""
-    qkv, table, scale = torch.zeros(1, 2, 24), torch.zeros(1, 3), torch.zeros(1)
-    return BACKENDS[backend].refuses(Problem(qkv, table, scale, (Axis(2, 2),))) is None
+def operator_args(tensors, windows, *rest):
+    """The arguments of the operator: those of a :func:`problem` without dropout, with ``rest``."""
+    return *(t.detach() for t in tensors.values()), None, *map(list, windows.values()), 0., 2**20, *rest
 
 
-ON_CPU = tuple(filter(takes_a_cpu, BACKENDS))
+ON_CPU = tuple(name for name in BACKENDS if BACKENDS[name].refuses(asked(*problem((2,), (2,)))) is None)
+FAST = tuple(name for name in ON_CPU if name != 'eager')
 
 
 def answers(function, tensors, dtype=None, **options):
@@ -67,9 +79,18 @@ def by_reference(tensors, options):
     return answers(reference.window_attention, exact, tensors['qkv'].dtype, **options)
 
 
+@lru_cache(maxsize=None)
+def solved(lengths, window, **options):
+    """A :func:`problem` and the answers of the slow reference, once for all tests that share it."""
+    tensors, windows = problem(lengths, window, **options)
+    return tensors, windows, by_reference(tensors, windows)
+
+
 def by_backend(backend, tensors, options, **more):
-    """The answers of a backend."""
-    skip_if_refused(backend, tensors, options)
+    """The answers of a backend; skips the test where it says that it does not take the problem, with its reason."""
+    reason = BACKENDS[backend].refuses(asked(tensors, options))
+    if reason is not None:
+        pytest.skip(f'{backend}: {reason}')
     return answers(window_attention, tensors, **options, backend=backend, **more)
 
 

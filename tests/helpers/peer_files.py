@@ -4,6 +4,7 @@ Nothing of the package is used: names and rearrangements are stated here a secon
 release to the other project, so that a converter's mistake cannot cancel itself.
 """
 import math
+import re
 
 import torch
 
@@ -56,24 +57,25 @@ def microsoft(state, depths, windows=None, pretrained=None):
     return dict(model=out, max_accuracy=0., epoch=299)
 
 
+def renamed(state, *pairs):
+    """A state with its names changed: each pair is a pattern and what it becomes."""
+    out = {}
+    for name, value in state.items():
+        for pattern, replacement in pairs:
+            name = re.sub(pattern, replacement, name)
+        out[name] = value
+    return out
+
+
 def simmim(state, depths, shared=False, encoder=True):
     """SimMIM pre-training: ``encoder.``, ``rpe_mlp``, ``enorm``; optionally one MLP of position bias per stage."""
-    out = {}
-    for name, value in weights_only(state).items():
-        parts = name.split('.')
-        if 'cpb_mlp' in parts:
-            rest = '.'.join(parts[parts.index('cpb_mlp') + 1:])
-            if shared:
-                if parts[3] == '0':
-                    out[f'layers.{parts[1]}.rel_pos_bias.rpe_mlp.{rest}'] = value
-                continue
-            name = f'layers.{parts[1]}.blocks.{parts[3]}.attn.rpe_mlp.{rest}'
-        elif len(parts) == 6 and parts[4] == 'norm3':
-            name = f'layers.{parts[1]}.blocks.{parts[3]}.enorm.{parts[5]}'
-        out[name] = value
+    out = renamed(weights_only(state), (r'cpb_mlp', 'rpe_mlp'), (r'(blocks\.\d+)\.norm3', r'\1.enorm'))
+    if shared:
+        out = renamed({k: v for k, v in out.items() if 'rpe_mlp' not in k or '.blocks.0.' in k},
+                      (r'blocks\.0\.attn\.rpe_mlp', 'rel_pos_bias.rpe_mlp'))
     if not encoder:
         return dict(model=out)
-    out = {f'encoder.{k}': v for k, v in out.items()}
+    out = renamed(out, ('^', 'encoder.'))
     out['encoder.mask_token'] = mask_token(state)
     out['decoder.0.weight'], out['decoder.0.bias'] = torch.zeros(8, 4, 1, 1), torch.zeros(8)
     return dict(model=out, epoch=799)
@@ -81,75 +83,41 @@ def simmim(state, depths, shared=False, encoder=True):
 
 def timm(state, depths):
     """Each downsample belongs to the stage that it leads to."""
-    out = {}
-    for name, value in weights_only(state).items():
-        for i in range(len(depths)):
-            if name.startswith(f'layers.{i}.downsample.'):
-                name = f'layers.{i + 1}.downsample.' + name[len('layers.0.downsample.'):]
-                break
-        out[name] = value
-    out.update({f'head.fc.{part}': value for part, value in head(state).items()})
-    return out
+    out = renamed(weights_only(state), (r'layers\.(\d)\.downsample', lambda m: f'layers.{int(m[1]) + 1}.downsample'))
+    return {**out, **renamed(head(state), ('^', 'head.fc.'))}
 
 
 def transformers(state, depths, prefix='swinv2.'):
     """An image classifier's file: query, key and value apart."""
     s = weights_only(state)
-    out = {}
-    for part in ('weight', 'bias'):
-        out[f'embeddings.patch_embeddings.projection.{part}'] = s[f'patch_embed.proj.{part}']
-        out[f'embeddings.norm.{part}'] = s[f'patch_embed.norm.{part}']
-        out[f'layernorm.{part}'] = s[f'norm.{part}']
-    for i, j in blocks(depths):
-        a, b = f'layers.{i}.blocks.{j}.', f'encoder.layers.{i}.blocks.{j}.'
-        c = s[a + 'attn.proj.bias'].shape[0]
-        for n, part in enumerate(('query', 'key', 'value')):
-            out[f'{b}attention.self.{part}.weight'] = s[a + 'attn.qkv.weight'][n * c:(n + 1) * c]
-        out[b + 'attention.self.query.bias'] = s[a + 'attn.q_bias']
-        out[b + 'attention.self.value.bias'] = s[a + 'attn.v_bias']
-        out[b + 'attention.self.logit_scale'] = s[a + 'attn.logit_scale']
-        for part in ('0.weight', '0.bias', '2.weight'):
-            out[f'{b}attention.self.continuous_position_bias_mlp.{part}'] = s[f'{a}attn.cpb_mlp.{part}']
-        for theirs, ours in (('attention.output.dense', 'attn.proj'), ('layernorm_before', 'norm1'),
-                             ('intermediate.dense', 'mlp.fc1'), ('output.dense', 'mlp.fc2'),
-                             ('layernorm_after', 'norm2')):
-            for part in ('weight', 'bias'):
-                out[f'{b}{theirs}.{part}'] = s[f'{a}{ours}.{part}']
-    for i in range(len(depths) - 1):
-        for part in ('reduction.weight', 'norm.weight', 'norm.bias'):
-            out[f'encoder.layers.{i}.downsample.{part}'] = s[f'layers.{i}.downsample.{part}']
-    out = {prefix + k: v for k, v in out.items()}
-    out.update({f'classifier.{part}': value for part, value in head(state).items()})
-    return out
+    for name in [k for k in s if k.endswith('qkv.weight')]:
+        for part, value in zip(('query', 'key', 'value'), s.pop(name).chunk(3)):
+            s[name.replace('qkv', part)] = value
+    out = renamed(
+        s, ('^layers', 'encoder.layers'), ('^norm', 'layernorm'), ('^patch_embed.proj', 'patch_embed.projection'),
+        ('^patch_embed.norm', 'embeddings.norm'), ('^patch_embed', 'embeddings.patch_embeddings'),
+        ('attn.proj', 'attention.output.dense'), ('attn', 'attention.self'), ('q_bias', 'query.bias'),
+        ('v_bias', 'value.bias'), ('cpb_mlp', 'continuous_position_bias_mlp'), (r'(\d)\.norm1', r'\1.layernorm_before'),
+        (r'(\d)\.norm2', r'\1.layernorm_after'), ('mlp.fc1', 'intermediate.dense'), ('mlp.fc2', 'output.dense'),
+        ('^', prefix))
+    return {**out, **renamed(head(state), ('^', 'classifier.'))}
 
 
 def torchvision(state, depths, windows=None):
     """``features.*``, one bias for query, key and value (that of keys is never used), flat index buffers."""
     s = weights_only(state)
-    out = {}
-    for part in ('weight', 'bias'):
-        out[f'features.0.0.{part}'] = s[f'patch_embed.proj.{part}']
-        out[f'features.0.2.{part}'] = s[f'patch_embed.norm.{part}']
-        out[f'norm.{part}'] = s[f'norm.{part}']
-        out[f'head.{part}'] = head(state)[part]
     for i, j in blocks(depths):
-        a, b = f'layers.{i}.blocks.{j}.', f'features.{2 * i + 1}.{j}.'
-        for part in ('attn.logit_scale', 'attn.qkv.weight', 'attn.proj.weight', 'attn.proj.bias',
-                     'attn.cpb_mlp.0.weight', 'attn.cpb_mlp.0.bias', 'attn.cpb_mlp.2.weight', 'norm1.weight',
-                     'norm1.bias', 'norm2.weight', 'norm2.bias'):
-            out[b + part] = s[a + part]
-        c = s[a + 'attn.q_bias'].shape[0]
-        out[b + 'attn.qkv.bias'] = torch.cat([s[a + 'attn.q_bias'], torch.full((c,), 7.), s[a + 'attn.v_bias']])
-        for part in ('weight', 'bias'):
-            out[f'{b}mlp.0.{part}'] = s[f'{a}mlp.fc1.{part}']
-            out[f'{b}mlp.3.{part}'] = s[f'{a}mlp.fc2.{part}']
-        out[b + 'attn.relative_position_index'] = torch.zeros(16, dtype=torch.int64)
+        stem = f'layers.{i}.blocks.{j}.attn.'
+        q, v = s.pop(stem + 'q_bias'), s.pop(stem + 'v_bias')
+        s[stem + 'qkv.bias'] = torch.cat([q, torch.full_like(q, 7.), v])
+        s[stem + 'relative_position_index'] = torch.zeros(16, dtype=torch.int64)
         if windows is not None:
-            out[b + 'attn.relative_coords_table'] = coordinates(windows[i], windows[i])
-    for i in range(len(depths) - 1):
-        for part in ('reduction.weight', 'norm.weight', 'norm.bias'):
-            out[f'features.{2 * i + 2}.{part}'] = s[f'layers.{i}.downsample.{part}']
-    return out
+            s[stem + 'relative_coords_table'] = coordinates(windows[i], windows[i])
+    out = renamed(
+        s, ('^patch_embed.proj', 'features.0.0'), ('^patch_embed.norm', 'features.0.2'), ('mlp.fc1', 'mlp.0'),
+        ('mlp.fc2', 'mlp.3'), (r'^layers\.(\d)\.blocks', lambda m: f'features.{2 * int(m[1]) + 1}'),
+        (r'^layers\.(\d)\.downsample', lambda m: f'features.{2 * int(m[1]) + 2}'))
+    return {**out, **renamed(head(state), ('^', 'head.'))}
 
 
 def unfold_order(weight):
@@ -165,25 +133,16 @@ def unfold_order(weight):
 
 def mmpretrain(state, depths):
     """A classifier of OpenMMLab: ``stages``, merging for ``nn.Unfold`` at the start of a stage."""
-    out = {}
-    for name, value in weights_only(state).items():
-        parts = name.split('.')
-        if name.startswith('patch_embed.proj.'):
-            name = f'patch_embed.projection.{parts[-1]}'
-        elif len(parts) > 2 and parts[2] == 'downsample':
-            if parts[3] == 'reduction' or value.shape[0] == state[f'layers.{parts[1]}.downsample.reduction.weight'
-                                                                  ].shape[1]:
-                value = unfold_order(value)
-            name = f'stages.{int(parts[1]) + 1}.downsample.{".".join(parts[3:])}'
-        elif parts[0] == 'layers':
-            rest = '.'.join(parts[4:])
-            rest = rest.replace('mlp.fc1', 'ffn.layers.0.0').replace('mlp.fc2', 'ffn.layers.1')
-            rest = rest.replace('attn.', 'attn.w_msa.')
-            name = f'stages.{parts[1]}.blocks.{parts[3]}.{rest}'
-        elif parts[0] == 'norm':
-            name = f'norm{len(depths) - 1}.{parts[1]}'
-        out[f'backbone.{name}'] = value
+    s = weights_only(state)
+    for i in range(len(depths) - 1):
+        inputs = s[f'layers.{i}.downsample.reduction.weight'].shape[1]
+        for part in ('reduction.weight', 'norm.weight', 'norm.bias'):
+            name = f'layers.{i}.downsample.{part}'
+            s[name] = unfold_order(s[name]) if s[name].shape[-1] == inputs else s[name]
     for i, j in blocks(depths):
-        out[f'backbone.stages.{i}.blocks.{j}.attn.w_msa.relative_position_index'] = torch.zeros(4, 4)
-    out.update({f'head.fc.{part}': value for part, value in head(state).items()})
-    return dict(state_dict=out, meta=dict(epoch=300))
+        s[f'layers.{i}.blocks.{j}.attn.relative_position_index'] = torch.zeros(4, 4)
+    out = renamed(
+        s, ('^patch_embed.proj', 'patch_embed.projection'), ('^norm', f'norm{len(depths) - 1}'),
+        (r'^layers\.(\d)\.downsample', lambda m: f'stages.{int(m[1]) + 1}.downsample'), ('^layers', 'stages'),
+        ('mlp.fc1', 'ffn.layers.0.0'), ('mlp.fc2', 'ffn.layers.1'), ('attn', 'attn.w_msa'), ('^', 'backbone.'))
+    return dict(state_dict={**out, **renamed(head(state), ('^', 'head.fc.'))}, meta=dict(epoch=300))

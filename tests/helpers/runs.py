@@ -68,20 +68,6 @@ def environment(data=None, **more):
     return env
 
 
-def script(host, name):
-    """A script of a host, ``'train'`` or ``'test'``, as mim finds it."""
-    return Path(find_spec(PACKAGES.get(host, host)).origin).parent / '.mim' / 'tools' / f'{name}.py'
-
-
-def command(host, config, work_dir, *options, processes=1):
-    """The host's own training script, as mim calls it."""
-    args = [script(host, 'train'), config, '--work-dir', work_dir, *options]
-    if processes > 1:
-        launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={processes}']
-        return [sys.executable, *map(str, [*launch, *args, '--launcher', 'pytorch'])]
-    return [sys.executable, *map(str, args)]
-
-
 def run(args, env, timeout=240):
     """Runs a command in a session of its own; all of it ends with it, or at the limit, with the stacks shown."""
     process = subprocess.Popen(args, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -104,23 +90,13 @@ def run(args, env, timeout=240):
     return process.returncode, output
 
 
-def train(host, config, work_dir, *options, data, processes=1, timeout=240, ok=True):
-    """Trains; returns what was printed.
-
-    Raises:
-        AssertionError: if it fails (with ``ok=False``: if it succeeds), or takes too long.
-    """
-    code, output = run(command(host, config, work_dir, *options, processes=processes), environment(data), timeout)
-    assert (code == 0) == ok, output[-6000:]
-    return output
-
-
-def step(host, config, work_dir, *options, processes=1, kill=None, limit=150):
-    """A training run as a step of :func:`train_in_turn`."""
+def step(host, config, work_dir, *options, name='train', processes=1, kill=None, limit=150):
+    """A run of a host's script ``'train'`` or ``'test'``, as mim finds it, as a step of :func:`train_in_turn`."""
     package = PACKAGES.get(host, host)
     parts = [package, *(f'{package}.{part}' for part in ('datasets', 'models', 'evaluation'))]
-    return dict(imports=['mmswinv2.engine.setup', *parts],
-                script=str(script(host, 'train')), args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
+    script = Path(find_spec(package).origin).parent / '.mim' / 'tools' / f'{name}.py'
+    return dict(imports=['mmswinv2.engine.setup', *parts], script=str(script),
+                args=[str(a) for a in (config, '--work-dir', work_dir, *options)],
                 work_dir=str(work_dir), processes=processes, kill=kill, limit=limit)
 
 

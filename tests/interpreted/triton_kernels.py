@@ -20,15 +20,11 @@ SENTINEL = 7.
 HEADS = dict(num_heads=1, dim=16, batch=1, scales=(3., 6.), seed=2)
 CASES = [
     ((7, 9), (4, 4), True, torch.float32, dict(num_heads=2)),  # ragged on both axes; a head at the clamp of the scale
-    ((7, 9), (4, 4), True, torch.float16, dict(num_heads=2)),
+    ((7, 9), (4, 4), True, torch.float16, {}),
     ((8, 4), (4, 4), False, torch.float32, dict(batch=2)),  # whole windows only, images
-    ((8, 8), (4, 4), True, torch.float16, {}),
-    ((9, 7), (6, 3), True, torch.float32, {}),  # windows that are not square
-    ((6, 5), (8, 8), True, torch.float32, {}),  # one window, which no tile divides
-    ((9, 14), (9, 14), False, torch.float16, {}),  # one, of several tiles
-    ((12, 10), (9, 6), True, torch.float32, dict(dim=32, seed=3)),  # cells of several tiles
+    ((9, 14), (9, 14), False, torch.float16, {}),  # one window of several tiles, which do not divide it
+    ((12, 10), (9, 6), True, torch.float32, dict(dim=32, seed=3)),  # no squares; cells of several tiles
     ((17,), (5,), True, torch.float32, dict(num_heads=2, seed=3)),  # one axis
-    ((19,), (6,), True, torch.float16, {}),
     ((3, 5, 4), (2, 3, 4), True, torch.float32, dict(num_heads=2, seed=4)),  # three axes
     ((2, 5, 4), (8, 3, 3), True, torch.float16, {}),  # one window along time
     ((2, 4, 6), (1, 4, 4), True, torch.float32, {}),  # windows of one token along time
@@ -131,7 +127,7 @@ def test_the_order_of_programs_changes_no_bit(monkeypatch):
 
 
 def test_parts_of_the_bias_and_groups_of_heads_change_roundings_only(monkeypatch):
-    tensors, options = among_nan_problem((5, 6), (3, 4), num_heads=2, dtype=torch.float32)
+    tensors, options = among_nan_problem((4, 6), (3, 4), num_heads=2, dtype=torch.float32)
     expected = by_backend('triton', tensors, options)
     for programs, budget in ((1, None), (2048, 1)):  # one part; one head at a time, whatever the bytes
         monkeypatch.setattr(launch, 'BIAS_PROGRAMS', programs)

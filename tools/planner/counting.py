@@ -44,16 +44,23 @@ def _generator(seed: Tensor | None, device: torch.device) -> torch.Generator | N
     return None if seed is None else torch.Generator()
 
 
+def _described(value: Any) -> Any:
+    """What the shape of a result can depend on, as a key."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_described, value))
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    return type(value), value  # 1, 1.0 and True are equal
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operators allocate while the mode is on, as long as something refers to them.
 
-    ``live`` is the present number of bytes, ``peak`` the largest so far. Memory inside of torch's operators is not
-    seen. That inside of our operators of attention is; of equal calls, whose memory is the same, only the first is run
-    there.
-
-    Args:
-        there: Tensors that exist already; they and views of them are not counted.
+    ``live`` is the present number of bytes, ``peak`` the largest so far; the tensors ``there`` and their views are not
+    counted. Inside of our operators of attention memory is seen; of equal calls only the first is run there.
     """
+
+    made: dict[tuple, list] = {}  # of a call on the meta device, in any count: each result, described
 
     def __init__(self, *there: Tensor) -> None:
         super().__init__()
@@ -68,8 +75,22 @@ class LiveBytes(TorchDispatchMode):
             self._see(value, counted=False)  # it was there before
         if func in KERNELS:
             return self._attend(func, args)
-        out = META.get(func, func)(*args, **(kwargs or {}))
+        out = self._run(func, args, kwargs or {})
         self._see(out, counted=True)
+        return out
+
+    def _run(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Runs an operator; on the meta device one that makes new tensors is not run again for equal arguments."""
+        call = (func, *map(_described, args), *((name, _described(value)) for name, value in kwargs.items()))
+        if call in self.made:
+            made = [torch.empty_strided(shape, strides, dtype=dtype, device='meta')
+                    for shape, strides, dtype, _ in self.made[call]]
+            return made[0] if len(made) == 1 else tuple(made)
+        out = META.get(func, func)(*args, **kwargs)
+        outs = (out,) if isinstance(out, Tensor) else out if isinstance(out, tuple) else ()
+        fresh = not any(r.alias_info for r in func._schema.returns)
+        if outs and fresh and all(isinstance(t, Tensor) and t.is_meta for t in outs):
+            self.made[call] = [_described(t) for t in outs]
         return out
 
     def _attend(self, func: Callable[..., Any], args: Sequence[Any]) -> Any:
@@ -112,54 +133,32 @@ class LiveBytes(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Setting:
-    """How the backbone is computed.
-
-    Args:
-        config: Its options.
-        autocast: Mixed precision: weights and the residual stream in float32, matrix products in a 16-bit type.
-        cast_cache: Whether autocast keeps all 16-bit copies of weights until the backbone's forward pass ends, as it
-            does by default.
-        device: ``'cpu'`` or ``'cuda'``: backends and chunks depend on it.
-    """
+    """How the backbone is computed."""
 
     config: BackboneConfig
-    autocast: bool = False
-    cast_cache: bool = False
-    device: str = 'cuda'
+    autocast: bool = False  # weights and the residual stream in float32, matrix products in a 16-bit type
+    cast_cache: bool = False  # whether 16-bit copies of weights are kept until the forward pass ends, the default
+    device: str = 'cuda'  # or 'cpu': backends and chunks depend on it
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a pass.
+    """A part of a pass."""
 
-    Args:
-        live: Bytes alive when it has ended.
-        peak: Bytes alive at most.
-        block: Which one is computed; None outside of blocks.
-        parameters: Of the weight whose gradient is made at its end.
-    """
-
-    live: int
-    peak: int
-    block: int | None = None
-    parameters: int = 0
+    live: int  # bytes alive when it has ended
+    peak: int  # bytes alive at most
+    block: int | None = None  # which one is computed; None outside of blocks
+    parameters: int = 0  # of the weight whose gradient is made at its end
 
 
 @dataclass(frozen=True)
 class BackboneMemory:
-    """A step of the backbone.
+    """A step of the backbone."""
 
-    Args:
-        blocks: Parameters of each block.
-        forward: The patch embedding, then each block with what follows it.
-        backward: In its order, a part for each weight that is trained.
-        image: Bytes of the batch's images, which are counted nowhere else.
-    """
-
-    blocks: tuple[int, ...]
-    forward: tuple[Part, ...]
-    backward: tuple[Part, ...]
-    image: int
+    blocks: tuple[int, ...]  # parameters of each
+    forward: tuple[Part, ...]  # the patch embedding, then each block with what follows it
+    backward: tuple[Part, ...]  # in its order, a part for each weight that is trained
+    image: int  # bytes of the batch's images, which are counted nowhere else
 
     @property
     def kept(self) -> int:
@@ -212,7 +211,7 @@ def backbone_memory(setting: Setting, image: tuple[int, ...], batch: int) -> Bac
         return autocast(cached=setting.cast_cache) if setting.autocast else nullcontext()
 
     with meta_stands_for(setting.device):
-        with torch.no_grad(), precision():
+        with torch.no_grad(), precision(), LiveBytes():
             net(x)  # makes what is made once
         hooks = [block.register_forward_pre_hook(lambda *_: end_of_block()) for block in blocks]
         with precision() as mode, live:

@@ -29,19 +29,12 @@ from .counting import LiveBytes
 
 @dataclass(frozen=True)
 class HeadsMemory:
-    """Bytes.
+    """What neck and heads take, in bytes."""
 
-    Args:
-        kept: At the end of the forward pass.
-        peak: The largest, before the backward pass reaches the neck's first module.
-        neck_peak: The largest from then on.
-        left_out: Modules with weights that are not counted: it is not known how the model calls them.
-    """
-
-    kept: int
-    peak: int
-    neck_peak: int
-    left_out: tuple[str, ...] = ()
+    kept: int  # at the end of the forward pass
+    peak: int  # the largest, before the backward pass reaches the neck's first module
+    neck_peak: int  # the largest from then on
+    left_out: tuple[str, ...] = ()  # modules with weights, of which it is not known how the model calls them
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -112,10 +105,10 @@ def _to_meta(x: object) -> object:
 
 def heads_memory(model: nn.Module, maps: Sequence[Sequence[int]], image: tuple[int, ...], *,
                  objects: int = 100) -> HeadsMemory:
-    """Runs neck and heads on maps of given shapes.
+    """Runs neck and heads of a model on the meta device, in training mode.
 
     Args:
-        model: Of mmdet, mmseg, mmpretrain or mmaction2, on the meta device, in training mode.
+        model: Of mmdet, mmseg, mmpretrain or mmaction2.
         maps: Shapes (B, C_i, *map) of the backbone's outputs.
         image: (H, W) of the images in pixels, or (T, H, W).
         objects: Number of objects in an image.
@@ -154,14 +147,6 @@ def _left_out(module: nn.Module, ran: set[nn.Module], name: str) -> Iterator[str
             yield from _left_out(m, ran, f'{name}.{child}')
 
 
-def _is_segmentor(model: nn.Module) -> bool:
-    return hasattr(model, 'decode_head')
-
-
-def _is_two_stage(model: nn.Module) -> bool:
-    return hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')
-
-
 def _list(modules) -> list[nn.Module]:
     return list(modules) if isinstance(modules, (nn.ModuleList, nn.Sequential, list, tuple)) else [modules]
 
@@ -195,10 +180,10 @@ def _forward(model: nn.Module, x: tuple[Tensor, ...], image: tuple[int, int], ob
     for head in ('panoptic_head', 'decode_head'):
         if hasattr(getattr(model, head, None), 'transformer_decoder'):
             return list(getattr(model, head)(x, _samples(x[0].shape[0], image, objects)))
-    if _is_segmentor(model):
+    if hasattr(model, 'decode_head'):  # a segmentor
         return [_segmentation_loss(head, x, image) for head in
                 [*_list(model.decode_head), *_list(getattr(model, 'auxiliary_head', None) or [])]]
-    if not _is_two_stage(model):
+    if not (hasattr(model, 'rpn_head') and hasattr(model, 'roi_head')):
         if hasattr(model, 'cls_head'):
             return [model.cls_head(x[-1])]
         if hasattr(model, 'head'):

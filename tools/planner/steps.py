@@ -13,46 +13,27 @@ from .sharding import Sharding
 
 @dataclass(frozen=True)
 class Model:
-    """The model beside what its backbone keeps, in numbers of parameters and in bytes.
+    """The model beside what its backbone keeps, in numbers of parameters and in bytes."""
 
-    Args:
-        parameters: Of the backbone.
-        trainable: Those of the backbone that are not frozen.
-        others: Parameters of neck and heads.
-        others_trainable: Those of neck and heads that are not frozen.
-        units: Parameters of each layer outside the backbone that FSDP shards by itself.
-        heads_kept: Bytes that neck and heads keep for the backward pass.
-        heads_peak: Peak bytes of neck and heads.
-        neck_peak: Their peak bytes from when the backward pass reaches ``units``.
-    """
-
-    parameters: int
-    trainable: int
-    others: int = 0
+    parameters: int  # of the backbone
+    trainable: int  # those of the backbone that are not frozen
+    others: int = 0  # parameters of neck and heads
     others_trainable: int = 0
-    units: tuple[int, ...] = ()
-    heads_kept: int = 0
+    units: tuple[int, ...] = ()  # parameters of each layer outside the backbone that FSDP shards by itself
+    heads_kept: int = 0  # bytes that neck and heads keep for the backward pass
     heads_peak: int = 0
-    neck_peak: int = 0
+    neck_peak: int = 0  # from when the backward pass reaches units
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Bytes at a moment of a step, beside those allocated all the time.
+    """Bytes at a moment of a step, beside those allocated all the time."""
 
-    Args:
-        name: ``'forward'``, ``'heads'``, ``'backward'``, ``'averaging'`` of gradients, or ``'step'`` of the optimizer.
-        counted: Of backbone, neck and heads, and of the optimizer's temporaries.
-        gradients: Of weights, beside buckets.
-        gathered: Weights and gradients that are temporarily whole.
-        workspace: The part of ``counted`` that is needed at this moment only.
-    """
-
-    name: str
-    counted: int = 0
-    gradients: int = 0
-    gathered: int = 0
-    workspace: int = 0
+    name: str  # forward, heads, backward, averaging of gradients, or step of the optimizer
+    counted: int = 0  # of backbone, neck and heads, and of the optimizer's temporaries
+    gradients: int = 0  # of weights, beside buckets
+    gathered: int = 0  # weights and gradients that are temporarily whole
+    workspace: int = 0  # the part of counted that is needed at this moment only
 
     @property
     def total(self) -> int:
@@ -62,30 +43,17 @@ class Moment:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of a training step on one GPU.
+    """Bytes of a training step on one GPU."""
 
-    Args:
-        weights: Allocated all the time.
-        gradients: All of them, with buckets.
-        optimizer: Its states.
-        gathered: Weights and gradients gathered from other GPUs, at the peak.
-        activations: Of the backbone, kept for the backward pass when the forward pass has ended.
-        heads: Kept by neck and heads.
-        workspace: Needed at the peak only: recomputed activations, their gradients, attention, the optimizer's
-            temporaries.
-        peak: The largest total at any moment; less than the sum of the parts, which do not peak together.
-        moment: When the peak is.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    gathered: int
-    activations: int
-    heads: int
-    workspace: int
-    peak: int
-    moment: str
+    weights: int  # allocated all the time
+    gradients: int  # all of them, with buckets
+    optimizer: int  # its states
+    gathered: int  # weights and gradients gathered from other GPUs, at the peak
+    activations: int  # of the backbone, kept for the backward pass when the forward pass has ended
+    heads: int  # kept by neck and heads
+    workspace: int  # needed at the peak only: what is recomputed, its gradients, the optimizer's temporaries
+    peak: int  # the largest total at any moment; less than the sum of the parts, which do not peak together
+    moment: str  # when the peak is
 
 
 def _moments(backbone: BackboneMemory, model: Model, sharding: Sharding) -> Iterator[Moment]:
@@ -128,13 +96,7 @@ def _moments(backbone: BackboneMemory, model: Model, sharding: Sharding) -> Iter
 
 
 def plan_step(backbone: BackboneMemory, model: Model, sharding: Sharding = Sharding()) -> Plan:
-    """Finds the peak of a training step: forward, backward and the optimizer's step.
-
-    Args:
-        backbone: Its step.
-        model: The rest of the model.
-        sharding: The share of each GPU.
-    """
+    """Finds the peak of a training step: forward, backward and the optimizer's step."""
     parameters, trainable = model.parameters + model.others, model.trainable + model.others_trainable
     weights, states, buckets = sharding.weights(parameters), sharding.states(trainable), sharding.buckets(trainable)
     worst = max(_moments(backbone, model, sharding), key=lambda moment: moment.total)

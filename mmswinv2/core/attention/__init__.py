@@ -7,10 +7,9 @@ Source:
     arXiv:2111.09883, sections 3.2 and 3.3; microsoft/Swin-Transformer, ``models/swin_transformer_v2.py``,
     ``WindowAttention``.
 """
-from .backends import BACKENDS, choose
+from .backends import BACKENDS, choose, window_attention
 from .config import AttentionConfig
 from .eager import cosine_normalize
-from .function import window_attention
 from .module import WindowAttention
 from .problem import Backend, Problem
 

@@ -58,14 +58,7 @@ def plan(qkv: Tensor, num_heads: int, grid: Grid, budget: int, *, cached: bool) 
 
     A quarter is for the bias of a step's heads and its gradient (2 N N each), a quarter for a chunk's queries, keys,
     values, result and their gradients (about 8 n N d per head), the rest for three or four blocks of logits (n x rows
-    x N).
-
-    Args:
-        qkv: Shape (B, *map, 3C).
-        num_heads: nH.
-        grid: One axis of windows per axis of the map.
-        budget: Bytes.
-        cached: Whether to limit blocks to the size that suits a CPU's cache.
+    x N). With ``cached``, blocks are limited to the size that suits a CPU's cache.
     """
     batch, width = qkv.shape[0], max(4, qkv.element_size())
     dim = qkv.shape[-1] // 3 // num_heads
@@ -111,11 +104,11 @@ def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None
     maps = _maps(qkv, num_heads)
     out, lse = empty_results(qkv, logit_scale)
     out_map, lse_map = out.unflatten(-1, (num_heads, -1)), lse[..., None]
-    generator = _generator(seed, qkv.device)
-    fused = FUSED.get((device_type(qkv.device), dtype)) if generator is None else None
+    generator, kind = _generator(seed, qkv.device), device_type(qkv.device)
+    fused = FUSED.get((kind, dtype)) if generator is None else None
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        for step in plan(qkv, num_heads, grid, budget, cached=_on_cpu(qkv) and fused is None):
+        for step in plan(qkv, num_heads, grid, budget, cached=kind == 'cpu' and fused is None):
             bias = _bias(table, step, dtype)
             for chunk in step.chunks:
                 q, k, v = (copy_cells(chunk.of(x), dtype) for x in maps)
@@ -155,7 +148,7 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
     generator = _generator(seed, qkv.device)
     with without_autocast(qkv.device):
         scale = scale_of(logit_scale, dtype).view(num_heads, 1, 1, 1)
-        for step in plan(qkv, num_heads, grid, budget, cached=_on_cpu(qkv)):
+        for step in plan(qkv, num_heads, grid, budget, cached=device_type(qkv.device) == 'cpu'):
             bias = _bias(table, step, dtype)
             grad_bias = torch.zeros_like(bias)
             s = scale[step.heads]
@@ -193,10 +186,6 @@ def backward(grad_out: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, 
 def _maps(qkv: Tensor, num_heads: int) -> tuple[Tensor, ...]:
     """Views of queries, keys and values, each (B, *map, nH, d)."""
     return qkv.unflatten(-1, (3, num_heads, -1)).unbind(-3)
-
-
-def _on_cpu(x: Tensor) -> bool:
-    return device_type(x.device) == 'cpu'
 
 
 def _bias(table: Tensor, step: Step, dtype: torch.dtype) -> Tensor:

@@ -52,15 +52,21 @@ def cosine_normalize(x: Tensor, scale: Tensor | None = None) -> Tensor:
     return x * (inverse if scale is None else scale * inverse)
 
 
-def inverse_lengths(x: Tensor) -> Tensor:
-    """One over the length of each row of (..., d), 0 for a row of zeros: (..., 1), without a derivative."""
+def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As :func:`cosine_normalize`, of float32 or float64 in place, for kernels: without a derivative.
+
+    Returns:
+        (``x``, the inverse of each row's former length, 0 for a row of zeros, shape (..., 1)).
+    """
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if _squares_are_safe(length):
-        return length.reciprocal_()
-    largest = x.abs().amax(-1, keepdim=True)
-    largest = largest.masked_fill(largest == 0, 1)
-    length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
-    return length.reciprocal().masked_fill(length == 0, 0)
+        inverse = length.reciprocal_()
+    else:
+        largest = x.abs().amax(-1, keepdim=True)
+        largest = largest.masked_fill(largest == 0, 1)
+        length = torch.linalg.vector_norm(x / largest, dim=-1, keepdim=True) * largest
+        inverse = length.reciprocal().masked_fill(length == 0, 0)
+    return x.mul_(inverse if scale is None else inverse * scale), inverse
 
 
 def _squares_are_safe(length: Tensor) -> bool:
@@ -71,29 +77,8 @@ def _squares_are_safe(length: Tensor) -> bool:
     return SAFE[0] <= low.item() and high.item() <= SAFE[1]
 
 
-def unit_rows(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Divides rows by their length in place, for kernels: without a derivative.
-
-    Args:
-        x: Shape (..., d), float32 or float64.
-        scale: As in :func:`cosine_normalize`.
-
-    Returns:
-        (``x``, the inverse of each row's former length, 0 for a row of zeros, shape (..., 1)).
-    """
-    inverse = inverse_lengths(x)
-    return x.mul_(inverse if scale is None else inverse * scale), inverse
-
-
 def eager_attention(problem: Problem) -> Tensor:
-    """Attends with whole attention maps; ignores the budget.
-
-    Logits, softmax and the sum over values are computed in float32 (float64 for float64) whatever the dtype of the
-    input, also under autocast.
-
-    Returns:
-        Shape (B, *map, C), dtype of the input.
-    """
+    """Attends with whole attention maps, in float32 (float64 for float64) also under autocast; ignores the budget."""
     tensors = problem.qkv, problem.table, problem.logit_scale
     if is_transformed():
         return _formula(*tensors, problem.grid, problem.dropout)
@@ -207,7 +192,9 @@ def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, gri
             rows[:2 * num_heads].mul_(inverse)
             rows = rows.view(3, *g.shape)
             grad_rows, grad_bias = _backward_of_cells(g, rows, p, keep, num_heads)
-            along = _drop_along(grad_rows[:2], rows[:2])
+            # lengths of rows have no effect: gradients of unit rows lose their part along them
+            along = (grad_rows[:2] * rows[:2]).sum(-1, keepdim=True)  # (2, nH cells, N, 1)
+            grad_rows[:2].addcmul_(rows[:2], along, value=-1)
             factors = inverse.view(2, num_heads, *inverse.shape[1:]) * scale
             grad_rows[:2].view(*factors.shape[:-1], g.shape[-1]).mul_(factors)
             put_cells(grads, group, grad_rows)
@@ -216,17 +203,6 @@ def _backward(grad: Tensor, qkv: Tensor, table: Tensor, logit_scale: Tensor, gri
         grad_table = fold_cells(grad_biases, [axis.window for axis in grid], cell_sizes(grid))
     grad_scale = (grad_scale * scale.flatten()).view_as(logit_scale).masked_fill(logit_scale > MAX_LOGIT_SCALE, 0)
     return grads.flatten(-2), grad_table.to(table.dtype), grad_scale.to(logit_scale.dtype)
-
-
-def _drop_along(grad: Tensor, rows: Tensor) -> Tensor:
-    """Takes from gradients of unit rows, (2, nH cells, N, d), in place, their part along them: lengths have no effect.
-
-    Returns:
-        Length and sign of that part, (2, nH cells, N, 1).
-    """
-    along = (grad * rows).sum(-1, keepdim=True)
-    grad.addcmul_(rows, along, value=-1)
-    return along
 
 
 def _backward_of_cells(grad: Tensor, rows: Tensor, p: Tensor, keep: Tensor | None,

@@ -20,12 +20,7 @@ from .problem import Backend, Problem
 
 
 class Kernel(NamedTuple):
-    """How attention is computed.
-
-    Args:
-        forward: As :func:`mmswinv2.core.attention.cells.forward`.
-        backward: As :func:`mmswinv2.core.attention.cells.backward`.
-    """
+    """Functions as ``forward`` and ``backward`` of :mod:`mmswinv2.core.attention.cells`."""
 
     forward: Callable[..., tuple[Tensor, Tensor]]
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -37,14 +32,7 @@ KERNELS: dict[str, Kernel] = {}
 def kernel_backend(name: str, forward: Callable[..., tuple[Tensor, Tensor]],
                    backward: Callable[..., tuple[Tensor, Tensor, Tensor]],
                    refuses: Callable[[Problem], str | None] = lambda problem: None) -> Backend:
-    """Makes a kernel into a backend.
-
-    Args:
-        name: Of both.
-        forward: As :func:`mmswinv2.core.attention.cells.forward`.
-        backward: As :func:`mmswinv2.core.attention.cells.backward`.
-        refuses: A problem to the reason why the kernel does not support it, or None; derivatives are checked for all.
-    """
+    """Makes a :class:`Kernel` into a backend of its name; derivatives are checked for all, beside ``refuses``."""
     KERNELS[name] = Kernel(forward, backward)
 
     def run(problem: Problem) -> Tensor:
@@ -74,7 +62,7 @@ def _grid(qkv: Tensor, window: Sequence[int], shift: Sequence[int]) -> Grid:
 
 
 def forward(qkv: Tensor, table: Tensor, logit_scale: Tensor, seed: Tensor | None, window: list[int], shift: list[int],
-             dropout: float, budget: int, kernel: str) -> tuple[Tensor, Tensor]:
+            dropout: float, budget: int, kernel: str) -> tuple[Tensor, Tensor]:
     """The forward pass of a kernel, of the arguments of the operator."""
     return KERNELS[kernel].forward(qkv, table, logit_scale, seed, _grid(qkv, window, shift), dropout, budget)
 

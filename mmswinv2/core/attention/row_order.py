@@ -60,9 +60,7 @@ def row_order(batch: int, grid: Grid, device: torch.device) -> RowOrder:
     """The order of rows of maps of ``batch`` images with the windows of ``grid``; computed on the device alone."""
     whole = [axis.shift == 0 and axis.length == axis.padded for axis in grid]
     if prod(axis.window for axis in grid) > SMALL or all(whole):
-        parts, rows = _by_size(batch, grid, device)
-        masks = kinds = None
-        padded = False
+        (parts, rows), masks, kinds, padded = _by_size(batch, grid, device), None, None, False
     else:
         parts, rows, masks, kinds, padded = _whole_windows(batch, grid, device)
     tokens = batch * prod(axis.length for axis in grid)
@@ -88,15 +86,14 @@ def _whole_windows(batch: int, grid: Grid,
     axes = [_axis_windows(axis, device) for axis in grid]
     n = len(grid)
     index = torch.arange(batch, device=device).view(-1, *[1] * (2 * n))
-    inside: Tensor | None = None
-    kind = torch.zeros((), dtype=torch.int64, device=device)
-    region = torch.zeros((), dtype=torch.int64, device=device)
+    inside = torch.ones((), dtype=torch.bool, device=device)
+    kind = region = torch.zeros((), dtype=torch.int64, device=device)
     for i, (axis, (positions, regions, kinds)) in enumerate(zip(grid, axes)):
         windows, tokens = ([1] * n for _ in range(2))
         windows[i], tokens[i] = positions.shape
         at = positions.view(1, *windows, *tokens)
         index = index * axis.length + at  # (B, *windows, *window)
-        inside = at >= 0 if inside is None else inside & (at >= 0)
+        inside = inside & (at >= 0)
         kind = kind * len(regions) + kinds.view(windows)  # (*windows,)
         # (kinds, window) of an axis to (*kinds, *window)
         shape = [1] * n
@@ -104,7 +101,6 @@ def _whole_windows(batch: int, grid: Grid,
         region = region * 4 + regions.view(*shape, *tokens)
     size = tuple(axis.window for axis in grid)
     total = batch * prod(axis.length for axis in grid)
-    assert inside is not None  # there is an axis
     rows = torch.where(inside, index, total).flatten()
     region = region.reshape(-1, prod(size))  # (kinds, N)
     masks = torch.where(region[:, None, :, None] == region[:, None, None, :], 0., MASKED).to(torch.float16)
@@ -126,10 +122,8 @@ def _axis_windows(axis: Axis, device: torch.device) -> tuple[Tensor, Tensor, Ten
     end = axis.shift + whole * size
     borders = [(0, axis.shift, 1), (end, axis.length, 2)]  # first token, the one after, cell
     borders = [cell for cell in borders if cell[0] < cell[1]]
-    if sum(stop - start for start, stop, _ in borders) <= size:
-        together = [borders] if borders else []
-    else:
-        together = [[cell] for cell in borders]
+    fit_one_window = sum(stop - start for start, stop, _ in borders) <= size
+    together = [borders] if borders and fit_one_window else [[cell] for cell in borders]
     positions = [torch.arange(axis.shift, end, device=device)]
     regions, kinds = ([filled(size, 0)], [filled(whole, 0)]) if whole else ([], [])
     for cells in together:

@@ -170,12 +170,8 @@ def refuses(problem: Problem) -> str | None:
     return None
 
 
-def _has_operators() -> bool:
-    return (torch.version.hip is None and has_argument('_scaled_dot_product_efficient_attention', 'attn_bias')
-            and has_argument('_efficient_attention_backward', 'shared_storage_dqdkdv'))
-
-
-HAS_OPERATORS = _has_operators()
+HAS_OPERATORS = (torch.version.hip is None and has_argument('_scaled_dot_product_efficient_attention', 'attn_bias')
+                 and has_argument('_efficient_attention_backward', 'shared_storage_dqdkdv'))
 
 
 class Prepared(NamedTuple):
@@ -219,12 +215,8 @@ def _prepare(qkv: Tensor, logit_scale: Tensor, order: RowOrder) -> Prepared:
 
 
 def _gather(tensors: list[Tensor], powers: list[Tensor], order: RowOrder) -> Tensor:
-    """Divides tensors, each (T, ..., d), by powers that broadcast to (T, ...), and takes their rows; padding rows are
-    zeros.
-
-    Returns:
-        float16, (tensors, R, ..., d).
-    """
+    """Divides tensors, each (T, ..., d), by powers that broadcast to (T, ...), and takes their rows, in float16:
+    (tensors, R, ..., d). Padding rows are zeros."""
     tokens = len(order.places)
     divided = torch.empty(len(tensors), tokens + order.padded, *tensors[0].shape[1:], dtype=HALF,
                           device=order.rows.device)
@@ -278,16 +270,9 @@ def _gradient_power(grad: Tensor, tokens: int) -> Tensor:
 
 def _gradient_rows(grad: Tensor, prepared: Prepared, order: RowOrder, power: Tensor, of_logits: Tensor,
                    dtype: torch.dtype, budget: int) -> tuple[Tensor, Tensor]:
-    """Gradients of queries, keys and values from the gradients of the kernel's input.
+    """Gradients of queries, keys and values from ``grad``, that of ``prepared.x``; half of the budget is for float32.
 
-    Args:
-        grad: Of ``prepared.x``, float16.
-        prepared: The kernel's input.
-        order: Of rows.
-        power: Divisor of the gradient of the result, (nH,).
-        of_logits: Divisor of the gradients of logits, (nH,).
-        dtype: Of the result.
-        budget: Bytes, half of which is for float32.
+    The gradient of the result was divided by ``power``, those of logits by ``of_logits``, both (nH,).
 
     Returns:
         (gradients in the order of rows (R, 3, nH, d), sum of the parts of queries' gradients along queries (nH,)).
@@ -319,13 +304,7 @@ def _less_of_a_shift(along: Tensor, grad_table: Tensor, table: Tensor, lse: Tens
 
     The exact gradients of a row of logits sum to zero. Here they sum to the error of the row's part along its
     probabilities. Its share in ``along`` is that sum times the mean of scaled cosines under the probabilities. The
-    log-sum-exp less the largest bias is near that mean, and below it where a row attends to one key.
-
-    Args:
-        along: Sum of gradients of logits times scaled cosines.
-        grad_table: Sum of gradients of logits over pairs of one offset, (nH, 2W-1, ...), float32.
-        table: (nH, 2W-1, ...).
-        lse: Of each row, (B, *map, nH).
+    log-sum-exp (B, *map, nH) less the largest bias is near that mean, and below it where a row attends to one key.
     """
     mean = lse.view(-1, len(along)).mean(0).sub_(table.flatten(1).amax(1))
     return along.addcmul_(grad_table.flatten(1).sum(1), mean, value=-1)

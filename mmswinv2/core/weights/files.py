@@ -1,6 +1,7 @@
 """Checkpoint files: read as weights only, written whole or not at all."""
 from __future__ import annotations
 
+import codecs
 import os
 import pickle
 import re
@@ -8,14 +9,34 @@ import shutil
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import unpickle
+from ..torch_compat import allowed_globals
+
+
+class StandIn:
+    """Stands for an object of a run that is not needed; what the file says of it is dropped."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+Objects = Mapping[str, Callable[..., Any]]  # by their names in a file
+
+NUMPYS = ('numpy.core.multiarray.', 'numpy._core.multiarray.')  # 1 and 2 name what makes arrays differently
+# what a run of MMEngine saves beside its weights; methods of HistoryBuffer are written as getattr(HistoryBuffer, name)
+STAND_INS: Objects = dict.fromkeys((
+    'builtins.getattr', 'mmengine.logging.history_buffer.HistoryBuffer', 'numpy.ndarray', 'numpy.dtype',
+    *(module + name for module in NUMPYS for name in ('_reconstruct', 'scalar'))), StandIn)
 
 _NOT_WHOLE = 'checkpoint must be a whole {}, got {}'
 SAFETENSORS = '.safetensors'
@@ -23,15 +44,15 @@ _TORCH = 'file that torch.save wrote (read with weights_only=True)'
 _ZIP, _PICKLE = b'PK\x03\x04', b'\x80'  # what torch's files begin with, from 1.6 on and before
 
 
-def read_file(path: str | os.PathLike, *, objects: unpickle.Objects = unpickle.STAND_INS) -> Mapping:
+def read_file(path: str | os.PathLike, *, objects: Objects = STAND_INS) -> Mapping:
     """Reads a checkpoint without running code that it may hold; tensors are on the CPU and in memory.
 
     The first bytes tell safetensors from torch's files; if they fit neither, the name decides.
 
     Args:
         path: A safetensors file, or one that ``torch.save`` wrote, packed by a zip tool or not.
-        objects: What else may be in torch's files, as for :func:`mmswinv2.core.weights.unpickle.load`. By default, what
-            a run of MMEngine keeps beside its weights is read as nothing.
+        objects: What else may be in torch's files: classes and functions, by the names in the file. By default, what a
+            run of MMEngine keeps beside its weights is read as nothing.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -48,17 +69,13 @@ def read_file(path: str | os.PathLike, *, objects: unpickle.Objects = unpickle.S
     except OSError as e:
         raise ValueError(f'checkpoint must be readable, got {path} ({e.strerror})') from e
     named = path.suffix.lower() == SAFETENSORS and not begin.startswith((_ZIP, _PICKLE))
-    if named or _begins_safetensors(begin, path.stat().st_size):
+    # safetensors begin with the length of a JSON object that fits the file
+    if named or begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= path.stat().st_size - 8:
         return _read_safetensors(path)
     checkpoint = _read_torch(path, objects, zipped=begin.startswith(_ZIP))
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f'checkpoint must hold a dict, got {type(checkpoint).__name__} in {path}')
     return checkpoint
-
-
-def _begins_safetensors(begin: bytes, size: int) -> bool:
-    """Whether a file begins with the length of a JSON object that fits the file."""
-    return begin[8:] == b'{' and int.from_bytes(begin[:8], 'little') <= size - 8
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -70,13 +87,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{_NOT_WHOLE.format("safetensors file", path)}: {_line(e)}') from e
 
 
-def _read_torch(path: Path, objects: unpickle.Objects, *, zipped: bool) -> object:
+def _read_torch(path: Path, objects: Objects, *, zipped: bool) -> object:
     if zipped and (why := why_damaged(path)):
         raise ValueError(f'{_NOT_WHOLE.format(_TORCH, path)} ({why})')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # what torch warns of is an error below
-            return unpickle.load(str(path), objects)
+            return unpickle(str(path), objects)
     except Exception as e:  # a damaged pickle can raise anything
         # torch 2.1 names a class without the word
         what = re.search(r'(?:GLOBAL|Unsupported class) ((?:\w+\.)*\w+)(?:\s|$)', str(e), re.ASCII)
@@ -87,6 +104,47 @@ def _read_torch(path: Path, objects: unpickle.Objects, *, zipped: bool) -> objec
         if not zipped and zipfile.is_zipfile(path):
             why = ' (a zip file with something else before it)'
         raise ValueError(_NOT_WHOLE.format(_TORCH, path) + why) from e
+
+
+def unpickle(path: str, objects: Objects) -> object:
+    """Reads a file of ``torch.save``; no code in it is run.
+
+    Args:
+        path: The file.
+        objects: What may be in it beside weights and plain values, by the names in the file: classes and functions.
+
+    Raises:
+        pickle.UnpicklingError: if the file holds anything else.
+    """
+    if torch.__version__ < (2, 6):  # type: ignore[operator]
+        return unpickle_before_torch_2_6(path, objects)
+    listed = torch.serialization.get_safe_globals()  # torch takes off all that a context adds, who ever added it first
+    ours: list[Any] = [(value, name) for name, value in objects.items() if (value, name) not in listed]
+    with torch.serialization.safe_globals(ours), open(path, 'rb') as file:  # of a path torch looks at the name
+        return torch.load(file, map_location='cpu', weights_only=True)
+
+
+def unpickle_before_torch_2_6(path: str, objects: Objects) -> object:
+    """The same for torch before 2.6, where an object cannot be declared safe under the name that a file has for it.
+
+    Raises:
+        pickle.UnpicklingError: if the file holds anything else.
+    """
+    allowed = {'_codecs.encode': codecs.encode, **allowed_globals(), **objects}  # bytes of numpy's
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> object:
+            module = 'builtins' if module == '__builtin__' else module  # protocol 2 has Python 2's names
+            if f'{module}.{name}' in allowed:
+                return allowed[f'{module}.{name}']
+            if module == 'torch' and name.endswith('Storage'):
+                return super().find_class(module, name)
+            raise pickle.UnpicklingError(f'GLOBAL {module}.{name}')
+
+    module = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, UnpicklingError=pickle.UnpicklingError,
+                             load=lambda f, **kwargs: Unpickler(f, **kwargs).load())
+    with open(path, 'rb') as file:
+        return torch.load(file, map_location='cpu', weights_only=False, pickle_module=module)
 
 
 def _may_exist(name: str) -> bool:

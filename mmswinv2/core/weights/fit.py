@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 from ..arch import arch_name, describe_arch, get_arch
 from ..checks import first, hidden_channels
 from ..config import VideoConfig
-from ..pretrained_windows import WINDOWS_KEY, rows_fit, table_name, table_window, windows_unknown
+from ..pretrained_windows import WINDOWS_KEY, rows_fit, store_windows, table_name, table_window, windows_unknown
 from ..swin_transformer_v2 import SwinTransformerV2
 from ..video import VideoSwinTransformerV2
 from .adapt import inflate_state
 from .read import BackboneState, group_extras
 
 OUTPUT_NORM = re.compile(r'norm(\d)\.(weight|bias)')
+# of the options that weights show
+DEFAULTS = dict(in_channels=3, mlp_ratio=4., qkv_bias=True, position_bias='log_cpb', norm_placement='res_post')
 
 
 def config_of(found: BackboneState) -> dict[str, Any]:
@@ -57,27 +60,22 @@ def config_of(found: BackboneState) -> dict[str, Any]:
     outputs = sorted({int(m[1]) for m in map(OUTPUT_NORM.fullmatch, state) if m})
     config['out_indices'] = tuple(outputs) or (num_stages - 1,)
     if table_name(0) in state:
-        config['position_bias'] = 'parameterized'
         known = found.pretrained_window_sizes
         config['window_size'] = [table_window(len(state[table_name(i)]), known[i] if known else None, axes=found.axes)
                                  for i in range(num_stages)]
-    elif found.position_bias == 'linear_cpb':
-        config['position_bias'] = 'linear_cpb'
     if found.pretrained_window_sizes is not None:
         config[WINDOWS_KEY] = [list(pair) for pair in found.pretrained_window_sizes]
     if found.window_sizes is not None:
         config['window_size'] = [list(pair) for pair in found.window_sizes]
     if found.axes == 3:
         config['temporal_patch_size'] = proj.shape[2]
-    if proj.shape[1] != 3:
-        config['in_channels'] = proj.shape[1]
-    if fc1.shape[0] != 4 * proj.shape[0]:
-        config['mlp_ratio'] = fc1.shape[0] / proj.shape[0]
-    if 'layers.0.blocks.0.attn.q_bias' not in state:
-        config['qkv_bias'] = False
     merging = state.get('layers.0.downsample.norm.weight')
-    if merging is not None and merging.shape[0] == 4 * proj.shape[0]:
-        config['norm_placement'] = 'pre'
+    options = dict(
+        position_bias='parameterized' if table_name(0) in state else found.position_bias or 'log_cpb',
+        in_channels=proj.shape[1], mlp_ratio=fc1.shape[0] / proj.shape[0],
+        qkv_bias='layers.0.blocks.0.attn.q_bias' in state,
+        norm_placement='pre' if merging is not None and merging.shape[0] == 4 * proj.shape[0] else 'res_post')
+    config.update({name: value for name, value in options.items() if value != DEFAULTS[name]})
     return config
 
 
@@ -98,8 +96,8 @@ def check_complete(found: BackboneState) -> dict[str, Any]:
 def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, Tensor], str]:
     """Chooses the weights that a backbone takes, strictly.
 
-    Only norms of outputs may be missing (they stay as constructed) or unused. A backbone for video takes image weights
-    inflated.
+    Only norms of outputs may be missing (they stay as constructed) or unused, and stages after the backbone's last. A
+    backbone for video takes image weights inflated.
 
     Args:
         net: The backbone, also one for video.
@@ -118,6 +116,7 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
         found = inflate_state(found, temporal_patch_size=net.config.temporal_patch_size,
                               temporal_window=[window[0] for window in net.pretrained_window_sizes])
         inflated = ', inflated over time'
+    found = _without_later_stages(found, len(net.arch.depths))
     extras = {k: v for k, v in found.extras.items() if k not in own}
     state = {**found.state, **{k: v for k, v in found.extras.items() if k in own}}  # SimMIM's own backbone has a token
     kind = net.config.position_bias
@@ -157,6 +156,19 @@ def fit_state(net: SwinTransformerV2, found: BackboneState) -> tuple[dict[str, T
     return taken, text
 
 
+def _without_later_stages(found: BackboneState, stages: int) -> BackboneState:
+    """Leaves out what follows the last of ``stages``: a backbone has no stages after its last output."""
+    later = [k for k in found.state if (match := re.match(r'(?:layers\.|norm)(\d)\.', k)) and int(match[1]) >= stages
+             or k.startswith(f'layers.{stages - 1}.downsample.')]
+    if found.num_stages <= stages:
+        return found
+    state = {k: v for k, v in found.state.items() if k not in later}
+    if found.pretrained_window_sizes is not None:
+        store_windows(state, found.pretrained_window_sizes[:stages])
+    return replace(found, state=state, window_sizes=found.window_sizes and found.window_sizes[:stages],
+                   dropped={**found.dropped, 'after the last output': later})
+
+
 _ADAPT = ("; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in-channels of "
           'tools/convert_checkpoint.py, makes weights for other channels of them')
 
@@ -164,7 +176,7 @@ _ADAPT = ("; init_cfg.adapt_in_channels='sum', 'mean' or 'repeat', or --adapt-in
 def _differences(net: SwinTransformerV2, found: BackboneState) -> list[tuple[str, str]]:
     """The options in which the backbone of a file differs from another, in words: (the file's, the other's)."""
     try:
-        theirs = dict(dict(in_channels=3, mlp_ratio=4., qkv_bias=True, position_bias='log_cpb'), **config_of(found))
+        theirs = {**DEFAULTS, **config_of(found)}
         arch = get_arch(theirs['arch'])
     except ValueError:  # a weight is missing, or of an odd shape
         return []

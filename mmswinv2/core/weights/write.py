@@ -5,17 +5,22 @@ of position bias, other places of norms, video.
 """
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
-from ..checks import to_windows
+from ..arch import get_arch
+from ..checks import as_configured, to_windows
 from ..pretrained_windows import WINDOWS_KEY
 from .fit import OUTPUT_NORM, check_complete
 from .layouts import LAYOUTS, Layout
 from .layouts.buffers import Geometry
 from .read import BackboneState, check_finite, group_extras
+
+MAX_BUFFERS = 8  # GiB
 
 
 def to_layout(found: BackboneState, target: str, *, window_size: int | Sequence | None = None,
@@ -50,7 +55,7 @@ def to_layout(found: BackboneState, target: str, *, window_size: int | Sequence 
     if not layout.each_norm:
         state, left['norms of earlier outputs'] = _last_norm(state, found.num_stages - 1, config, target)
     if layout.buffers is not None:
-        state.update(layout.buffers(_geometry(found, config, layout, window_size, image_size)))
+        state.update(_buffers(layout, _geometry(found, config, layout, window_size, image_size)))
     out, extras = layout.write(state, found.extras)
     left.update(group_extras(extras))
     return out, {rule: names for rule, names in left.items() if names}
@@ -78,12 +83,27 @@ def _last_norm(state: dict[str, Tensor], last: int, config: Mapping,
 
 def _geometry(found: BackboneState, config: Mapping, layout: Layout, window_size: int | Sequence | None,
               image_size: int | None) -> Geometry:
-    pretrained, num_stages = found.pretrained_window_sizes, found.num_stages
+    pretrained = found.pretrained_window_sizes
     if pretrained is None:
         raise ValueError(f'{WINDOWS_KEY} must be given: the checkpoint does not say them, and the buffers of '
                          f'{layout.name} depend on them')
-    windows = pretrained if window_size is None else to_windows('window_size', window_size, num_stages, axes=found.axes)
-    depths = tuple(sum(re.fullmatch(rf'layers\.{i}\.blocks\.\d+\.attn\.logit_scale', k) is not None
-                       for k in found.state) for i in range(num_stages))
-    return Geometry(layout.name, depths, pretrained, windows, image_size,
+    windows = pretrained if window_size is None else to_windows(
+        'window_size', window_size, found.num_stages, axes=found.axes)
+    return Geometry(get_arch(config['arch']).depths, pretrained, windows, image_size,
                     log_spaced=config.get('position_bias') != 'linear_cpb')
+
+
+def _buffers(layout: Layout, shape: Geometry) -> dict[str, Tensor]:
+    """The derived tensors of a layout, whose size is found on the meta device first."""
+    assert layout.buffers is not None
+    try:
+        with torch.device('meta'):
+            size = sum(v.numel() * v.element_size() for v in layout.buffers(shape).values()) / 2**30
+    except RuntimeError:  # more than torch can count
+        size = math.inf
+    if size > MAX_BUFFERS:
+        pixels = '' if shape.image_size is None else f' and {shape.image_size} px'
+        raise ValueError(f'window_size and image_size must give buffers of at most {MAX_BUFFERS} GiB for '
+                         f'{layout.name}, got {size:.3g} GiB for windows of {as_configured(shape.windows)} tokens'
+                         f'{pixels}')
+    return layout.buffers(shape)

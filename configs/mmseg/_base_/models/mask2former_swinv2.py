@@ -21,3 +21,4 @@ optim_wrapper = dict(
 train_cfg = dict(type='mmswinv2.IterBasedTrainLoop')
 default_hooks = dict(
     _base_.plugin_hooks, checkpoint=dict(type='mmswinv2.CheckpointHook', max_keep_ckpts=2, save_best='mIoU'))
+env_cfg = _base_.plugin_env_cfg

@@ -213,8 +213,7 @@ class _Call:
         pairs = cells.pairs * heads
         launch(kernel, (programs,), tensors,
                dict(self.constants, **self.geometry, **constants, BM=tile.queries, BN=tile.keys, WHOLE=cells.whole,
-                    EXACT=self.exact, num_warps=tile.warps,
-                    num_stages=tile.stages),
+                    EXACT=self.exact, num_warps=tile.warps, num_stages=tile.stages),
                flops=2 * products * self.dim * pairs, pairs=pairs, dtype=self.qkv.dtype, writes=writes)
 
     def tiles(self, kernel: str, cells: Cells) -> int:

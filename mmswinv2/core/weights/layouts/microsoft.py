@@ -5,19 +5,20 @@ Source (names and buffers):
 """
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ...checks import as_configured
 from .base import Layout, Pairs, has_blocks
-from .buffers import Geometry, coordinates, pair_index, window_bytes
+from .buffers import Geometry, window_buffers
 
 
 def buffers(shape: Geometry) -> dict[str, Tensor]:
     """The buffers that the release's strict loading needs, for given windows and image size.
 
     Raises:
-        ValueError: if windows are not square, the image is not one of the release's, or buffers are too large.
+        ValueError: if windows are not square, or the image is not one of the release's.
     """
     if any(h != w for h, w in (*shape.windows, *shape.pretrained)):
         raise ValueError(f'window_size and pretrained_window_sizes must be square for microsoft, got {shape.windows} '
@@ -26,21 +27,12 @@ def buffers(shape: Geometry) -> dict[str, Tensor]:
     image_size = stride * shape.windows[-1][0] if shape.image_size is None else shape.image_size
     if image_size < stride or image_size % stride:
         raise ValueError(f'image_size must be a multiple of {stride} px for microsoft, got {image_size}')
-    blocks = []  # stage, block, tokens of the map, of a window, whether windows are shifted; along an axis
+    maps = [image_size // (4 * 2**i) for i in range(len(shape.depths))]  # tokens along an axis
+    windows = tuple((min(w, tokens),) * 2 for (w, _), tokens in zip(shape.windows, maps))  # as the release shrinks them
+    out = window_buffers(replace(shape, windows=windows))
     for i, j in shape.blocks:
-        resolution = image_size // (4 * 2**i)
-        size = min(shape.windows[i][0], resolution)  # the release shrinks a window to the map
-        blocks.append((i, j, resolution, size, j % 2 == 1 and resolution > size))
-    shape.check_size(sum(window_bytes((size, size)) + 4 * shifted * (resolution * size)**2
-                         for _, _, resolution, size, shifted in blocks),
-                     f'windows of {as_configured(shape.windows)} tokens and {image_size} px')
-    out = {}
-    for i, j, resolution, size, shifted in blocks:
-        stem = f'layers.{i}.blocks.{j}.'
-        out[stem + 'attn.relative_coords_table'] = coordinates((size, size), shape.pretrained[i])
-        out[stem + 'attn.relative_position_index'] = pair_index((size, size))
-        if shifted:
-            out[stem + 'attn_mask'] = shift_mask(resolution, size)
+        if j % 2 and maps[i] > windows[i][0]:
+            out[f'layers.{i}.blocks.{j}.attn_mask'] = shift_mask(maps[i], windows[i][0])
     return out
 
 

@@ -11,7 +11,7 @@ import re
 from torch import Tensor
 
 from .base import Layout, Pairs, Rearrangement, any_name, has_blocks, in_blocks
-from .buffers import Geometry, coordinates
+from .buffers import Geometry, window_buffers
 
 SHARED = re.compile(r'layers\.(\d)\.rel_pos_bias\.(cpb_mlp\..*)')
 
@@ -34,8 +34,7 @@ def share_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def buffers(shape: Geometry) -> dict[str, Tensor]:
     """Coordinates only: they show the pre-training windows and the kind of position bias."""
-    return {f'layers.{i}.blocks.{j}.attn.relative_coords_table': coordinates(
-        shape.windows[i], shape.pretrained[i], log_spaced=shape.log_spaced) for i, j in shape.blocks}
+    return {k: v for k, v in window_buffers(shape).items() if k.endswith('relative_coords_table')}
 
 
 BLOCK = 'layers.{stage}.blocks.{block}.'

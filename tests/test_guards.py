@@ -1,21 +1,69 @@
-"""A loss or gradient that is not finite stops training before the weights are spoilt."""
+"""Training begins with the recipe's batch, and stops at what is not finite before the weights are spoilt."""
+import re
+
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.structures import BaseDataElement
 
 from helpers import toy
-from mmswinv2.engine import NonFiniteHook
+from mmswinv2.engine import BatchSizeHook, NonFiniteHook
 
-pytestmark = pytest.mark.mmdet
+pytestmark = pytest.mark.mmengine
+
+
+def run(folder, base=2, enable=False, hook=None, **options):
+    """A run of a recipe for ``base`` images; the toy has two on its one process."""
+    scaling = dict(enable=enable) if base is None else dict(base_batch_size=base, enable=enable)
+    hook = dict(type='mmswinv2.BatchSizeHook', **(hook or {}))
+    runner = toy.runner(folder, iters=2, hooks=[hook], cfg=dict(auto_scale_lr=scaling), auto_scale_lr=scaling,
+                        **options)
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize('options', [
+    dict(), dict(base=8, accumulate=4), dict(base=None), dict(base=8, batch_size=4, accumulate=2),
+    dict(base=64, enable=True), dict(base=64, hook=dict(allow_other=True))])
+def test_trains(options, tmp_path):
+    runner = run(tmp_path, **options)
+    rate = runner.optim_wrapper.optimizer.param_groups[0]['initial_lr']
+    assert rate == pytest.approx(.01 * (2 / 64 if options.get('enable') else 1))
+
+
+@pytest.mark.parametrize('options, found', [
+    (dict(base=64), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). To fix this, '
+                    'pass --cfg-options optim_wrapper.accumulative_counts=32;'),
+    (dict(base=64, accumulate=16), '32: 1 x 2 x 16 (processes x images on each x optim_wrapper.accumulative_counts). '
+                                   'To fix this, pass --cfg-options optim_wrapper.accumulative_counts=32;'),
+    (dict(base=1), '2: 1 x 2 x 1 (processes x images on each x optim_wrapper.accumulative_counts). To fix this, '
+                   'pass --cfg-options train_dataloader.batch_size and optim_wrapper.accumulative_counts;')])
+def test_another_batch_is_refused(options, found, tmp_path):
+    message = f'the batch must be {options["base"]} images, which learning rate and schedule are for, got {found}'
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(tmp_path, **options)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_scaling_does_not_count_what_is_accumulated(tmp_path):
+    with pytest.raises(ValueError, match='auto_scale_lr.enable must be False where batches are accumulated.*the batch '
+                                         r'is 8: 1 x 2 x 4 .*, the recipe is for 64'):
+        run(tmp_path, base=64, enable=True, accumulate=4)
+
+
+def test_processes_count(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmswinv2.engine.guards.dist.get_world_size', lambda: 8)
+    run(tmp_path / 'a', base=64, accumulate=4)
+    with pytest.raises(ValueError, match='got 16: 8 x 2 x 1 '):
+        run(tmp_path / 'b', base=64)
 
 
 class Batch(toy.Draws):
     """Samples with the names of images."""
 
     def __getitem__(self, index):
-        sample = DetDataSample(metainfo=dict(img_path=f'image_{index}.jpg'))
+        sample = BaseDataElement(metainfo=dict(img_path=f'image_{index}.jpg'))
         return dict(super().__getitem__(index), data_samples=sample)
 
 
@@ -89,10 +137,13 @@ def test_a_loss_scale_may_skip_some_steps(bad, stops, tmp_path):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize('value', [-1, 1.5, True, '3'])
-def test_max_skipped_is_checked(value):
-    with pytest.raises(ValueError, match=f'max_skipped must be an integer >= 0, got {value!r}'):
-        NonFiniteHook(max_skipped=value)
+@pytest.mark.parametrize('hook, option, values, requirement', [
+    (NonFiniteHook, 'max_skipped', [-1, 1.5, True, '3'], 'an integer >= 0'),
+    (BatchSizeHook, 'allow_other', ['True', 1, None], 'a bool')])
+def test_options_are_checked(hook, option, values, requirement):
+    for value in values:
+        with pytest.raises(ValueError, match=f'{option} must be {requirement}, got {value!r}'):
+            hook(**{option: value})
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

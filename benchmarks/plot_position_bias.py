@@ -6,7 +6,7 @@ parameterised one alone, is the table of the first window resized bicubically; b
 of linear coordinates gives, which is fitted here to the learnt bias of the first window. How much further out a larger
 window asks is printed: the range of coordinates beyond that of pre-training, over that of pre-training.
 
-    python tools/plot_position_bias.py work_dirs/mini_cls/iter_900.pth --stage 1 --windows 4 8 12 --out bias.png
+    python benchmarks/plot_position_bias.py work_dirs/mini_cls/iter_900.pth --stage 1 --windows 4 8 12 --out bias.png
 """
 from __future__ import annotations
 

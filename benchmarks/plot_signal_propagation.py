@@ -5,7 +5,7 @@ For each block, after both of its additions and before patches are merged: the v
 tokens, and its mean over channels; beside it the root mean square. The largest value of a model over its smallest is
 printed. Weights must be trained: residual norms start at zero, so that an untrained model is the identity.
 
-    python tools/plot_signal_propagation.py work_dirs/post/swinv2_mini.py=work_dirs/post/iter_900.pth \\
+    python benchmarks/plot_signal_propagation.py work_dirs/post/swinv2_mini.py=work_dirs/post/iter_900.pth \\
         work_dirs/pre/swinv2_mini.py=work_dirs/pre/iter_900.pth --images data/mini_imagenet/val --out signal.png
 
 Models are detectors, segmentors and classifiers; the backbone is what is drawn. A broken image is named and skipped,
@@ -24,9 +24,11 @@ from mmengine.config import DictAction
 from mmengine.utils import ProgressBar
 from torch import Tensor
 
-from predict import find_images, reason
-from trained_backbone import TrainedBackbone
 from window_transfer import split_pair
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tools'))
+from predict import find_images, reason  # noqa: E402
+from trained_backbone import TrainedBackbone  # noqa: E402
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')  # Okabe and Ito
 MARKERS = 'os^DvPX'

@@ -5,7 +5,7 @@ Image and window grow together, so that the number of windows stays that of trai
 Each test is what a user would type: ``mim test mmpretrain CONFIG --checkpoint FILE --cfg-options ...``. The table is
 printed and written to OUT/table.md, the curves to OUT/curves.png, the numbers to OUT/rows.json.
 
-    python tools/window_transfer.py configs/mmpretrain/swinv2_t_256-w8.py=work_dirs/log/epoch_300.pth \\
+    python benchmarks/window_transfer.py configs/mmpretrain/swinv2_t_256-w8.py=work_dirs/log/epoch_300.pth \\
         configs/mmpretrain/swinv2_parameterized_mini.py=work_dirs/table/epoch_300.pth --out work_dirs/transfer
 """
 from __future__ import annotations
