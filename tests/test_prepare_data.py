@@ -17,6 +17,7 @@ from PIL import Image
 import prepare_data
 from annotations import Annotated
 from helpers.configs import register
+from helpers.docs import commands
 from helpers.runs import environment, run
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
@@ -164,6 +165,16 @@ def test_a_scene_is_the_same_from_each_format(kind, polygons, tmp_path):
         np.testing.assert_allclose(numbers, wanted, atol=1e-4 if kind == 'yolo' else 0, rtol=1e-4 * (kind == 'yolo'))
         assert {a['category_id'] for a in part['annotations']} == {1, 2}  # each class in both parts
     assert len(list((dst / 'look').glob('*.jpg'))) == 4
+
+
+@pytest.mark.parametrize('command', [c for c in commands(Path('docs/own_data.md')) if 'prepare_data' in c.text],
+                         ids=lambda c: c.words[2])
+def test_the_page_as_typed(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    src = FORMATS[command.words[2]](tmp_path / 'src', False)
+    names = dict.fromkeys(('FOLDER', 'FILE.json'), str(src))
+    assert prepare_data.main([names.get(word, word) for word in command.words[2:]]) == 0
+    assert Path('data/mine/boxes.py').is_file()
 
 
 def samples(config):
