@@ -223,6 +223,8 @@ INSTANCES = {  # a change of the file, and what is said
     'an id twice': (lambda coco: coco['images'][0].update(id=3),
                     'ids of images must be different, got 1 that do not: chelsea.png'),
     'empty': (lambda coco: coco.update(images=[], annotations=[]), 'must have an object'),
+    'an image is no object': (lambda copy: edit(copy / 'val.json', lambda c: c['images'].append([])),
+                              r'images must have id, file_name, .*got 1 that do not: number 3 has \[\]'),
     'no list': (lambda coco: coco.update(images={}), 'images must be a list'),
     'no width': (lambda coco: coco['images'][0].pop('width'),
                  'images must have id, file_name, width, height, .* got 1 .*: number 0 has id, file_name, height'),
@@ -365,7 +367,8 @@ def test_crowds_are_read(copy):
     None, [], [[]], [[5, 6, 7, 8]], [151, 23, 376, 23, 376, 340], [[151, 23, 376, 23, 376]], '', [None],
     [[151, 23, None, 23, 5, 6]], [['151', '23', '376', '23', '376', '340']], {},
     dict(counts=[100, 10], size=[600, 512]), dict(counts='abc', size=[512, 600]), dict(counts=None, size=[600, 512]),
-    # pycocotools hangs, or ends in an error without a name
+    # pycocotools hangs, takes all memory, or ends in an error without a name
+    [[151, 23, 376, 23, 376, 1e30]],
     dict(counts=[500.5, 20.5, 306679], size=[600, 512]), dict(counts=[500, -20, 306720], size=[600, 512]),
     dict(counts='o1', size=[600, 512]), dict(counts='hello world', size=[600, 512]), dict(counts='Q', size=[600, 512]),
     # without a pixel: masks of background

@@ -152,8 +152,10 @@ def read_labelme(folder: Folder, scratch: Path) -> tuple[list[Annotated], list[s
     for path in folder.files('*.json'):
         with reading(path, "a file of labelme's"):
             content = json.loads(path.read_text(encoding='utf-8'))
-            shapes = [(str(s['label']), s.get('shape_type') or 'polygon', s.get('group_id'),
+            shapes = [(str(s['label']), str(s.get('shape_type') or 'polygon'), s.get('group_id'),
                        np.array(s['points'], dtype=float).reshape(-1, 2)) for s in content['shapes']]
+            if not all(np.isfinite(points).all() for *_, points in shapes):
+                raise ValueError('a coordinate that is no number')
             size = content.get('imageWidth'), content.get('imageHeight')
             name, data = str(content['imagePath']), content.get('imageData')
         embedded = data and not (path.parent / name.replace('\\', '/')).is_file()

@@ -16,6 +16,7 @@ from ..inputs import raise_for, size_as_read, with_palette
 from ..registry import DATASETS
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
+FAR = 10  # sides of the image to a point of a polygon; pycocotools takes memory for each pixel of the outline
 ID = int, float, str
 KINDS = dict(images=dict(id=ID, file_name=str), categories=dict(id=ID, name=str),
              annotations=dict(id=(*ID, type(None)), image_id=ID, category_id=ID))
@@ -193,6 +194,8 @@ def is_mask(annotation: dict, image: dict) -> bool:
     (left, top, w, h), xs, ys = annotation['bbox'], sum((p[::2] for p in parts), []), sum((p[1::2] for p in parts), [])
     if min(xs) > left + w + PIXEL or max(xs) < left - PIXEL or min(ys) > top + h + PIXEL or max(ys) < top - PIXEL:
         return False
+    if max(map(abs, xs + ys)) > FAR * (width + height):
+        return False
     return any(coco_mask.area(coco_mask.frPyObjects(parts, height, width)))
 
 
@@ -244,7 +247,7 @@ def read(ann_file: str, *, test: bool = False) -> dict:
                    [f'number {i} has {", ".join(item) if isinstance(item, dict) else repr(item)}'
                     for i, item in enumerate(items) if not (isinstance(item, dict) and item.keys() >= {*names})],
                    f'ids of {part} must be numbers or text, names text':
-                   [f'number {i} has {key} {item.get(key)!r}' for i, item in enumerate(items)
+                   [f'number {i} has {key} {item.get(key)!r}' for i, item in enumerate(items) if isinstance(item, dict)
                     for key, kind in KINDS[part].items() if not isinstance(item.get(key), kind)]}, ann_file)
         parts[part] = items
     for item, key in [*((c, 'id') for c in parts['categories']), *((a, 'category_id') for a in parts['annotations'])]:
