@@ -258,6 +258,19 @@ def image_of(*classes):
     return Annotated(Path(), Path(), (9, 9), [dict(category=name) for name in classes])
 
 
+def test_images_are_found_by_their_folders_and_not_in_what_was_written(tmp_path):
+    """``two/c.png`` lies deeper than the file; links of an earlier run are not images of the source."""
+    src = coco(tmp_path / 'src', True)
+    for name in 'one', 'two':
+        (tmp_path / 'src' / 'deep' / name).mkdir()
+        shutil.copy(tmp_path / 'src' / 'deep' / 'images' / 'c.png', tmp_path / 'src' / 'deep' / name)
+    edit(src, lambda c: c['images'][2].update(file_name='two\\c.png'))
+    for _ in range(2):
+        assert prepare('coco', src, tmp_path / 'src' / 'out', '--link', '--overwrite') == 0
+    links = {path.name: path.resolve() for path in (tmp_path / 'src' / 'out' / 'images').rglob('*.*')}
+    assert links['c.png'] == tmp_path / 'src' / 'deep' / 'two' / 'c.png' and len(links) == 5
+
+
 def test_the_division_is_by_the_seed():
     images = [image_of('cat') for _ in range(20)]
     parts = [prepare_data.divide(images, .3, seed) for seed in (0, 0, 1)]

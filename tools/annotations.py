@@ -77,7 +77,7 @@ class Folder:
         return named
 
     def _kept(self, paths: Iterable[Path]) -> list[Path]:
-        return [path for path in paths if self.without not in path.resolve().parents]
+        return [path for path in paths if self.without not in (path.parent.resolve() / path.name).parents]
 
     def files(self, pattern: str) -> list[Path]:
         """The files of a pattern, in the order of their names; it is an error if there are none."""
@@ -90,7 +90,7 @@ class Folder:
         """The image of one of these names.
 
         Args:
-            names: Relative to one of the folders ``near``; else the image of that name is taken wherever it is.
+            names: Relative to one of the folders ``near``, or else to any, or else of an image that lies anywhere.
             near: Folders to look in first.
             source: The file that has the name.
 
@@ -101,6 +101,8 @@ class Folder:
         paths = [path for folder in near for name in names if (path := folder / name).is_file()]
         paths = self._kept(paths[:1])
         paths = paths or list(dict.fromkeys(path for name in names for path in self._named[Path(name).name]))
+        inner = [path for path in paths if path.as_posix().endswith(f'/{names[0]}')]
+        paths = inner or paths
         if len(paths) != 1:
             found = f'{len(paths)}: {first(map(str, paths))}' if paths else 'none'
             raise ValueError(f'{source} must name one image in {self.path} or below, got {names[0]!r}, found {found}')
