@@ -439,7 +439,9 @@ def test_objects_with_and_without_polygons(tmp_path, capsys):
     assert [path.name for path in (tmp_path / 'out').glob('*.py')] == ['boxes.py']
     voc(tmp_path / 'voc')
     replace(tmp_path / 'voc/Annotations/a.xml', '<difficult>0', '<difficult>1')
+    (tmp_path / 'voc/Annotations/e.xml').unlink()  # an image that nobody looked at is no image without objects
     assert prepare('voc', tmp_path / 'voc', tmp_path / 'out2') == 0
+    assert re.search(r'1 images without a file of annotations are left out: \S+e.png\n', capsys.readouterr().out)
     for dst, number in (tmp_path / 'out', 1), (tmp_path / 'out2', 2):
         assert sum(a['iscrowd'] for split in ('train', 'val') for a in read(dst, split)['annotations']) == number
 

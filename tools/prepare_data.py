@@ -33,6 +33,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image, ImageDraw
 
+from mmswinv2.core.checks import first
 from mmswinv2.inputs import with_palette
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def prepare(args: argparse.Namespace) -> None:
         write_config(args.dst, name, ('background', *classes) if name == 'segmentation.py' else tuple(classes))
         check_as_training(args.dst / name)
     print('\n'.join(report(parts, classes)))
-    left_out = len({*folder.images} - {image.path for image in images}) if args.format in ('labelme', 'voc') else 0
+    left_out = sorted({*folder.images} - {image.path for image in images}) if args.format in ('labelme', 'voc') else []
     if left_out:
-        print(f'{left_out} images without a file of annotations are left out')
+        print(f'{len(left_out)} images without a file of annotations are left out: {first(map(str, left_out))}')
     if 0 < boxes < len(objects):
         print(f'{boxes} of {len(objects)} objects have no polygon: boxes.py trains on boxes alone')
     if args.masks:
@@ -154,19 +155,19 @@ def divide(images: list[Annotated], share: float, seed: int) -> dict[str, list[A
     random.Random(seed).shuffle(order)
     classes = [{o['category'] for o in image.objects} for image in images]
     left = Counter(chain(*classes))  # images of a class in train
-    val: list[int] = []
+    val: set[int] = set()
 
     def move(candidates: list[int], number: int) -> None:
         for i in candidates:
             if len(val) < number and i not in val and all(left[name] > 1 for name in classes[i]):
-                val.append(i)
+                val.add(i)
                 left.subtract(classes[i])
 
     for name in sorted(left, key=lambda name: (left[name], name)):  # rare ones first
         if not any(name in classes[i] for i in val):
             move([i for i in order if name in classes[i]], len(val) + 1)
     if not val:  # no class is in two images
-        val.append(next(i for i in order if classes[i]))
+        val.add(next(i for i in order if classes[i]))
     move(order, round(share * len(images)))
     return {split: [image for i, image in enumerate(images) if (i in val) == (split == 'val')] for split in SPLITS}
 
@@ -250,7 +251,7 @@ def write_config(dst: Path, name: str, classes: tuple[str, ...]) -> None:
     if dst.resolve().is_relative_to(ROOT):
         base = os.path.relpath(base, dst.resolve())
     text = SEGMENTATION if name == 'segmentation.py' else DETECTION
-    (dst / name).write_text(text.format(base=str(base), classes=classes))
+    (dst / name).write_text(text.format(base=str(base), classes=classes), encoding='utf-8')
 
 
 def check_as_training(config: Path) -> None:
