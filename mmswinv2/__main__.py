@@ -34,8 +34,11 @@ DISTRIBUTIONS = ('{}', 'onedl-{}')
 
 
 def find_configs() -> dict[str, Path]:
-    """The configs by name, without ``.py``; they are in a folder per host."""
-    return {path.stem: path for path in sorted(folder('configs').glob('*/*.py'))}
+    """The configs by name, without ``.py``; of two hosts' configs of one name, the second is ``HOST/NAME``."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder('configs').glob('mm*/*.py')):
+        found[path.stem if path.stem not in found else f'{path.parent.name}/{path.stem}'] = path
+    return found
 
 
 def find_tools() -> dict[str, Path]:

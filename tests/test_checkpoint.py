@@ -9,7 +9,7 @@ import reference
 from helpers import peer_files
 from helpers.backbones import DEEP, PLAIN, SMALL, backbone
 from helpers.files import FILES
-from mmswinv2.core import SwinTransformerV2
+from mmswinv2.core import SwinTransformerV2, get_arch
 from mmswinv2.core.weights import (
     adapt_in_channels,
     check_complete,
@@ -542,9 +542,11 @@ def test_repeated_channels_are_seen_as_the_rgb_model_sees_them(channels, rng):
      "with position_bias='linear_cpb', as the config says, got one with position_bias='parameterized'$"),
 ])
 def test_weights_of_another_backbone_say_of_which(theirs, ours, message):
-    outputs = dict(out_indices=(1, 2), window_size=4, pretrained_window_sizes=4)
+    def whole(arch, **options):
+        return SwinTransformerV2(arch, out_indices=(len(get_arch(arch).depths) - 1,), window_size=4,
+                                 pretrained_window_sizes=4, **options)
     with torch.device('meta'):
-        net, other = SwinTransformerV2(**outputs, **ours), SwinTransformerV2(**outputs, **theirs)
+        net, other = whole(**ours), whole(**theirs)
     state = {k: torch.ones(()).expand(v.shape) if k != 'pretrained_window_sizes' else v
              for k, v in other.state_dict().items()}
     with pytest.raises(ValueError, match=message) as error:

@@ -195,7 +195,6 @@ def test_a_head_that_is_not_finite_is_not_written_and_does_not_matter_to_a_backb
     ('timm', dict(arch=DEEP), 'timm can compute; it has no the extra norm of blocks'),
     ('timm', dict(position_bias='parameterized'), "no position_bias='parameterized'"),
     ('timm', dict(norm_placement='pre'), "no norm_placement='pre'"),
-    ('timm', dict(out_indices=(0, 1)), 'must hold norm2, which timm puts after the last stage'),
     ('torchvision', dict(pretrained_window_sizes=[4, 4, 3]), r'same in all stages for torchvision, got \[4, 4, 3\]'),
     ('torchvision', dict(arch=DEEP), 'torchvision can compute; it has no the extra norm of blocks'),
     ('mmpretrain', dict(norm_placement='pre'), "mmpretrain can compute; it has no norm_placement='pre'"),

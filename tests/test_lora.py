@@ -13,7 +13,7 @@ from torch import nn
 from helpers.backbones import SMALL, randomize
 from helpers.configs import CONFIGS, load, register
 from helpers.docs import files
-from helpers.runs import environment, train
+from helpers.runs import environment, step, train_in_turn
 from mmswinv2.engine import read_run
 
 pytestmark = pytest.mark.mmpretrain
@@ -75,7 +75,9 @@ def test_training_and_merging_as_in_the_docs(tmp_path, rng):
                'train_dataloader.batch_size=4', 'default_hooks.checkpoint.interval=1',
                f'train_dataloader.dataset.data_root={tmp_path / "data"}']
     for iters, resume in ((1, []), (2, ['--resume'])):
-        train('mmpretrain', config, tmp_path / 'work', *resume, *options, f'train_cfg.max_iters={iters}', data=tmp_path)
+        codes, logs = train_in_turn(tmp_path, [step('mmpretrain', config, tmp_path / 'work', *resume, *options,
+                                                    f'train_cfg.max_iters={iters}')], data=tmp_path)
+        assert codes == [[0]], logs
     saved = read_run(tmp_path / 'work' / 'iter_2.pth')['state_dict']
     assert {name.split('.')[0] for name in saved} == {'backbone', 'head'}
     assert all('.lora_' in name for name in saved if name.startswith('backbone.'))

@@ -129,7 +129,7 @@ def test_a_broken_image_is_named_and_skipped(files, monkeypatch, capsys):
     (dict(images='broken.png'), '--images must hold an image that can be read, got .*broken.png: '),
     (dict(model='a.py=b.pth'), "each model must be CONFIG=CHECKPOINT, two files, got 'a.py=b.pth'"),
     (dict(model='{config}={files}/pre.pth'), 'CHECKPOINT must fit the backbone of .*mini.py, got .*pre.pth: '),
-    (dict(model='{config}={files}/mmseg.pth'), 'CHECKPOINT must fit the backbone of .*, got one with arch='),
+    (dict(model='{config}={files}/mmseg.pth'), 'CHECKPOINT must fit the backbone of .*mini.py, got .*mmseg.pth: '),
     (dict(model=f'{CONFIGS}/mmaction2/video_swinv2_mini.py={{files}}/pre.pth'), "got default_scope='mmaction'"),
     (dict(options=['--labels', 'a', 'b']), '--labels must be one per model, 1, got 2'),
     (dict(options=['--number', '0']), '--number must be >= 1, got 0')])

@@ -20,10 +20,10 @@ from mmswinv2.core import SwinTransformerV2
 
 pytestmark = pytest.mark.mmdet
 
-RECIPES = [name for name in LEAVES if name.startswith('mmdet/') and 'mini' not in name]
+# test_queries.py has the others
+RECIPES = [name for name in LEAVES if name.startswith(('mmdet/htc', 'mmdet/cascade')) and 'mini' not in name]
 # with reduced widths these have the same model and optimizer
-SAME = [(r'_s(?=[_.])', '_t'), (r'_b(?=[_.])', '_l'), ('_(zero1|fsdp)', '_amp-bf16'),
-        ('_test-dev|_ms-400-1400|-pre', '')]
+SAME = [(r'_s(?=[_.])', '_t'), (r'_b(?=[_.])', '_l'), ('_w48_test-dev|_ms-400-1400|-pre', '')]
 WIDTH = 16
 
 
@@ -48,8 +48,6 @@ def shrink(cfg):
                     node[key] = [8, 16, 32, 64] if isinstance(value, list) else WIDTH
                 elif key in ('num_convs', 'num_shared_convs'):
                     node[key] = min(1, value)
-                elif key == 'dim':
-                    node.update(dim=64, num_heads=4)
                 elif key == 'sampler':
                     value.num = 8
                 elif key in ('nms_pre', 'max_per_img'):
@@ -61,6 +59,8 @@ def shrink(cfg):
                 walk(value)
     for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
         walk(model[part])
+    if 'Attention' in model.neck.type:
+        model.neck.attention = dict(num_heads=4)
     model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio = 1
     return cfg
 
@@ -142,7 +142,7 @@ def test_one_training_and_one_test_step(name):
         assert result.pred_instances.scores.isfinite().all()
 
 
-@pytest.mark.parametrize('name', [n for k, n in KINDS.items() if k.endswith('amp-bf16.py')])
+@pytest.mark.parametrize('name', ['mmdet/htc_swinv2_l.py', 'mmdet/htc_swinv2_g.py'])
 def test_bfloat16_is_for_the_backbone_and_its_global_attention(name):
     """FPN, heads and all maps between modules are float32."""
     model = small_model(load(name)).eval()
@@ -167,7 +167,7 @@ def test_autocast_dtype_is_checked():
 
 @pytest.mark.parametrize('size', 'lg')
 def test_windows_of_table_3_load_one_checkpoint(size, rng):
-    trained, other = (small_model(load(f'mmdet/htc_swinv2_{size}{suffix}.py')).eval() for suffix in ('', '_w48'))
+    trained, other = (small_model(load(f'mmdet/htc_swinv2_{size}{test}.py')).eval() for test in ('', '_w48_test-dev'))
     assert trained.backbone.window_sizes == ((32, 32),) * 3 + ((16, 16),)
     assert other.backbone.window_sizes == ((48, 48),) * 3 + ((24, 24),)
     assert other.backbone.pretrained_window_sizes == trained.backbone.pretrained_window_sizes == (
@@ -184,7 +184,7 @@ def test_windows_of_table_3_load_one_checkpoint(size, rng):
 
 def test_settings_of_table_3():
     for size, batch_size, lr in (('l', 64, 4e-4), ('g', 96, 6e-4)):
-        cfg = load(f'mmdet/htc_swinv2_{size}_w48.py')
+        cfg = load(f'mmdet/htc_swinv2_{size}.py')
         assert cfg.test_dataloader.dataset.pipeline[1].scale == (1800, 1100)
         assert cfg.auto_scale_lr.base_batch_size == batch_size and cfg.optim_wrapper.optimizer.lr == lr
         scales = [t['scale'] for t in cfg.tta_pipeline[1].transforms[0]]
@@ -270,7 +270,7 @@ def scaled(pipeline, by):
 
 
 @pytest.mark.parametrize('name', ['htc_swinv2_l', 'htc_swinv2_g', 'htc_swinv2_l_ms-400-1400', 'htc_swinv2_l_semantic',
-                                  'cascade-mask-rcnn_swinv2_t_w16_log-cpb'])
+                                  'cascade-mask-rcnn_swinv2_t_w16'])
 def test_any_annotation_trains(name, coco):
     """Crowds, boxes of a pixel, images without objects, alone and together, through the config's own pipeline."""
     if name in ('htc_swinv2_l', 'htc_swinv2_l_ms-400-1400'):
@@ -314,7 +314,9 @@ def test_without_instaboost_the_message_says_what_to_install(monkeypatch):
 def test_the_backbone_of_the_ablation_has_its_position_bias():
     for kind in ('log_cpb', 'linear_cpb', 'parameterized'):
         for window in (16, 32):
-            net = build(load(f'mmdet/cascade-mask-rcnn_swinv2_t_w{window}_{kind.replace("_", "-")}.py')).backbone
+            cfg = load(f'mmdet/cascade-mask-rcnn_swinv2_t_w{window}.py')
+            cfg.merge_from_dict({'model.backbone.position_bias': kind})
+            net = build(cfg).backbone
             assert isinstance(net, SwinTransformerV2)
             attn = net.layers[0].blocks[0].attn
             assert attn.config.position_bias == kind

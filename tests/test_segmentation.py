@@ -25,7 +25,7 @@ from mmswinv2.segmentation import tta as tta_module
 
 pytestmark = pytest.mark.mmseg
 
-RECIPES = [name for name in LEAVES if name.startswith('mmseg/') and 'mini' not in name]
+RECIPES = [name for name in LEAVES if name.startswith('mmseg/upernet') and 'mini' not in name]
 
 
 def small_model(cfg, seed=0):
@@ -115,8 +115,10 @@ def test_the_papers_settings():
     assert large.model.backbone.window_size == [56, 56, 56, 28]
     for window in (16, 20, 32):
         for kind in ('log_cpb', 'linear_cpb', 'parameterized'):
-            cfg = load(f'mmseg/upernet_swinv2_t_512-w{window}_{kind.replace("_", "-")}.py')
-            assert cfg.model.backbone.position_bias == kind and cfg.model.backbone.window_size[0] == window
+            cfg = load(f'mmseg/upernet_swinv2_t_512-w{window}.py')
+            cfg.merge_from_dict({'model.backbone.position_bias': kind})
+            net = build(cfg).backbone
+            assert net.config.position_bias == kind and net.window_sizes[0] == (window, window)
             assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == .95
     scales = [t['scale'] for t in load('mmseg/upernet_swinv2_l.py').tta_pipeline[1].transforms[0]]
     assert scales == [(int(2560 * r), int(640 * r)) for r in (.5, .75, 1., 1.25, 1.5, 1.75)]

@@ -87,7 +87,10 @@ def test_names_are_listed_by_host(capsys, monkeypatch):
     files = [*ROOT.glob('configs/mm*/*.py'), *ROOT.glob('tools/*.py')]
     # imported by tools, and no tools
     helpers = {'annotations', 'trained_backbone'}
-    assert sorted(names) == sorted({path.stem for path in files} - helpers) and len(names) == len(files) - len(helpers)
+    assert {name.rpartition('/')[2] for name in names} == {path.stem for path in files} - helpers
+    assert len(set(names)) == len(files) - len(helpers)
+    assert ask(monkeypatch, 'mmseg/mask2former_swinv2_b') == 0
+    assert capsys.readouterr().out.strip().endswith('configs/mmseg/mask2former_swinv2_b.py')
 
 
 def test_an_installation_without_configs_is_an_error(tmp_path, capsys, monkeypatch):

@@ -29,8 +29,7 @@ def config(name):
     cfg = load('mmdet/htc_swinv2_mini.py').model
     cfg.backbone.update(arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8]), window_size=4,
                         pretrained_window_sizes=4)
-    cfg.neck[0].update(dim=64, num_heads=4)
-    cfg.neck[1].update(in_channels=[8, 16, 32, 64])
+    cfg.neck.update(in_channels=[8, 16, 32, 64], attention=dict(num_heads=4, drop_path_rate=0.))
     cfg.test_cfg.rpn.update(max_per_img=60)
     cfg.test_cfg.rcnn.update(score_thr=.2, max_per_img=20)
     head = cfg.roi_head
@@ -343,7 +342,8 @@ def test_heads_with_predictions_of_their_own_are_refused(monkeypatch):
 def test_single_stage_detectors_fall_back_to_boxes():
     from mmdet.models.test_time_augs import DetTTAModel
     cfg = config('htc')
-    neck = dict(cfg.neck[1], start_level=1, add_extra_convs='on_output')
+    neck = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=48, num_outs=5, start_level=1,
+                add_extra_convs='on_output')
     model = build(ConfigDict(
         type='RetinaNet', data_preprocessor=cfg.data_preprocessor, backbone=cfg.backbone, neck=neck,
         bbox_head=dict(type='RetinaHead', num_classes=4, in_channels=48, stacked_convs=1, feat_channels=48),

@@ -58,7 +58,7 @@ class SwinTransformerV2(core.SwinTransformerV2, BaseModule):
             with torch.device('meta'):
                 super().__init__(arch, **kwargs)
             self.to_empty(device=device)
-            self.reset_parameters(draw=False)
+            core.SwinTransformerV2.reset_parameters(self, draw=False)
         # BaseModule.__init__ ran through the core's super().__init__(); only its init_cfg is set here
         self.init_cfg = None if init_cfg is None else dict(init_cfg)
         self.autocast_dtype = dtype
