@@ -28,6 +28,49 @@ def check_classes(classes: Sequence[str] | None) -> None:
         raise ValueError(f'metainfo.classes must be different names, got {", ".join(repeated)} more than once')
 
 
+def with_palette(metainfo: Mapping | None) -> dict:
+    """Names of classes with a colour for each, by which pictures tell them apart.
+
+    Args:
+        metainfo: ``classes``, and ``palette``, red, green and blue of each class, 0 to 255; without it, colours are
+            chosen by :func:`distinct_colours`, and a class called background is black.
+
+    Raises:
+        ValueError: if ``classes`` is no list of different names, or ``palette`` no list of as many colours.
+    """
+    metainfo = dict(metainfo or {})
+    check_classes(metainfo.get('classes'))
+    classes, palette = metainfo['classes'], metainfo.get('palette')
+    if palette is None:
+        others = [name for name in classes if name != 'background']
+        colours = dict(zip(others, distinct_colours(len(others))), background=(0, 0, 0))
+        palette = [colours[name] for name in classes]
+    if not is_list(palette) or len(palette) != len(classes) or not all(is_list(c) and len(c) == 3 for c in palette):
+        raise ValueError('metainfo.palette must have red, green and blue of each of metainfo.classes, '
+                         f'{len(classes)} colours, got {palette!r}')
+    return dict(metainfo, palette=[tuple(colour) for colour in palette])  # mmdet takes a tuple for one colour
+
+
+def distinct_colours(number: int) -> list[tuple[int, int, int]]:
+    """Colours, RGB from 0 to 255, that differ as much as possible; the first ones are the same for each number.
+
+    Each is the farthest from those before it, and from black, white and grey, among 343 colours in CIELAB.
+    """
+    import cv2
+    import numpy as np
+    steps = np.linspace(0, 255, 7).round().astype(np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(1, -1, 3)
+    lab = cv2.cvtColor(np.float32(colours / 255), cv2.COLOR_RGB2LAB)[0]
+    greys = np.array([(light, 0, 0) for light in (0, 50, 100)])
+    distance = np.linalg.norm(lab[:, None] - greys, axis=-1).min(1)
+    chosen: list[tuple[int, int, int]] = []
+    for _ in range(number):
+        farthest = int(distance.argmax())
+        chosen.append(tuple(colours[0, farthest].tolist()))
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[farthest], axis=-1))
+    return chosen
+
+
 def size_as_read(path: str | Path, *, turn: bool = True) -> tuple[int, int]:
     """(width, height) of an image in pixels as MMCV reads it, from its header where that is certain.
 

@@ -25,7 +25,7 @@ from helpers.docs import files, steps
 from helpers.runs import run
 from mmswinv2.engine import CheckClassesHook
 from mmswinv2.hosts import is_installed
-from mmswinv2.inputs import size_as_read
+from mmswinv2.inputs import distinct_colours, size_as_read
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mim]
 
@@ -223,6 +223,8 @@ INSTANCES = {  # a change of the file, and what is said
     'an id twice': (lambda coco: coco['images'][0].update(id=3),
                     'ids of images must be different, got 1 that do not: chelsea.png'),
     'empty': (lambda coco: coco.update(images=[], annotations=[]), 'must have an object'),
+    'an image is no object': (lambda coco: coco['images'].append([]),
+                              r'images must have id, file_name, .*got 1 that do not: number 3 has \[\]'),
     'no list': (lambda coco: coco.update(images={}), 'images must be a list'),
     'no width': (lambda coco: coco['images'][0].pop('width'),
                  'images must have id, file_name, width, height, .* got 1 .*: number 0 has id, file_name, height'),
@@ -365,7 +367,8 @@ def test_crowds_are_read(copy):
     None, [], [[]], [[5, 6, 7, 8]], [151, 23, 376, 23, 376, 340], [[151, 23, 376, 23, 376]], '', [None],
     [[151, 23, None, 23, 5, 6]], [['151', '23', '376', '23', '376', '340']], {},
     dict(counts=[100, 10], size=[600, 512]), dict(counts='abc', size=[512, 600]), dict(counts=None, size=[600, 512]),
-    # pycocotools hangs, or ends in an error without a name
+    # pycocotools hangs, takes all memory, or ends in an error without a name
+    [[151, 23, 376, 23, 376, 1e30]],
     dict(counts=[500.5, 20.5, 306679], size=[600, 512]), dict(counts=[500, -20, 306720], size=[600, 512]),
     dict(counts='o1', size=[600, 512]), dict(counts='hello world', size=[600, 512]), dict(counts='Q', size=[600, 512]),
     # without a pixel: masks of background
@@ -507,6 +510,20 @@ def test_images_without_masks_are_read_when_none_are_named(prefix, pipeline, cop
     views = [item['data_samples'] if pipeline == 'tta_pipeline' else [item['data_samples']] for item in items]
     assert [len(samples) for samples in views] == [6 if pipeline == 'tta_pipeline' else 1] * 3
     assert not any('gt_sem_seg' in sample for samples in views for sample in samples)
+
+
+def test_classes_have_colours_that_can_be_told_apart(copy):
+    """In both hosts the same, unless the config has others; the background is black."""
+    assert instances().metainfo['palette'] == masks().metainfo['palette'][1:]
+    assert masks().metainfo['palette'][0] == (0, 0, 0)
+    colours = np.array(distinct_colours(20), dtype=int)
+    apart = np.abs(colours[:, None] - colours).sum(-1)
+    assert apart[~np.eye(20, dtype=bool)].min() > 80 and distinct_colours(5) == distinct_colours(20)[:5]
+    own = ((1, 2, 3), (4, 5, 6))
+    assert instances(metainfo=dict(classes=('head', 'disc'), palette=own)).metainfo['palette'] == list(own)
+    for palette in own[:1], 'random', [1, 2]:
+        with pytest.raises(ValueError, match='metainfo.palette must have red, green and blue of .*, 2 colours, got'):
+            instances(metainfo=dict(classes=('head', 'disc'), palette=palette))
 
 
 def test_hosts_tools_find_the_classes(whole):

@@ -13,6 +13,7 @@ from PIL import Image
 
 import predict
 from helpers.configs import CONFIGS, build, load
+from mmswinv2.inputs import distinct_colours
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg, pytest.mark.mmpretrain]
 
@@ -225,3 +226,27 @@ def test_without_augmentation_in_the_config(checkpoints, images, tmp_path, capsy
     shutil.copy(checkpoints / 'mmpretrain.pth', tmp_path / 'a.pth')
     assert predict.main([str(config), str(tmp_path / 'a.pth'), str(images), '--tta']) == 2
     assert '--tta needs tta_model and tta_pipeline in the config' in capsys.readouterr().err
+
+
+def test_label_images_of_a_segmentor(checkpoints, images, tmp_path):
+    """As masks to train on: of the image's size and name, the class in each pixel."""
+    names = ['a.jpg', 'deep/b.png']
+    assert run('mmseg', checkpoints, [images / name for name in names], tmp_path / 'out', '--masks',
+               str(tmp_path / 'labels')) == 0
+    for name in names:
+        labels = Image.open((tmp_path / 'labels' / name).with_suffix('.png'))
+        pixels = np.asarray(labels)
+        assert labels.mode == 'P' and pixels.shape == SHAPE
+        areas = json.loads((tmp_path / 'out' / f'{name}.json').read_text())['areas']
+        shares = {item['category']: pytest.approx(item['share']) for item in areas}
+        assert shares == {dict(enumerate('abcdefghij')).get(n, n): (pixels == n).mean() for n in np.unique(pixels)}
+        assert labels.getpalette()[:30] == list(sum(distinct_colours(10), ()))
+
+
+@pytest.mark.parametrize('host, names, message', [
+    ('mmdet', ['a.jpg'], '--masks needs a segmentor with 256 classes at most, got 10 of mmdet'),
+    ('mmseg', ['a.jpg', 'a.png'], '--masks needs images whose names differ in more than the suffix, got a.jpg, a.png')])
+def test_where_label_images_cannot_be_written(host, names, message, checkpoints, images, tmp_path, capsys):
+    shutil.copy(images / 'deep' / 'b.png', images / 'a.png')
+    assert run(host, checkpoints, [images / name for name in names], tmp_path / 'out', '--masks', str(tmp_path)) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / 'out').exists()

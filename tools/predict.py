@@ -28,7 +28,7 @@ from mmswinv2.core.checks import first
 from mmswinv2.core.weights.read import weights_of
 from mmswinv2.engine import read_run
 from mmswinv2.engine.loading import convert_checkpoint
-from mmswinv2.inputs import image_files, without_annotations
+from mmswinv2.inputs import distinct_colours, image_files, without_annotations
 
 SCOPES = ('mmdet', 'mmseg', 'mmpretrain')
 TOP = 5  # classes of a classifier that are written
@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('images', metavar='IMAGES', nargs='+', help='files, folders or patterns')
     parser.add_argument('--tta', action='store_true', help='with the test-time augmentation of the config')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/predict'), help='folder of the results')
+    parser.add_argument('--masks', type=Path, help='folder of label images, with a segmentor: a.png for a.jpg')
     parser.add_argument('--score', type=float, default=.3, help='least score of an object of a detector (default .3)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={})
@@ -49,15 +50,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         paths = find_images(args.images)
         predictor = Predictor(args.config, args.checkpoint, tta=args.tta, device=args.device, options=args.cfg_options)
+        names = result_names(paths)
+        if args.masks:
+            check_labels(predictor, names)
     except (ValueError, OSError, ImportError) as e:
         print(f'predict: {" ".join(str(e).split())}', file=sys.stderr)
         return 2
     skipped = []
-    names, bar = result_names(paths), ProgressBar(len(paths))
+    bar = ProgressBar(len(paths))
     for path, name in zip(paths, names):
         try:
             data, image = predictor.read(path)
-            predictor.write(path, image, predictor.predict(data), args.out / name, score=args.score)
+            found = predictor.predict(data)
+            predictor.write(path, image, found, args.out / name, score=args.score)
+            if args.masks:
+                write_labels(found, predictor.meta['palette'], args.masks / name.with_suffix('.png'))
         except Exception as e:  # what readers of images raise is as various as what is wrong with images
             skipped.append(f'{path}: {reason(e)}')
         bar.update()
@@ -241,8 +248,29 @@ def dataset_meta(cfg: Config, checkpoint: dict) -> dict:
     if not meta.get('classes'):
         dataset = cfg.test_dataloader.dataset
         meta = dict(getattr(DATASETS.get(dataset.type), 'METAINFO', {}), **dataset.get('metainfo', {}))
-    colours = np.random.default_rng(0).integers(256, size=(len(meta.get('classes') or ()), 3))
-    return dict(dict(palette=[tuple(colour) for colour in colours.tolist()]), **meta)
+    return dict(dict(palette=distinct_colours(len(meta.get('classes') or ()))), **meta)
+
+
+def check_labels(predictor: Predictor, names: list[Path]) -> None:
+    """Checks that label images can be written.
+
+    Raises:
+        ValueError: if the model is no segmentor, has more classes than 8 bits, or two would have one name.
+    """
+    stems = [name.with_suffix('') for name in names]
+    repeated = [str(name) for name, stem in zip(names, stems) if stems.count(stem) > 1]
+    number = len(predictor.meta['palette'])
+    if predictor.scope != 'mmseg' or number > 256:
+        raise ValueError(f'--masks needs a segmentor with 256 classes at most, got {number} of {predictor.scope}')
+    if repeated:
+        raise ValueError(f'--masks needs images whose names differ in more than the suffix, got {first(repeated)}')
+
+
+def write_labels(found: BaseDataElement, palette: list, path: Path) -> None:
+    """Writes what a segmentor sees as a label image."""
+    from mmswinv2.segmentation.data import label_image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    label_image(found.pred_sem_seg.data[0].cpu().numpy(), palette).save(path)
 
 
 def objects(found: BaseDataElement, classes: list[str], score: float) -> dict:

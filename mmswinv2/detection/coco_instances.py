@@ -12,10 +12,11 @@ from pycocotools import mask as coco_mask
 
 from ..core.checks import first, is_int
 from ..engine.repairs import category_id, count_every_annotation, name_classes_in_order, polygons
-from ..inputs import check_classes, raise_for, size_as_read
+from ..inputs import raise_for, size_as_read, with_palette
 from ..registry import DATASETS
 
 PIXEL = 1 + 1e-6  # by which a box may leave its image: tools round
+FAR = 10  # sides of the image to a point of a polygon; pycocotools takes memory for each pixel of the outline
 ID = int, float, str
 KINDS = dict(images=dict(id=ID, file_name=str), categories=dict(id=ID, name=str),
              annotations=dict(id=(*ID, type(None)), image_id=ID, category_id=ID))
@@ -28,7 +29,8 @@ class CocoInstances(CocoDataset):
     mmdet drops classes that the file has not, numbers the others in the file's order whatever the order of
     ``classes``, and leaves out annotations of unknown categories and boxes that it takes for invalid, all without a
     word. Categories of the file that are not in ``classes`` are left out here, too. Arguments are those of mmdet's
-    class; ``metainfo`` must have ``classes``. With ``test_mode`` the file may have images without annotations.
+    class; ``metainfo`` must have ``classes``, and may have their colours, ``palette``. With ``test_mode`` the file may
+    have images without annotations.
 
     Attributes:
         parts: Which of ``'images'``, ``'categories'`` and ``'annotations'`` (of ``classes``) the file has.
@@ -40,8 +42,10 @@ class CocoInstances(CocoDataset):
             their image, and, if the pipeline loads masks, objects without one.
     """
 
+    METAINFO: dict = {}  # not COCO's classes and colours
+
     def __init__(self, *, metainfo: dict | None = None, **kwargs) -> None:
-        check_classes((metainfo or {}).get('classes'))
+        metainfo = with_palette(metainfo)
         count_every_annotation()
         name_classes_in_order()
         super().__init__(metainfo=metainfo, **kwargs)
@@ -79,9 +83,34 @@ def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool
     if named and ordered != list(classes):
         raise ValueError(f'metainfo.classes must be in the order of the categories of {ann_file}, {tuple(ordered)}, '
                          f'got {tuple(classes)}')
-    images, categories = {i['id']: i for i in coco['images']}, {c['id']: c for c in coco['categories']}
+    check_ids(coco, ann_file)
+    images = {i['id']: i for i in coco['images']}
     wanted = {c['id'] for c in coco['categories'] if c['name'] in classes}
     paths = [os.path.join(folder, i['file_name']) for i in images.values()]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    raise_for({f'file_name must name an image in {folder or "."}': missing}, ann_file)
+    objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
+    if not objects and not (test and images):
+        raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
+    sizes = [(size_as_read(path, turn=turn), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
+    raise_for({f'width and height must be those of the image as it is read{", turned as its EXIF says" * turn}':
+               [f'{path} is {found[0]} x {found[1]} px, not {said[0]!r} x {said[1]!r}'
+                for path, (found, said) in zip(paths, sizes) if found != said]}, ann_file)
+    check_objects(coco['annotations'], objects, images, ann_file, masks=masks, min_size=min_size)
+    return {part for part, items in dict(coco, annotations=objects).items() if items}
+
+
+def check_ids(coco: dict, ann_file: str) -> None:
+    """Checks that images and categories have ids of their own, and annotations those of images and categories.
+
+    Args:
+        coco: As :func:`read` reads it.
+        ann_file: The file.
+
+    Raises:
+        ValueError: if not.
+    """
+    images, categories = {i['id']: i for i in coco['images']}, {c['id']: c for c in coco['categories']}
     text = [i for i in coco['images'] if isinstance(i['id'], str)]
     raise_for({
         'ids of images must be different': [i['file_name'] for i in coco['images'] if images[i['id']] is not i],
@@ -95,18 +124,7 @@ def check_file(ann_file: str, classes: Sequence[str], folder: str, *, test: bool
              if a['image_id'] not in images],
         'category_id must be the id of a category':
             [f'annotation {a["id"]} has {a["category_id"]!r}' for a in coco['annotations']
-             if a['category_id'] not in categories],
-        f'file_name must name an image in {folder or "."}': [path for path in paths if not os.path.isfile(path)]},
-        ann_file)
-    objects = [a for a in coco['annotations'] if a['category_id'] in wanted]
-    if not objects and not (test and images):
-        raise ValueError(f'{ann_file}: annotations must have an object of metainfo.classes at least, got none')
-    sizes = [(size_as_read(path, turn=turn), (i['width'], i['height'])) for path, i in zip(paths, images.values())]
-    raise_for({f'width and height must be those of the image as it is read{", turned as its EXIF says" * turn}':
-               [f'{path} is {found[0]} x {found[1]} px, not {said[0]!r} x {said[1]!r}'
-                for path, (found, said) in zip(paths, sizes) if found != said]}, ann_file)
-    check_objects(coco['annotations'], objects, images, ann_file, masks=masks, min_size=min_size)
-    return {part for part, items in dict(coco, annotations=objects).items() if items}
+             if a['category_id'] not in categories]}, ann_file)
 
 
 def check_objects(annotations: list[dict], objects: list[dict], images: dict, ann_file: str, *, masks: bool,
@@ -176,6 +194,8 @@ def is_mask(annotation: dict, image: dict) -> bool:
     (left, top, w, h), xs, ys = annotation['bbox'], sum((p[::2] for p in parts), []), sum((p[1::2] for p in parts), [])
     if min(xs) > left + w + PIXEL or max(xs) < left - PIXEL or min(ys) > top + h + PIXEL or max(ys) < top - PIXEL:
         return False
+    if max(map(abs, xs + ys)) > FAR * (width + height):
+        return False
     return any(coco_mask.area(coco_mask.frPyObjects(parts, height, width)))
 
 
@@ -227,7 +247,7 @@ def read(ann_file: str, *, test: bool = False) -> dict:
                    [f'number {i} has {", ".join(item) if isinstance(item, dict) else repr(item)}'
                     for i, item in enumerate(items) if not (isinstance(item, dict) and item.keys() >= {*names})],
                    f'ids of {part} must be numbers or text, names text':
-                   [f'number {i} has {key} {item.get(key)!r}' for i, item in enumerate(items)
+                   [f'number {i} has {key} {item.get(key)!r}' for i, item in enumerate(items) if isinstance(item, dict)
                     for key, kind in KINDS[part].items() if not isinstance(item.get(key), kind)]}, ann_file)
         parts[part] = items
     for item, key in [*((c, 'id') for c in parts['categories']), *((a, 'category_id') for a in parts['annotations'])]:

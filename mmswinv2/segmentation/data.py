@@ -17,7 +17,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from ..core.checks import check_int
-from ..inputs import SUFFIXES, check_classes, image_files, raise_for, size_as_read, without_annotations
+from ..inputs import SUFFIXES, image_files, raise_for, size_as_read, with_palette, without_annotations
 from ..registry import DATASETS, TRANSFORMS
 
 STORED = 'stored as whole numbers from 0 to 255 in 8 bits'
@@ -77,6 +77,20 @@ class CheckLabels(BaseTransform):
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
 
 
+def label_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """An image of 8 bits that holds labels and is shown in the colours of their classes.
+
+    Args:
+        labels: Shape (H, W), 0 to 255.
+        palette: Red, green and blue of each class, 0 to 255.
+    """
+    image = Image.fromarray(labels.astype(np.uint8))
+    colours = np.zeros((256, 3), dtype=np.uint8)  # of fewer, Pillow would store fewer bits
+    colours[:len(palette)] = palette
+    image.putpalette(colours.tobytes())
+    return image
+
+
 def lost_values(path: str | Path | None) -> str:
     """Which values of a file of labels are read as others, in words; empty if none are, or it is no such file.
 
@@ -115,7 +129,7 @@ class MaskImages(BaseSegDataset):
     per pixel, the class from 0, with ``seg_map_suffix``; 255 is ignored. ``mmswinv2.CheckLabels`` takes the number of
     classes from here. Without ``seg_map_path`` in ``data_prefix``, or with None, there are no masks, and the steps of
     the pipeline that want them are left out. Arguments are those of mmseg's class but for ``ann_file`` and
-    ``img_suffix``; ``metainfo`` must have ``classes``.
+    ``img_suffix``; ``metainfo`` must have ``classes``, and may have their colours, ``palette``.
 
     Raises:
         ValueError: if ``classes`` is no list of different names; if there are no images, two of one name, images
@@ -129,7 +143,7 @@ class MaskImages(BaseSegDataset):
             if name in kwargs:
                 raise ValueError(f'{name} must be left out: all images in data_prefix.img_path are used, got '
                                  f'{kwargs[name]!r}')
-        check_classes((metainfo or {}).get('classes'))
+        metainfo = with_palette(metainfo)
         folders = {name: path for name, path in {'img_path': '', **(data_prefix or {})}.items() if path is not None}
         if 'seg_map_path' not in folders:
             pipeline = without_annotations(pipeline)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT) for pattern in ('*.md', 'docs/*.md', 'configs/*/README.md')
                for path in ROOT.glob(pattern))
 NAME = re.compile(r'# (\w+\.py)\n')  # the first line of a file that is shown
+NOT_RUN = re.compile(r'<!-- not run: (.+) -->\n?')  # before a block of bash
 MARKDOWN = MarkdownIt('commonmark').enable('table')
 
 
@@ -45,7 +46,7 @@ def commands(page: Path) -> Iterator[Command]:
     before = None
     for token in tokens(page):
         if token.type == 'fence' and token.info == 'bash':
-            reason = re.fullmatch(r'<!-- not run: (.+) -->\n?', before.content) if before is not None else None
+            reason = NOT_RUN.fullmatch(before.content) if before is not None else None
             for line in re.sub(r'\\\n\s*', '', token.content).splitlines():
                 if line.strip() and not line.startswith('#'):
                     yield Command(page, line.strip(), reason and reason.group(1))
@@ -53,11 +54,13 @@ def commands(page: Path) -> Iterator[Command]:
 
 
 def steps(page: Path) -> list[tuple[str | None, str]]:
-    """Files that a page shows, as (name, text), and blocks of bash, as (None, text), in their order."""
+    """Files that a page shows, as (name, text), and blocks of bash that can be run, as (None, text), in their order."""
     found = []
-    for token in tokens(page):
+    parsed = tokens(page)
+    for before, token in zip(parsed, parsed[1:]):
         if token.type == 'fence' and token.info == 'bash':
-            found.append((None, token.content))
+            if not (before.type == 'html_block' and NOT_RUN.fullmatch(before.content)):
+                found.append((None, token.content))
         elif token.type == 'fence' and token.info == 'python' and (file := NAME.match(token.content)):
             found.append((file[1], token.content))
     return found
