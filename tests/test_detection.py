@@ -146,3 +146,25 @@ def test_without_mmdet_the_message_names_the_extra(monkeypatch):
     monkeypatch.setattr(hosts, 'is_installed', lambda package: package != 'mmdet')
     with pytest.raises(ImportError, match=r"SingleRoIExtractor needs mmdet, .*'mmswinv2-plugin\[classic\]'"):
         getattr(detection, 'SingleRoIExtractor')
+
+
+def test_semantic_features_reach_the_masks_at_test(rng):
+    """Each stage's logits are those that mmdet's training computes from the same RoIs."""
+    cfg = load('mmdet/htc_swinv2_mini.py')
+    head = cfg.model.roi_head
+    head.update(
+        semantic_roi_extractor=dict(head.mask_roi_extractor, featmap_strides=[8]),
+        semantic_head=dict(type='FusedSemanticHead', num_ins=5, fusion_level=1, num_convs=1, in_channels=48,
+                           conv_out_channels=48, num_classes=5, seg_scale_factor=1 / 8,
+                           loss_seg=dict(type='CrossEntropyLoss', ignore_index=255, loss_weight=.2)))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        from mmdet.registry import MODELS
+        roi_head = MODELS.build(cfg.model).roi_head.eval()
+    x = tuple(torch.randn(1, 48, n, n, generator=rng) for n in (16, 8, 4, 2, 1))
+    semantic = torch.randn(1, 48, 8, 8, generator=rng)
+    rois = torch.tensor([[0, 4., 4., 40., 50.], [0, 10., 2., 60., 30.]])
+    with torch.no_grad():
+        ours = roi_head._mask_forward(2, x, rois, semantic, training=False)['mask_preds']
+        theirs = [roi_head._mask_forward(stage, x, rois, semantic)['mask_preds'] for stage in range(3)]
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
