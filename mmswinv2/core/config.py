@@ -98,7 +98,7 @@ class BackboneConfig(BlockConfig):
         stages = len(arch.depths)
         for dim in arch.dims:
             hidden_channels(dim, self.mlp_ratio)
-        checked = dict(
+        checked: dict[str, Any] = dict(
             arch=arch,
             window_size=self.windows,
             pretrained_window_sizes=None if self.pretrained_window_sizes is None else self.pretrained_windows,
