@@ -130,7 +130,7 @@ def refuses(problem: Problem) -> str | None:
         return f'it has no dropout, got dropout={problem.dropout}'
     if dim & (dim - 1) or not MIN_DIM <= dim <= MAX_DIM:
         return f'heads must have {MIN_DIM}, 32 or {MAX_DIM} channels, got {dim}'
-    if prod(axis.window for axis in grid) > LARGEST_WINDOW or _reach(qkv, grid) >= LARGEST_CELL:
+    if prod([axis.window for axis in grid]) > LARGEST_WINDOW or _reach(qkv, grid) >= LARGEST_CELL:
         return (f'windows must have at most {LARGEST_WINDOW} tokens, less than {LARGEST_CELL} elements apart, got '
                 f'{tuple(axis.window for axis in grid)}')
     return None
