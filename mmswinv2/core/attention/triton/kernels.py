@@ -3,7 +3,8 @@
 A program attends for one tile of tokens of one cell and one head, and no two programs write the same element: there are
 no atomics, and the same inputs give the same bits. Each kernel has two variants. ``WHOLE`` is for cells that are whole
 windows, whose sizes are constants; where tiles divide them, nothing is masked. The other is for the cells at the border
-of the map, of any size: tiles hold tokens of the cell alone, and positions beyond its last token repeat it.
+of the map, and for all cells of windows that a small map cuts, of any size: tiles hold tokens of the cell alone, and
+positions beyond its last token repeat it. No other size, and no number of heads, is a constant.
 
 Maps have three axes here; missing leading axes have one token. The bias is read from its table, at offsets of a query
 from a key. Logits are products of unnormalised queries and keys, divided by their lengths in float32. The rows that a

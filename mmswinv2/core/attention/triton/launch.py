@@ -1,9 +1,10 @@
 """Window attention by Triton kernels: which problems they support, and their launches, forward and backward.
 
-Every kernel is launched once for the cells that are whole windows and once for those at the border of the map. Beside
-its results, a pass needs the inverse lengths of queries and keys. The backward pass also needs a number per query and
-head, and the gradient of the bias of as many heads at a time as fit a quarter of the budget. Each launch is reported to
-observers, which count costs.
+Every kernel is launched once for the cells that are whole windows and once for those at the border of the map, or once
+for all cells where a small map cuts windows to sizes that are not worth a compilation. Beside its results, a pass needs
+the inverse lengths of queries and keys. The backward pass also needs a number per query and head, and the gradient of
+the bias of as many heads at a time as fit a quarter of the budget. Each launch is reported to observers, which count
+costs.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, N tokens of a window.
 """
