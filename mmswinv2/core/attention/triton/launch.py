@@ -67,7 +67,7 @@ class Tile(NamedTuple):
 
 
 # by kernel and bytes of an element; each was compiled without spills (benchmarks/triton_compile.py). Without a pipeline
-# three programs of backward_q are resident on a multiprocessor, not two
+# backward_q leaves registers for a third program on a multiprocessor (Triton 3.8, sm90)
 TILES = {
     ('forward', 2): Tile(64, 64), ('forward', 4): Tile(32, 32),
     ('backward_q', 2): Tile(64, 32, stages=1), ('backward_q', 4): Tile(32, 16),
