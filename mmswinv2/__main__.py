@@ -3,7 +3,7 @@
     mim train mmdet $(python -m mmswinv2 htc_swinv2_g)
     python $(python -m mmswinv2 predict) --help
     python -m mmswinv2           # the names
-    python -m mmswinv2 --info    # versions, hosts, and what attention would run on here
+    python -m mmswinv2 --info    # versions, hosts, and what attention runs on here, tried on a GPU
 """
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from .core.attention import BACKENDS, Problem, choose
-from .core.attention.backends import default_budget
+from .core.attention.backends import ASKING, default_budget
+from .core.attention.proof import is_checked, prove
 from .core.grid import Axis
 from .hosts import HOSTS, is_installed, mim_name
 from .version import __version__
@@ -115,12 +116,24 @@ def report() -> Iterator[str]:
         yield f'attn_backend=\'auto\' in training, SwinV2-T, first stage, {str(dtype).removeprefix("torch.")}:'
         for words, tokens, window in CASES:
             problem = example(tokens, window, dtype, device)
-            yield f'  {words:42}{choose(problem).name}'
+            name = choose(problem).name
+            yield f'  {words:42}{name}'
+            if name in ASKING and is_checked(device):
+                yield from tried(problem)
     problem = example(*CASES[2][1:], dtype, device)
     for name, backend in BACKENDS.items():
         reason = backend.refuses(problem)
         if reason is not None:
             yield f'  backend {name!r} is not supported here: {reason}'
+
+
+def tried(problem: Problem) -> Iterator[str]:
+    """What ``auto`` finds where it tries kernels for problems of this kind, line by line."""
+    for name in ASKING:
+        if BACKENDS[name].refuses(problem) is None:
+            reason, errors, seconds = prove(name, problem)
+            text = ' '.join(f'{what} {error:.0e}' for what, error in errors.items()) or 'not known'
+            yield f'    {name}: ' + (reason or f'proved in {1000 * seconds:.0f} ms, errors {text}')
 
 
 def found(package: str) -> str:

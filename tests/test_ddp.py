@@ -2,6 +2,7 @@
 import gc
 import multiprocessing
 import socket
+import warnings
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from helpers import stand_ins
 from helpers.backbones import SMALL, randomize
 from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2, layers
@@ -75,6 +77,39 @@ def in_two_processes(function, *args):
         for process in context.processes:
             process.kill()
             process.join()
+
+
+def fall_back(rank, port, folder):
+    """Trains a step in bfloat16, with a kernel that is wrong in the second process only."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    net = randomize(SwinTransformerV2(dict(SMALL, embed_dims=32), window_size=4, out_indices=(0, 1), drop_path_rate=0.))
+    net = DistributedDataParallel(net.bfloat16())
+    with stand_ins.gpu(f'{folder}/{rank}', triton=stand_ins.Wrong(stand_ins.skip if rank else None)) as kernels, \
+            warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        for size in SIZES[rank:] + SIZES[:rank]:
+            sum(o.float().square().mean() for o in net(torch.ones(1, 3, *size, dtype=torch.bfloat16))).backward()
+        said = [str(w.message) for w in seen if 'attn_backend' in str(w.message)]
+        calls = [kernels[name].calls for name in ('triton', 'torch')]
+    torch.save(dict(said=said, calls=calls, grads=[p.grad for p in net.parameters()]), f'{folder}/{rank}.pth')
+    del net
+    gc.collect()
+    dist.destroy_process_group()
+
+
+@needs_torch_2_4('ProcessContext.join knows no grace period')
+def test_one_of_two_processes_falls_back(tmp_path):
+    """It says so with its rank; both stay in step and have the same gradients."""
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    in_two_processes(fall_back, port, str(tmp_path))
+    ours, other = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    assert not ours['said'] and not ours['calls'][1] and other['calls'][1]
+    assert other['said'] and all("does not use 'triton' on Stand-in" in text and 'rank 1): out of' in text
+                                 and "'torch' is used" in text for text in other['said'])
+    assert all(map(torch.equal, ours['grads'], other['grads'])) and any(g.any() for g in ours['grads'])
 
 
 @needs_torch_2_4('ProcessContext.join knows no grace period')

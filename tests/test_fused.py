@@ -16,6 +16,7 @@ from helpers.backbones import SMALL
 from helpers.versions import needs_torch_2_4
 from mmswinv2.core import SwinTransformerV2
 from mmswinv2.core.attention import row_order, torch_fused, window_attention
+from mmswinv2.core.attention.triton import launch
 from mmswinv2.core.grid import Axis
 from mmswinv2.core.torch_compat import cached_per_device
 
@@ -208,10 +209,11 @@ def cuda_autocast(monkeypatch):
     torch.set_autocast_dtype('cuda', before[1])
 
 
-def fake_net(**options):
+def fake_net(width=1, **options):
     """On fake CUDA tensors: weights are not drawn, for which there would have to be a generator."""
     with torch.device('meta'):
-        model = SwinTransformerV2(dict(SMALL, num_heads=[1, 2]), window_size=4, out_indices=(0, 1), **options)
+        model = SwinTransformerV2(dict(SMALL, embed_dims=8 * width, num_heads=[1, 2]), window_size=4,
+                                  out_indices=(0, 1), **options)
     for module in model.modules():
         for name, p in module.named_parameters(recurse=False):
             setattr(module, name, torch.nn.Parameter(torch.empty(p.shape, device='cuda'), requires_grad=False))
@@ -219,10 +221,13 @@ def fake_net(**options):
 
 
 @needs_torch_2_4('fake CUDA tensors ask for a driver')
-@pytest.mark.parametrize('backend, options', [('auto', {}), ('torch', dict(mask_padding=False))])
-def test_a_compiled_backbone_on_fake_cuda_tensors(backend, options, cuda_autocast):
+@pytest.mark.parametrize('backend, options, missing, kernel', [
+    ('auto', {}, 'no Triton', 'torch?'), ('torch', dict(mask_padding=False), 'no Triton', 'torch'),
+    ('auto', dict(width=4), None, 'triton?'), ('triton', dict(width=4), None, 'triton')])  # heads of 32 channels
+def test_a_compiled_backbone_on_fake_cuda_tensors(backend, options, missing, kernel, cuda_autocast, monkeypatch):
     """One graph, in bfloat16, nothing on another device. Without gradients: those of fake CUDA tensors end a process
     that has no CUDA."""
+    monkeypatch.setattr(launch, 'MISSING', missing)
     graphs = []
 
     def keep(graph, inputs):
@@ -233,7 +238,7 @@ def test_a_compiled_backbone_on_fake_cuda_tensors(backend, options, cuda_autocas
         outs = torch.compile(model, backend=keep, fullgraph=True)(torch.empty(1, 3, 64, 52, device='cuda'))
     graph, = graphs
     calls = [node for node in graph.graph.nodes if node.target is torch.ops.mmswinv2.window_attention.default]
-    assert [node.args[-1] for node in calls] == ['torch'] * sum(SMALL['depths'])
+    assert [node.args[-1] for node in calls] == [kernel] * sum(SMALL['depths'])
     assert {(o.device.type, o.dtype) for o in outs} == {('cuda', torch.float32)}
     devices = {node.meta['example_value'].device.type for node in graph.graph.nodes
                if isinstance(node.meta.get('example_value'), torch.Tensor)}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,26 @@ def run(*command, interpret):
                           cwd=ROOT)
 
 
+def interpreter_fails(triton, numpy):
+    """Why Triton's interpreter does not run beside a numpy, or None; versions as text."""
+    older = [tuple(map(int, version.split('.')[:2])) for version in (triton, numpy)]
+    if older[0] < (3, 7) and older[1] >= (2, 4):  # interpreter.py makes numbers of arrays with one element
+        return f'the interpreter of Triton {triton} does not run with numpy {numpy}: it needs Triton 3.7 or numpy < 2.4'
+    return None
+
+
+@pytest.mark.parametrize('triton, numpy, fails', [('3.6.0', '2.4.6', True), ('3.6.0', '2.3.5', False),
+                                                  ('3.8.0', '2.4.6', False), ('3.10.0', '2.10.0', False)])
+def test_the_reason_why_the_interpreter_is_not_run(triton, numpy, fails):
+    assert (interpreter_fails(triton, numpy) is not None) == fails
+
+
 @needs_triton
 def test_kernels_in_the_interpreter():
     """It is chosen when Triton is imported, which other tests of this process must not see."""
+    reason = interpreter_fails(*(import_module(name).__version__ for name in ('triton', 'numpy')))
+    if reason is not None:
+        pytest.skip(reason)
     result = run('-m', 'pytest', '-q', '-p', 'no:xdist', '-p', 'no:cacheprovider',
                  'tests/interpreted/triton_kernels.py', interpret=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-1000:]
@@ -70,6 +88,17 @@ def test_every_variant_compiles():
     check_compiled(rows, result)
 
 
+@needs_triton
+@pytest.mark.parametrize('recipe', [
+    'htc_swinv2_l_ms-400-1400', pytest.param('cascade-mask-rcnn_swinv2_t', marks=pytest.mark.slow),
+    pytest.param('coco_instance_ms-480-800', marks=pytest.mark.slow)])
+def test_multi_scale_training_compiles_nothing_after_its_first_iteration(recipe):
+    """One variant of ``lengths``, and of each other kernel one for border cells and one for whole windows of each size;
+    sizes, heads, and windows that small maps cut are no constants."""
+    result = run('tests/helpers/jit_keys.py', recipe, interpret=False)
+    assert json.loads(result.stdout or '{}') == {'1': 13, '10': 13, '100': 13, '300': 13}, result.stderr[-3000:]
+
+
 def asked(lengths=(8, 8), window=(4, 4), *, device='meta', dropout=0., **options):
     options = dict(dict(dim=32, dtype=torch.bfloat16), **options)
     return helpers.asked(*problem(lengths, window, **options), device=device, dropout=dropout)
@@ -104,6 +133,20 @@ def test_auto_takes_it_on_cuda_in_half_precision_where_it_can(monkeypatch):
                            for t in (wanted.qkv, wanted.table, wanted.logit_scale)]
                 names.append(choose(Problem(*on_cuda, wanted.grid)).name)
     assert names == ['triton', 'triton', 'cells', 'torch', 'torch', 'cells']
+
+
+@needs_torch_2_4('fake CUDA tensors ask for a driver')
+def test_rocm_is_refused(monkeypatch):
+    """Its devices say that they are CUDA's, of a capability above 8."""
+    monkeypatch.setattr(launch, 'MISSING', None)
+    monkeypatch.setattr(launch, 'INTERPRETED', False)
+    wanted = asked(dtype=torch.bfloat16)
+    with FakeTensorMode():
+        wanted = Problem(*(torch.empty(t.shape, dtype=torch.bfloat16, device='cuda')
+                           for t in (wanted.qkv, wanted.table, wanted.logit_scale)), wanted.grid)
+        assert BACKENDS['triton'].refuses(wanted) is None
+        monkeypatch.setattr(torch.version, 'hip', '6.4')
+        assert BACKENDS['triton'].refuses(wanted) == 'kernels were never compiled for ROCm'
 
 
 def test_a_window_too_large_is_refused():

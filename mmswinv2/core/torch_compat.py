@@ -141,11 +141,12 @@ def cached_per_device(function: Callable[..., T]) -> Callable[..., T]:
 
     @wraps(function)
     def call(*args: Any) -> T:
-        return keep(*args) if _may_keep(args[-1]) else function(*args)
+        return keep(*args) if may_keep(args[-1]) else function(*args)
     return call
 
 
-def _may_keep(device: torch.device) -> bool:
+def may_keep(device: torch.device) -> bool:
+    """Whether what is computed now on a device is real: no trace, no fake tensors, no CUDA graph that is captured."""
     if is_transformed() or type(torch.empty(0)) is not torch.Tensor:
         return False
     return device.type != 'cuda' or not torch.cuda.is_current_stream_capturing()

@@ -21,8 +21,9 @@ HEADS = dict(num_heads=1, dim=16, batch=1, scales=(3., 6.), seed=2)
 CASES = [
     ((7, 9), (4, 4), True, torch.float32, dict(num_heads=2)),  # ragged on both axes; a head at the clamp of the scale
     ((7, 9), (4, 4), True, torch.float16, {}),
-    ((8, 4), (4, 4), False, torch.float32, dict(batch=2)),  # whole windows only, images
-    ((9, 14), (9, 14), False, torch.float16, {}),  # one window of several tiles, which do not divide it
+    ((8, 8), (4, 4), False, torch.float32, dict(batch=2, seed=3)),  # whole windows only, images
+    ((9, 14), (9, 14), False, torch.float16, {}),  # cut to the map: several tiles, which do not divide it
+    ((5, 11), (8, 4), True, torch.float16, dict(batch=2)),  # cut along one axis, several windows along the other
     ((12, 10), (9, 6), True, torch.float32, dict(dim=32, seed=3)),  # no squares; cells of several tiles
     ((17,), (5,), True, torch.float32, dict(num_heads=2, seed=3)),  # one axis
     ((3, 5, 4), (2, 3, 4), True, torch.float32, dict(num_heads=2, seed=4)),  # three axes

@@ -7,7 +7,7 @@ gradient.
 ``eager``: the formula, with whole attention maps; derivatives of any order and mode, on any device. ``cells``: chunk by
 chunk within a memory budget, forward and backward; first derivatives in reverse mode. ``torch``: few calls of torch's
 fused kernel, on CUDA in 16 bit. ``triton``: kernels for CUDA devices that read and write the map in place. The last
-two have the derivatives of ``cells``.
+two have the derivatives of ``cells``, and prove themselves before ``auto`` takes them (:mod:`.proof`).
 """
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ from ..grid import Axis, Grid, is_symbol, lengths_of, pad_to_windows, part
 from ..torch_compat import device_type, is_exporting
 from . import cells, eager, torch_fused
 from .problem import Backend, Problem
+from .proof import asking
 from .triton import launch
 
 BACKENDS = {backend.name: backend for backend in (eager.BACKEND, cells.BACKEND, torch_fused.BACKEND, launch.BACKEND)}
+IN_16_BIT = ('triton', 'torch', 'cells')  # on a GPU, the fastest first
+# by the name of the first: it must prove itself, or the next is taken; the last is made of torch's own operators
+ASKING = {name: asking([BACKENDS[other] for other in IN_16_BIT[i:]]) for i, name in enumerate(IN_16_BIT[:-1])}
 MAX_AXES = 3
 MIB = 2**20
 EAGER_BYTES = 16 * MIB  # of all attention maps: near a CPU's cache `eager`, which has fewer calls, is the fastest
@@ -48,7 +52,7 @@ def preferred(problem: Problem) -> tuple[str, ...]:
     if device_type(problem.qkv.device) == 'cpu' and map_bytes(problem) <= min(EAGER_BYTES, problem.budget):
         return 'eager', 'cells'
     if problem.qkv.dtype in (torch.float16, torch.bfloat16):
-        return 'triton', 'torch', 'cells', 'eager'
+        return *IN_16_BIT, 'eager'
     return 'cells', 'eager'
 
 
@@ -57,7 +61,8 @@ def choose(problem: Problem, name: str = 'auto') -> Backend:
 
     Args:
         problem: The problem.
-        name: ``'auto'`` for the fastest that supports it, or the name of the backend that must.
+        name: ``'auto'`` for the fastest that supports it and, on a GPU, proves itself where it runs, or the name of
+            the backend that must.
 
     Raises:
         ValueError: if there is no backend of that name.
@@ -65,7 +70,7 @@ def choose(problem: Problem, name: str = 'auto') -> Backend:
     """
     if name == 'auto':
         name = [other for other in preferred(problem) if BACKENDS[other].refuses(problem) is None][0]
-        return BACKENDS[name]
+        return ASKING.get(name, BACKENDS[name])
     if name not in BACKENDS:
         raise ValueError(f'backend must be one of auto, {", ".join(BACKENDS)}, got {name!r}')
     reason = BACKENDS[name].refuses(problem)

@@ -1,9 +1,10 @@
 """Window attention by Triton kernels: which problems they support, and their launches, forward and backward.
 
-Every kernel is launched once for the cells that are whole windows and once for those at the border of the map. Beside
-its results, a pass needs the inverse lengths of queries and keys. The backward pass also needs a number per query and
-head, and the gradient of the bias of as many heads at a time as fit a quarter of the budget. Each launch is reported to
-observers, which count costs.
+Every kernel is launched once for the cells that are whole windows and once for those at the border of the map, or once
+for all cells where a small map cuts windows to sizes that are not worth a compilation. Beside its results, a pass needs
+the inverse lengths of queries and keys. The backward pass also needs a number per query and head, and the gradient of
+the bias of as many heads at a time as fit a quarter of the budget. Each launch is reported to observers, which count
+costs.
 
 Legend: B images, *map tokens along each axis, C channels, nH heads, d = C/nH, N tokens of a window.
 """
@@ -34,6 +35,7 @@ OBSERVERS: list[Callable[[str, dict[str, Tensor], int, int, torch.dtype, tuple[s
 MIN_DIM, MAX_DIM = 16, 64  # channels of a head
 LARGEST_WINDOW = 2**15  # tokens: pairs of them are counted in int32
 LARGEST_CELL = 2**31  # elements of qkv from the first to the last token of a window: offsets are int32
+COMPILED = 8  # tokens: kernels are compiled for windows that a map cuts to a multiple of it
 LENGTH_ROWS = 64  # of a program that computes lengths
 BIAS_PROGRAMS = 2048  # at least, of the gradient of the bias: the same on every device, for the same bits
 SMALLEST_TILE = 16  # that tensor cores take
@@ -64,13 +66,15 @@ class Tile(NamedTuple):
     stages: int = 2
 
 
-# by kernel and bytes of an element; each was compiled without spills (benchmarks/triton_compile.py)
+# by kernel and bytes of an element; each was compiled without spills (benchmarks/triton_compile.py). Without a pipeline
+# backward_q leaves registers for a third program on a multiprocessor (Triton 3.8, sm90)
 TILES = {
     ('forward', 2): Tile(64, 64), ('forward', 4): Tile(32, 32),
-    ('backward_q', 2): Tile(64, 32), ('backward_q', 4): Tile(32, 16),
+    ('backward_q', 2): Tile(64, 32, stages=1), ('backward_q', 4): Tile(32, 16),
     ('backward_kv', 2): Tile(32, 64), ('backward_kv', 4): Tile(16, 32),
     ('backward_bias', 2): Tile(64, 64), ('backward_bias', 4): Tile(32, 16),
 }
+BORDER_TILES = {('backward_bias', 2): Tile(64, 32)}  # where windows are not compiled for, if another
 
 
 class Cells(NamedTuple):
@@ -120,6 +124,8 @@ def refuses(problem: Problem) -> str | None:
         if INTERPRETED:
             if device != 'cpu':
                 return f'kernels are interpreted (TRITON_INTERPRET=1), on CPU tensors only, got a {device} tensor'
+        elif torch.version.hip is not None:
+            return 'kernels were never compiled for ROCm'
         elif device != 'cuda':
             return f'kernels run on CUDA devices, or interpreted (TRITON_INTERPRET=1) on a CPU, got a {device} tensor'
         elif torch.cuda.is_available() and torch.cuda.get_device_properties(qkv.device).major < 8:
@@ -130,7 +136,7 @@ def refuses(problem: Problem) -> str | None:
         return f'it has no dropout, got dropout={problem.dropout}'
     if dim & (dim - 1) or not MIN_DIM <= dim <= MAX_DIM:
         return f'heads must have {MIN_DIM}, 32 or {MAX_DIM} channels, got {dim}'
-    if prod(axis.window for axis in grid) > LARGEST_WINDOW or _reach(qkv, grid) >= LARGEST_CELL:
+    if prod([axis.window for axis in grid]) > LARGEST_WINDOW or _reach(qkv, grid) >= LARGEST_CELL:
         return (f'windows must have at most {LARGEST_WINDOW} tokens, less than {LARGEST_CELL} elements apart, got '
                 f'{tuple(axis.window for axis in grid)}')
     return None
@@ -184,7 +190,8 @@ class _Call:
         self.tensors = dict(qkv=qkv, table=table.contiguous(), logit_scale=logit_scale.contiguous())
         self.constants = dict(TOKENS=self.tokens, NH=self.num_heads, D=self.dim)
         self.geometry = {f'{name}{i}': value for i, axis in enumerate(grid)
-                         for name, value in (('L', axis.length), ('S', axis.shift), ('W', axis.window))}
+                         for name, value in (('L', axis.length), ('S', axis.shift), ('R', axis.window))}
+        self.geometry |= dict(EVERY=int(_are_cut(grid)), FLAT=grid[0].length == 1)
 
     def inverse_lengths(self) -> Tensor:
         """Inverse lengths of queries and keys, (2, nH, tokens) in float32."""
@@ -196,9 +203,10 @@ class _Call:
                    writes=('inverse',))
         return inverse
 
-    def tile(self, kernel: str) -> Tile:
+    def tile(self, kernel: str, cells: Cells) -> Tile:
         """The tile of a kernel, no larger than a window needs."""
-        tile = TILES[kernel, self.qkv.element_size()]
+        key = kernel, self.qkv.element_size()
+        tile = TILES[key] if cells.whole else BORDER_TILES.get(key, TILES[key])
         largest = max(SMALLEST_TILE, 1 << (self.positions - 1).bit_length())
         return tile._replace(queries=min(tile.queries, largest), keys=min(tile.keys, largest))
 
@@ -206,19 +214,20 @@ class _Call:
                programs: int | None = None, heads: int | None = None, **constants: int) -> None:
         """Starts a kernel for some cells: a program for each tile of queries (keys: ``backward_kv``) and head, or
         ``programs``."""
-        tile, heads = self.tile(kernel), self.num_heads if heads is None else heads
+        tile, heads = self.tile(kernel, cells), self.num_heads if heads is None else heads
         if programs is None:
             constants['TILES'] = self.tiles(kernel, cells)
             programs = constants['TILES'] * heads * cells.count
+        window = {f'W{i}': self.geometry[f'R{i}'] if cells.whole else 0 for i in range(3)}
         pairs = cells.pairs * heads
         launch(kernel, (programs,), tensors,
-               dict(self.constants, **self.geometry, **constants, BM=tile.queries, BN=tile.keys, WHOLE=cells.whole,
-                    EXACT=self.exact, num_warps=tile.warps, num_stages=tile.stages),
+               dict(self.constants, **self.geometry, **window, **constants, BM=tile.queries, BN=tile.keys,
+                    WHOLE=cells.whole, EXACT=self.exact, num_warps=tile.warps, num_stages=tile.stages),
                flops=2 * products * self.dim * pairs, pairs=pairs, dtype=self.qkv.dtype, writes=writes)
 
     def tiles(self, kernel: str, cells: Cells) -> int:
         """Programs for each head of the largest of some cells."""
-        tile = self.tile(kernel)
+        tile = self.tile(kernel, cells)
         return -(-cells.tokens // (tile.keys if kernel == 'backward_kv' else tile.queries))
 
     def grad_queries(self, tensors: dict[str, Tensor]) -> Tensor:
@@ -233,34 +242,40 @@ class _Call:
 
     def grad_table(self, tensors: dict[str, Tensor], budget: int) -> Tensor:
         """The gradient of the table, (nH, 2W-1, ...) in float32, of as many heads at a time as fit the budget."""
-        n, tile = self.positions, self.tile('backward_bias')
-        tiles = -(-n // tile.queries) * -(-n // tile.keys)
+        n = self.positions
         most = max(1, budget // 4 // (4 * n * n))  # parts (N, N) at a time
         heads = min(self.num_heads, max(1, most // 2))
-        splits = [max(1, min(cells.count, -(-BIAS_PROGRAMS // (tiles * self.num_heads)), most // heads // 2))
-                  for cells in self.cells]
+        sizes = [self.tile('backward_bias', cells) for cells in self.cells]
+        tiles = [-(-n // tile.queries) * -(-n // tile.keys) for tile in sizes]
+        splits = [max(1, min(cells.count, -(-BIAS_PROGRAMS // (count * self.num_heads)), most // heads // 2))
+                  for cells, count in zip(self.cells, tiles)]
         grads = []
         for first in range(0, self.num_heads, heads):
             together = min(heads, self.num_heads - first)
             parts = _float32(self.qkv, sum(splits), together, n, n)
             for i, cells in enumerate(self.cells):
                 self.launch('backward_bias', cells, dict(tensors, parts=parts), products=2, writes=('parts',),
-                            programs=tiles * together * splits[i], heads=together, CELLS=cells.count, FIRST_HEAD=first,
-                            HEADS=together, SPLITS=splits[i], FIRST_SPLIT=sum(splits[:i]))
+                            programs=tiles[i] * together * splits[i], heads=together, CELLS=cells.count,
+                            FIRST_HEAD=first, HEADS=together, SPLITS=splits[i], FIRST_SPLIT=sum(splits[:i]))
             grads.append(fold(parts.sum(0), self.window))
         return torch.cat(grads)
 
 
 def _cells(batch: int, grid: Grid) -> Iterator[Cells]:
-    """Cells that are whole windows, and the others; neither where there are none."""
-    whole = prod((axis.length - axis.shift) // axis.window for axis in grid)
+    """Cells that are whole windows, and the others; neither where there are none. Cut windows are among the others."""
+    whole = 0 if _are_cut(grid) else prod((axis.length - axis.shift) // axis.window for axis in grid)
+    n = prod(axis.window for axis in grid)
     if batch and whole:
-        n = prod(axis.window for axis in grid)
         yield Cells(True, batch * whole, n, batch * whole * n * n)
     rest = prod(sum(run.count for run in axis.runs) for axis in grid) - whole
     if batch and rest:
-        pairs = prod(axis.pairs for axis in grid) - whole * prod(axis.window for axis in grid)**2
-        yield Cells(False, batch * rest, _largest_at_border(grid), batch * pairs)
+        pairs = prod(axis.pairs for axis in grid) - whole * n * n
+        yield Cells(False, batch * rest, n if _are_cut(grid) else _largest_at_border(grid), batch * pairs)
+
+
+def _are_cut(grid: Grid) -> bool:
+    """Whether a small map cuts windows to sizes that other maps seldom have: no kernel is compiled for them."""
+    return any(axis.window == axis.length > 1 and axis.window % COMPILED for axis in grid)
 
 
 def _largest_at_border(grid: Grid) -> int:
