@@ -2,6 +2,7 @@
 import inspect
 import math
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -188,12 +189,13 @@ def test_what_it_refuses(options, reason):
     assert torch_fused.refuses(wanted).startswith(reason)
 
 
-def test_a_cpu_and_an_old_torch_are_refused(monkeypatch):
+def test_a_cpu_and_an_old_torch_are_refused():
     wanted = asked(*problem((8, 8), (4, 4), dtype=torch.float16, dim=8))
-    monkeypatch.setattr(torch_fused, 'device_type', lambda device: device.type)
-    assert torch_fused.refuses(wanted) == 'it is for CUDA devices, not for cpu'
-    monkeypatch.setattr(torch_fused, 'HAS_OPERATORS', False)
-    assert torch_fused.refuses(wanted).startswith(f'torch {torch.__version__} has no memory-efficient attention')
+    # monkeypatch, begun before the emulation, would put the emulation back after it has ended
+    with mock.patch.object(torch_fused, 'device_type', lambda device: device.type):
+        assert torch_fused.refuses(wanted) == 'it is for CUDA devices, not for cpu'
+    with mock.patch.object(torch_fused, 'HAS_OPERATORS', False):
+        assert torch_fused.refuses(wanted).startswith(f'torch {torch.__version__} has no memory-efficient attention')
 
 
 @pytest.fixture

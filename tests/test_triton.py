@@ -89,9 +89,9 @@ def test_every_variant_compiles():
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.parametrize('recipe', [
-    'htc_swinv2_l_ms-400-1400', pytest.param('cascade-mask-rcnn_swinv2_t', marks=pytest.mark.slow),
-    pytest.param('coco_instance_ms-480-800', marks=pytest.mark.slow)])
+    'htc_swinv2_l_ms-400-1400', 'cascade-mask-rcnn_swinv2_t', 'coco_instance_ms-480-800'])
 def test_multi_scale_training_compiles_nothing_after_its_first_iteration(recipe):
     """One variant of ``lengths``, and of each other kernel one for border cells and one for whole windows of each size;
     sizes, heads, and windows that small maps cut are no constants."""
