@@ -35,7 +35,9 @@ def small(cfg):
         head.pixel_decoder.encoder.num_layers = head.transformer_decoder.num_layers = 1
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(copy.deepcopy(model))  # which a detector changes
+        built = MODELS.build(copy.deepcopy(model))  # which a detector changes
+        built.init_weights()  # DINO's embedding of levels is what was in memory before
+        return built
 
 
 def data(model, name):
