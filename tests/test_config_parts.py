@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 import make_metafiles
-from helpers.configs import CONFIGS, LEAVES, build, read
+from helpers.configs import CONFIGS, LEAVES, LOST, build, read
 from mmswinv2.core.arch import get_arch
 
 pytestmark = [pytest.mark.mmdet, pytest.mark.mmseg]
@@ -103,6 +103,7 @@ def test_other_classes_of_a_segmentor_are_one_variable(tmp_path, monkeypatch):
             DATASETS.build(cfg.test_dataloader.dataset)[0]
 
 
+@pytest.mark.skipif(bool(LOST), reason='the fork of MMEngine does not find mmseg::')
 def test_metafiles_are_what_the_configs_say(capsys, monkeypatch):
     monkeypatch.setattr(make_metafiles.Config, 'fromfile', lambda path: read(name(path)))  # which are read already
     assert make_metafiles.main(['--check']) == 0, capsys.readouterr().err
