@@ -42,6 +42,7 @@ def check(model, losses):
     ('atss/atss_r50_fpn_1x_coco.py', {'neck.start_level': 0, 'out_indices': (0, 1, 2)}),
 ])
 def test_detectors(name, neck):
+    neck = dict(neck)
     outs = neck.pop('out_indices', (1, 2, 3))
     model = small('mmdet', name, outs, **{'neck.in_channels': [DIMS[i] for i in outs]}, **neck)
     data = model.data_preprocessor(batch(sample(96, 96, [[8, 8, 70, 70], [20, 20, 90, 50]], [0, 1])), True)
